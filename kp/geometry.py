@@ -1,0 +1,104 @@
+"""Where a pixel is: the only module that samples, warps or normalises coordinates.
+
+Points are (x, y) in pixels, x right, y down, (0, 0) at the CENTRE of the top-left pixel; sizes are (H, W). An image
+covers [-0.5, W - 0.5] x [-0.5, H - 0.5]. A homography is named by its frames: ``H_0to2 = H_1to2 @ H_0to1``. A point
+whose third homogeneous coordinate is not positive is behind the camera: it has no image, and every mask here says so.
+"""
+
+import torch
+from kornia.geometry.conversions import convert_points_to_homogeneous
+from kornia.geometry.grid import create_meshgrid
+from kornia.geometry.transform import remap
+from torch import Tensor
+from torch.nn import functional as F
+
+Size = tuple[int, int]  # (H, W) in pixels
+
+_W_MIN = 1e-6  # a point with w at or below this is behind the camera or at infinity
+_FAR_AWAY = -1e6  # pixels: where a point without an image is looked for, far outside every image
+
+
+def warp_points(points: Tensor, H_0to1: Tensor) -> tuple[Tensor, Tensor]:
+    """Send points (B, N, 2) of view 0 to view 1 through H_0to1 (B, 3, 3): points (B, N, 2) and ``in_front`` (B, N).
+
+    Where ``in_front`` is False the returned coordinates are finite but mean nothing. Differentiable in both arguments.
+    """
+    homogeneous = convert_points_to_homogeneous(points) @ H_0to1.to(points.dtype).transpose(1, 2)
+    w = homogeneous[..., 2:]
+    in_front = w > _W_MIN
+    return homogeneous[..., :2] / torch.where(in_front, w, torch.ones_like(w)), in_front[..., 0]
+
+
+def inside(points: Tensor, size: Size, border: float = 0.0) -> Tensor:
+    """True (B, N) where points (B, N, 2) lie in an image of this size, at least ``border`` pixels from its edge."""
+    low = border - 0.5
+    x, y = points.unbind(-1)
+    return (x >= low) & (y >= low) & (x <= size[1] - 1 - low) & (y <= size[0] - 1 - low)
+
+
+def covisible(points0: Tensor, H_0to1: Tensor, size1: Size, border: float = 0.0) -> Tensor:
+    """True (B, N) where points (B, N, 2) of view 0 are seen in view 1: in front of its camera and inside its image."""
+    points1, in_front = warp_points(points0, H_0to1)
+    return in_front & inside(points1, size1, border)
+
+
+def pixel_grid(size: Size, like: Tensor) -> Tensor:
+    """The pixel centres of an image as points (1, H * W, 2) in raster order, on the device and in the dtype of ``like``.
+
+    Integers are exact in half precision only up to 2048, so a half-precision ``like`` gives float32.
+    """
+    dtype = like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
+    grid = create_meshgrid(*size, normalized_coordinates=False, device=like.device, dtype=dtype)
+    return grid.reshape(1, -1, 2)
+
+
+def covisible_mask(H_0to1: Tensor, size0: Size, size1: Size, border: float = 0.0) -> Tensor:
+    """The pixels of view 0 that view 1 sees: (B, 1, H, W) bool in the frame of view 0."""
+    return covisible(pixel_grid(size0, H_0to1), H_0to1, size1, border).view(-1, 1, *size0)
+
+
+def warp_image(image0: Tensor, H_0to1: Tensor, size1: Size, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
+    """Draw image 0 (B, C, H, W) as view 1 sees it: (B, C, H1, W1), so that pixel H_0to1(x) reads image 0 at x.
+
+    ``padding`` is what lies outside image 0: ``zeros``, ``border`` or ``reflection``. Differentiable in both arguments.
+    Bilinear or ``nearest`` sampling, no prefilter: a view smaller than half of its source aliases.
+    """
+    points0, in_front = warp_points(pixel_grid(size1, image0), invert(H_0to1))
+    points0 = torch.where(in_front[..., None], points0, torch.full_like(points0, _FAR_AWAY))
+    x, y = points0.view(-1, *size1, 2).unbind(-1)
+    return remap(image0, x, y, mode=mode, padding_mode=padding, align_corners=True)
+
+
+def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
+    """Read an image (B, C, H, W) at points (B, N, 2): (B, C, N), zero outside. Differentiable in both arguments."""
+    x, y = points[:, :, None].unbind(-1)
+    return remap(image, x, y, mode=mode, align_corners=True)[..., 0]
+
+
+def upsample(features: Tensor, stride: int) -> Tensor:
+    """Features (B, C, h, w), where feature i is centred on pixel stride * i, on the pixel grid they span.
+
+    The result is (B, C, stride * (h - 1) + 1, stride * (w - 1) + 1); pixel x reads feature x / stride, bilinearly.
+    """
+    h, w = features.shape[-2:]
+    size = (stride * (h - 1) + 1, stride * (w - 1) + 1)
+    return F.interpolate(features, size, mode="bilinear", align_corners=True)
+
+
+def invert(H_0to1: Tensor) -> Tensor:
+    """H_1to0 (..., 3, 3), in front of the camera where H_0to1 is. Raises ValueError if a matrix has no inverse."""
+    H_1to0, info = torch.linalg.inv_ex(H_0to1)
+    if not H_0to1.is_cuda and info.any():  # on CUDA the look at `info` would stall the queue: H comes from our draw
+        raise ValueError("singular homography")
+    return H_1to0
+
+
+def resize_matrix(size0: Size, size1: Size) -> Tensor:
+    """The homography (3, 3), float64, of resizing an image of size0 to size1: pixel edges align, centres shift."""
+    sy, sx = size1[0] / size0[0], size1[1] / size0[1]
+    return torch.tensor([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]], dtype=torch.float64)
+
+
+def translation(dx: float, dy: float) -> Tensor:
+    """The homography (3, 3), float64, that moves every point by (dx, dy) pixels; a crop at (x, y) moves by (-x, -y)."""
+    return torch.tensor([[1, 0, dx], [0, 1, dy], [0, 0, 1]], dtype=torch.float64)
