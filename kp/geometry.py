@@ -43,7 +43,7 @@ def covisible(points0: Tensor, H_0to1: Tensor, size1: Size, border: float = 0.0)
 
 
 def pixel_grid(size: Size, like: Tensor) -> Tensor:
-    """The pixel centres of an image as points (1, H * W, 2) in raster order, on the device and in the dtype of ``like``.
+    """The pixel centres of an image as points (1, H * W, 2) in raster order, on the device, in the dtype of ``like``.
 
     Integers are exact in half precision only up to 2048, so a half-precision ``like`` gives float32.
     """

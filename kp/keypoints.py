@@ -69,7 +69,9 @@ def extract_keypoints(
         xy = xy + _subpixel_offsets(scores.detach(), index)
     missing = max_keypoints - index.shape[1]
     return _masked(
-        F.pad(xy, (0, 0, 0, missing)), F.pad(scores.flatten(1).gather(1, index), (0, missing)), F.pad(valid, (0, missing))
+        F.pad(xy, (0, 0, 0, missing)),
+        F.pad(scores.flatten(1).gather(1, index), (0, missing)),
+        F.pad(valid, (0, missing)),
     )
 
 
@@ -92,7 +94,7 @@ def _total_order(scores: Tensor) -> Tensor:
 
 
 def _local_maxima(order: Tensor, nms_size: int) -> Tensor:
-    """Where a map (B, 1, H, W) is greatest in its window: bool. Padding lets a maximum stand at the image's edge too."""
+    """Where a map (B, 1, H, W) is greatest in its window: bool. Padding lets one stand at the edge too."""
     if nms_size == 1:
         return torch.ones_like(order, dtype=torch.bool)
     r = nms_size // 2
