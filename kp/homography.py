@@ -61,7 +61,7 @@ def random_homographies(
 class RandomHomography(GeometricAugmentationBase2D):
     """Warp images by :func:`random_homographies`: usable alone and inside ``AugmentationSequential``.
 
-    Images, masks, boxes and keypoints follow ``transform_matrix``, which agrees with the pixels (``align_corners=True``).
+    Images, masks, boxes and keypoints follow ``transform_matrix``, which agrees with the pixels.
     ``size`` (H, W) is the size of the result, the centre of the input falling about its centre; None keeps the input's.
     ``padding`` is what lies outside the input: ``zeros``, ``border`` or ``reflection``. With a ``generator`` the draws
     come from it and from nothing else. Other arguments: see :func:`random_homographies`.

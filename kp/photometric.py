@@ -32,7 +32,7 @@ def change_photometry(images: Tensor, generator: torch.Generator, strength: floa
 
 
 class _Draw:
-    """Random amounts for a batch, (B, 1, 1, 1) or a field (B, 1, H, W), from one generator and scaled by one strength."""
+    """Random amounts for a batch, (B, 1, 1, 1) or a field (B, 1, H, W), from one generator, of one strength."""
 
     def __init__(self, images: Tensor, generator: torch.Generator, strength: float) -> None:
         self.batch, _, *self.size = images.shape
