@@ -1,13 +1,14 @@
 """Every setting: its default, its unit and the reason for it, once. Command line and checkpoints both read it here.
 
-Only the scripts and this module know settings objects; every other function takes plain values.
+Only the scripts, the training loop and checkpoints know settings objects; every other function takes plain values.
 """
 
 import argparse
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
+FAMILIES = ("checkerboard", "cube", "star", "lines", "stripes", "polygon", "polygons", "ellipses", "noise")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 
 T = TypeVar("T")
@@ -16,6 +17,65 @@ T = TypeVar("T")
 def setting(default: Any, help: str, choices: tuple | None = None, metavar: str | None = None) -> Any:
     """A dataclass field that also knows its command-line help, choices and placeholder."""
     return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """The network."""
+
+    encoder: str = setting("mobilenet_v3_small", "torchvision's MobileNetV3 or timm's MobileNetV4", ENCODERS)
+    stride: int = setting(8, "pixels a feature of the coarsest stage kept is wide", (8, 16))
+    prior: str = setting("harris", "what the score is a learnt correction of: harris, or none", ("harris", "none"))
+    width: int = setting(32, "channels of the feature pyramid")
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """The synthetic pairs."""
+
+    families: tuple[str, ...] = setting(FAMILIES, "what is drawn, each as often", FAMILIES)
+    crop: int = setting(192, "side of a training view in pixels")
+    max_translation: float = setting(0.1, "of a view's centre, either way, as a fraction of its side")
+    max_scale: float = setting(1.4, "factor of a view's scale, either way, log-uniform; between two views its square")
+    max_rotation: float = setting(45.0, "degrees of a view's rotation, either way; between two views twice that")
+    max_shear: float = setting(20.0, "degrees of a view's shear, either way")
+    max_perspective: float = setting(0.3, "change of depth from the centre to the corners of a view, in [0, 1)")
+    photometric: float = setting(
+        1.0, "strength of the changes of light, lens and sensor, drawn for each view; 0 is none"
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The training."""
+
+    minutes: float = setting(20.0, "length of the whole run, unless --steps is given")
+    steps: int | None = setting(None, "length of the whole run in steps instead of minutes")
+    batch: int = setting(16, "pairs a step; a GPU takes 64 and more")
+    lr: float = setting(2e-3, "peak learning rate of AdamW")
+    warmup: int = setting(100, "steps in which the learning rate rises to its peak")
+    decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")
+    weight_decay: float = setting(1e-4, "of AdamW")
+    clip: float = setting(1.0, "largest norm of the gradient")
+    ema: float = setting(0.99, "memory of the averaged weights, which are what is validated and saved, a step")
+    corner_weight: float = setting(0.3, "weight of the corner labels")
+    repeatability_weight: float = setting(1.0, "weight of where a keypoint is found in the other view")
+    ranking_weight: float = setting(1.0, "weight of whether a keypoint is found in the other view")
+    density: float = setting(2000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
+    slack: float = setting(2.0, "pixels within which a keypoint counts as found by the ranking loss")
+    seed: int = setting(0, "of the weights and of every pair")
+    validate_every: float = setting(2.0, "minutes between validations, which also write weights and a checkpoint")
+    save_every: float = setting(0.5, "minutes between checkpoints")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that a training run depends on, by group: what its checkpoint and its weights record."""
+
+    detector: DetectorSettings = DetectorSettings()
+    world: WorldSettings = WorldSettings()
+    train: TrainSettings = TrainSettings()
 
 
 @dataclass(frozen=True)
@@ -55,16 +115,17 @@ def from_args(cls: type[T], args: argparse.Namespace) -> T:
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """Plain values that JSON keeps: what a checkpoint records."""
+    """Plain values that JSON keeps, groups within groups: what a checkpoint records."""
     return asdict(settings)
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     """Settings from what a checkpoint recorded. Raises ValueError on a name that this version does not know."""
-    known = {f.name for f in fields(cls)}
-    if unknown := sorted(set(values) - known):
+    kinds = {f.name: f.type for f in fields(cls)}
+    if unknown := sorted(set(values) - set(kinds)):
         raise ValueError(f"unknown settings {', '.join(unknown)}: written by another version of kp?")
-    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    plain = {name: from_dict(kinds[name], v) if is_dataclass(kinds[name]) else v for name, v in values.items()}
+    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()})
 
 
 def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
@@ -75,7 +136,6 @@ def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
 
 
 def _show(f: Field) -> str:
-    assert f.default is not MISSING
     if isinstance(f.default, tuple):
         return " ".join(str(v) for v in f.default)
     return "none" if f.default is None else str(f.default)

@@ -1,0 +1,95 @@
+"""Weights for those who use a detector, and checkpoints for those who go on training one.
+
+Weights are safetensors with the settings in their metadata; a checkpoint is a torch file read with ``weights_only``, so
+neither can run code.
+"""
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+import kp
+from kp.config import DetectorSettings, from_dict
+from kp.detector import Detector
+from kp.files import write_atomically
+
+_FORMAT = "kp-detector-1"
+
+
+class CheckpointError(ValueError):
+    """A file of weights or a checkpoint that cannot be used; the message says why in one line."""
+
+
+def save_weights(path: Path, detector: Detector, settings: Mapping[str, Mapping[str, Any]], **facts: Any) -> None:
+    """Write a detector's weights with its ``settings`` by group and other facts, such as the step."""
+    metadata = {"format": _FORMAT, "kp": kp.__version__, "settings": json.dumps(settings)}
+    metadata |= {name: json.dumps(fact) for name, fact in facts.items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in detector.state_dict().items()}
+    write_atomically(path, save(tensors, metadata))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What :func:`save_weights` recorded beside the weights. Raises CheckpointError."""
+    return _read(path)[1]
+
+
+def load_detector(path: Path | str, device: torch.device | str = "cpu") -> Detector:
+    """The detector that a file of weights describes, in evaluation mode. Raises CheckpointError."""
+    path = Path(path)
+    tensors, metadata = _read(path)
+    try:
+        settings = from_dict(DetectorSettings, metadata["settings"]["detector"])
+        detector = Detector(settings.encoder, settings.stride, settings.prior, settings.width)
+        detector.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this version of kp: {_one_line(error)}") from error
+    return detector.eval().to(device)
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of a training run: tensors, numbers, strings, lists and dicts of them."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that :func:`save_checkpoint` wrote, on the CPU. Raises CheckpointError."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of kp, or is damaged: {_one_line(error)}") from error
+    if not isinstance(state, dict) or "step" not in state:
+        raise CheckpointError(f"{path} is not a checkpoint of kp")
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}: train some with train_homographic.py")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is damaged: {_one_line(error)}") from error
+    if metadata.pop("format", None) != _FORMAT:
+        raise CheckpointError(f"{path} holds no weights of kp")
+    version = metadata.pop("kp")
+    try:
+        return tensors, {"kp": version} | {name: json.loads(text) for name, text in metadata.items()}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"the metadata of {path} is damaged") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

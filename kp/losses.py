@@ -1,0 +1,137 @@
+"""The terms of the training loss: each in one direction, from view 0 to view 1; add the term of ``pair.swap()``.
+
+Scores are logits (B, 1, H, W). A score stands for the log-odds that a keypoint there is found again in another view.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kp.geometry import Size, inside, sample_at, warp_points
+from kp.keypoints import Keypoints, extract_keypoints
+from kp.views import ViewPair
+
+_WINDOW = 9  # pixels, odd: no wider than the NMS window, so that it holds one keypoint
+_SIGMA = 0.8  # pixels: where in the window the keypoint may be; far below half the spacing of keypoints
+_CORNER_SIGMA = 1.0  # pixels of the blob that a corner is rendered as
+
+
+def chance_level(window: int = _WINDOW, sigma: float = _SIGMA) -> float:
+    """The repeatability loss of any constant map: what a window costs whose probability is spread evenly."""
+    offsets = torch.arange(window, dtype=torch.float64) - window // 2
+    target = torch.softmax(-(offsets[:, None] ** 2 + offsets**2).flatten() / (2 * sigma**2), dim=0)
+    return math.log(window**2) + (target * target.log()).sum().item()
+
+
+def corner_loss(scores: Tensor, corners: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor:
+    """How badly scores show the true corners (B, K, 2), of which ``mask`` (B, K) are real: a scalar, >= 0.
+
+    The corners are rendered afresh as blobs in this very view; no label map is ever warped. Quality focal loss (Li et
+    al., NeurIPS 2020, eq. 4, beta = 2) summed over the ``valid`` (B, 1, H, W) pixels, divided by the number of corners.
+    """
+    target = render_corners(corners, mask, tuple(scores.shape[-2:]))
+    error = (target - scores.sigmoid()) ** 2 * F.binary_cross_entropy_with_logits(scores, target, reduction="none")
+    if valid is not None:
+        error = error * valid
+    return error.sum() / mask.sum().clamp(min=1)
+
+
+def render_corners(corners: Tensor, mask: Tensor, size: Size) -> Tensor:
+    """A map (B, 1, H, W) of blobs of height 1 at the sub-pixel places of corners (B, K, 2); overlaps do not add."""
+    reach = math.ceil(3 * _CORNER_SIGMA)
+    steps = torch.arange(-reach, reach + 1, device=corners.device)
+    pixels = corners.round()[:, :, None] + torch.cartesian_prod(steps, steps)  # (B, K, N, 2)
+    height = torch.exp(-((pixels - corners[:, :, None]) ** 2).sum(-1) / (2 * _CORNER_SIGMA**2))
+    height = height * (mask[..., None] & inside(pixels.flatten(1, 2), size).view_as(height))
+    index = pixels[..., 1].clamp(0, size[0] - 1) * size[1] + pixels[..., 0].clamp(0, size[1] - 1)
+    target = height.new_zeros(len(corners), size[0] * size[1])
+    target = target.scatter_reduce(1, index.long().flatten(1), height.flatten(1), "amax")
+    return target.view(-1, 1, *size)
+
+
+def repeatability_losses(
+    pair: ViewPair,
+    scores0: Tensor,
+    scores1: Tensor,
+    density: float = 1000.0,
+    nms_size: int = 9,
+    slack: float = 2.0,
+) -> dict[str, Tensor]:
+    """The self-supervised terms: scalars by name, none of which needs to know a corner.
+
+    The keypoints of a view are its best ones inside the area that both views share, so many for each megapixel of that
+    area (``density``): more peaks do not pay. No gradient goes through which pixels they are.
+
+    ``repeatability``: carry each keypoint of view 0 to view 1 and compare the softmax of the scores in a window there
+    with a narrow Gaussian at the very place: Kullback-Leibler divergence in nats, weighted by the score's probability.
+    A place without a keypoint counts as an even window, so an empty or constant map costs :func:`chance_level`.
+
+    ``ranking``: binary cross-entropy of the scores of view 0's keypoints, whose target is the metric itself: is there a
+    keypoint of view 1 within ``slack`` pixels? It makes the score the log-odds of being repeated.
+    """
+    shared0, shared1 = pair.shared0(border=4), pair.swap().shared0(border=4)
+    keypoints0 = _best(scores0, shared0, shared0, density, nms_size)
+    keypoints1 = _best(scores1, shared1, shared0, density, nms_size)
+    at0 = sample_at(scores0, keypoints0.xy)[:, 0]  # (B, K), with gradient
+    places1, _ = warp_points(keypoints0.xy, pair.H_0to1)
+    spread = window_divergence(scores1, places1)
+    # A keypoint that is not there says nothing of where it is: an even window, for the whole weight of a keypoint.
+    weight = torch.where(keypoints0.valid, at0.detach().sigmoid(), torch.ones_like(at0))
+    spread = torch.where(keypoints0.valid, spread, torch.full_like(spread, chance_level()))
+    wanted = _wanted(keypoints0, shared0, density)
+    return {
+        "repeatability": _mean(spread, weight * wanted),
+        "ranking": _mean(
+            F.binary_cross_entropy_with_logits(at0, _repeated(places1, keypoints1, slack).to(at0), reduction="none"),
+            keypoints0.valid,
+        ),
+    }
+
+
+def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:
+    """How far the scores around places (B, N, 2) are from a peak there: KL divergence in nats (B, N), >= 0.
+
+    Of the softmax over a window of ``window`` pixels a side, read bilinearly so that its centre is the place itself,
+    from a Gaussian of ``sigma`` pixels. Differentiable in the scores and, through Kornia's sampling, in the places.
+    """
+    steps = torch.arange(window, device=scores.device, dtype=places.dtype) - window // 2
+    offsets = torch.cartesian_prod(steps, steps)  # (window ** 2, 2)
+    around = (places[:, :, None] + offsets).flatten(1, 2)
+    log_found = sample_at(scores, around)[:, 0].view(*places.shape[:2], -1).log_softmax(-1)
+    log_target = torch.log_softmax(-(offsets**2).sum(-1) / (2 * sigma**2), dim=0).to(log_found)
+    return (log_target.exp() * (log_target - log_found)).sum(-1)
+
+
+def _best(scores: Tensor, mask: Tensor, shared0: Tensor, density: float, nms_size: int) -> Keypoints:
+    """The best keypoints inside ``mask``, as many as the shared area of each image asks for."""
+    wanted = _count(shared0, density)
+    most = max(1, math.ceil(shared0.shape[-2] * shared0.shape[-1] * density / 1e6))
+    keypoints = extract_keypoints(scores, most, nms_size, border=0, mask=mask)
+    places = torch.arange(most, device=scores.device)
+    return keypoints.select(places < wanted[:, None])
+
+
+def _count(shared0: Tensor, density: float) -> Tensor:
+    """How many keypoints (B,) a shared area (B, 1, H, W) asks for, at so many a megapixel."""
+    return (shared0.sum((1, 2, 3)) * density / 1e6).ceil()
+
+
+def _wanted(keypoints: Keypoints, shared0: Tensor, density: float) -> Tensor:
+    """1 for the places (B, K) that the shared area asks for, whether there is a keypoint or not; else 0."""
+    places = torch.arange(keypoints.valid.shape[1], device=shared0.device)
+    return (places < _count(shared0, density)[:, None]).to(keypoints.scores.dtype)
+
+
+def _repeated(places1: Tensor, keypoints1: Keypoints, slack: float) -> Tensor:
+    """True (B, K) where a keypoint of view 1 lies within ``slack`` pixels of places (B, K, 2)."""
+    distance = torch.cdist(
+        places1.detach(), keypoints1.xy.to(places1.dtype), compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    return ((distance <= slack) & keypoints1.valid[:, None]).any(-1)
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp(min=1e-6)

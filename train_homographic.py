@@ -1,0 +1,71 @@
+"""Train an interest-point detector on synthetic geometry: no photograph, no download, no flag needed.
+
+  python train_homographic.py                               twenty minutes on the best device there is
+  python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
+  python train_homographic.py --resume runs/first           go on from its last checkpoint
+  tensorboard --logdir runs                                 watch it
+
+The run's folder holds weights.safetensors (for evaluate.py --weights), checkpoint.pt, log.jsonl and TensorBoard's
+events. Ctrl-C saves.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+from kp.checkpoint import CheckpointError, load_checkpoint
+from kp.config import DetectorSettings, RunSettings, TrainSettings, WorldSettings, add_flags, from_args, from_dict
+from kp.encoders import PretrainedError
+from kp.training import Trainer, TrainingError, resume
+
+GROUPS = {"detector": DetectorSettings, "world": WorldSettings, "train": TrainSettings}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
+    parser.add_argument("--pretrained", action="store_true", help="begin with ImageNet weights for the encoder")
+    for group in GROUPS.values():
+        add_flags(parser, group)
+    return parser
+
+
+def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
+    """From the command line; with --resume its flags change the settings that the checkpoint recorded."""
+    args = parser.parse_args()
+    if args.resume is None:
+        folder = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        if (folder / "checkpoint.pt").exists():
+            parser.error(f"{folder} holds a run: go on with --resume {folder}, or choose another --out")
+        return Trainer(RunSettings(*(from_args(group, args) for group in GROUPS.values())), folder, args.pretrained)
+    if args.out is not None or args.pretrained:
+        parser.error("--resume goes on in the folder and with the weights of its run: leave out --out and --pretrained")
+    state = load_checkpoint(args.resume / "checkpoint.pt")
+    recorded = from_dict(RunSettings, state["settings"])
+    for name, group in GROUPS.items():
+        parser.set_defaults(**{f.name: getattr(getattr(recorded, name), f.name) for f in fields(group)})
+    args = parser.parse_args()
+    return resume(state, RunSettings(*(from_args(group, args) for group in GROUPS.values())), args.resume)
+
+
+def main() -> int:
+    parser = make_parser()
+    try:
+        trainer = make_trainer(parser)
+        print(f"training on {trainer.device}, writing to {trainer.folder}")
+        trainer.run()
+    except (CheckpointError, PretrainedError, TrainingError, ValueError, OSError) as error:
+        print(f"train_homographic.py: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; go on with --resume and the run's folder", file=sys.stderr)
+        return 130
+    print(f"done: python evaluate.py --weights {trainer.folder / 'weights.safetensors'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
