@@ -33,13 +33,15 @@ class DetectorSettings:
 class WorldSettings:
     """The synthetic pairs."""
 
-    families: tuple[str, ...] = setting(FAMILIES, "what is drawn, each as often", FAMILIES)
-    crop: int = setting(192, "side of a training view in pixels")
+    families: tuple[str, ...] = setting(
+        FAMILIES + 6 * ("polygons",), "what is drawn, each as often as it is named", FAMILIES, metavar="FAMILY"
+    )
+    crop: int = setting(160, "side of a training view in pixels")
     max_translation: float = setting(0.1, "of a view's centre, either way, as a fraction of its side")
-    max_scale: float = setting(1.4, "factor of a view's scale, either way, log-uniform; between two views its square")
-    max_rotation: float = setting(45.0, "degrees of a view's rotation, either way; between two views twice that")
-    max_shear: float = setting(20.0, "degrees of a view's shear, either way")
-    max_perspective: float = setting(0.3, "change of depth from the centre to the corners of a view, in [0, 1)")
+    max_scale: float = setting(1.3, "factor of a view's scale, either way, log-uniform; between two views its square")
+    max_rotation: float = setting(30.0, "degrees of a view's rotation, either way; between two views twice that")
+    max_shear: float = setting(15.0, "degrees of a view's shear, either way")
+    max_perspective: float = setting(0.2, "change of depth from the centre to the corners of a view, in [0, 1)")
     photometric: float = setting(
         1.0, "strength of the changes of light, lens and sensor, drawn for each view; 0 is none"
     )
@@ -51,14 +53,14 @@ class TrainSettings:
 
     minutes: float = setting(20.0, "length of the whole run, unless --steps is given")
     steps: int | None = setting(None, "length of the whole run in steps instead of minutes")
-    batch: int = setting(16, "pairs a step; a GPU takes 64 and more")
+    batch: int = setting(8, "pairs a step; a GPU takes 64 and more")
     lr: float = setting(2e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
     decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")
     weight_decay: float = setting(1e-4, "of AdamW")
     clip: float = setting(1.0, "largest norm of the gradient")
     ema: float = setting(0.99, "memory of the averaged weights, which are what is validated and saved, a step")
-    corner_weight: float = setting(0.3, "weight of the corner labels")
+    corner_weight: float = setting(0.03, "weight of the corner labels")
     repeatability_weight: float = setting(1.0, "weight of where a keypoint is found in the other view")
     ranking_weight: float = setting(1.0, "weight of whether a keypoint is found in the other view")
     density: float = setting(2000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
@@ -82,7 +84,7 @@ class RunSettings:
 class EvaluateSettings:
     """How ``evaluate.py`` measures."""
 
-    detectors: tuple[str, ...] = setting(DETECTORS, "what to measure, in this order", DETECTORS)
+    detectors: tuple[str, ...] = setting(DETECTORS, "what to measure, in this order", DETECTORS, metavar="NAME")
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
     max_keypoints: int = setting(300, "best keypoints of each view that count, among those the other view sees")
     threshold: float = setting(3.0, "pixels within which a keypoint of the other view repeats a keypoint")

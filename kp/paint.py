@@ -45,12 +45,20 @@ def coverage(distance: Tensor) -> Tensor:
     return (0.5 - distance).clamp(0, 1)
 
 
-def paint_polygons(image: Tensor, planes: Tensor, tones: Tensor) -> Tensor:
-    """Paint L convex polygons (B, L, V, 3) of tone (B, L) on images (B, 1, H, W), later ones over earlier ones."""
+def paint_polygons(
+    image: Tensor, planes: Tensor, tones: Tensor, texture: Tensor | None = None, share: Tensor | None = None
+) -> Tensor:
+    """Paint L convex polygons (B, L, V, 3) of grey values (B, L) on images (B, 1, H, W), later ones over earlier ones.
+
+    Each wears as much of ``texture`` (B, 1, H, W) as ``share`` (B, L) says; None is no texture.
+    """
     grid = pixel_grid(tuple(image.shape[-2:]), image)
-    for layer, tone in zip(planes.split(1, dim=1), tones.unbind(1), strict=True):
+    for i, layer in enumerate(planes.split(1, dim=1)):
         alpha = coverage(polygon_distance(layer, grid)).view_as(image)
-        image = torch.lerp(image, tone.view(-1, 1, 1, 1), alpha)
+        fill = tones[:, i, None, None, None]
+        if texture is not None:
+            fill = fill + share[:, i, None, None, None] * texture
+        image = torch.lerp(image, fill.expand_as(image), alpha)
     return image
 
 

@@ -4,7 +4,8 @@ import torch
 from kornia.enhance import adjust_brightness, adjust_contrast_with_mean_subtraction, adjust_gamma
 from kornia.filters import gaussian_blur2d, motion_blur
 from torch import Tensor
-from torch.nn import functional as F
+
+from kp.chance import Draw
 
 _BLUR_KERNEL = 11  # pixels, odd: four times the largest standard deviation and more
 _MOTION_KERNEL = 7  # pixels, odd: the longest path of a shaken camera
@@ -19,52 +20,49 @@ def change_photometry(images: Tensor, generator: torch.Generator, strength: floa
     """
     if strength == 0:
         return images
-    draw = _Draw(images, generator, strength)
-    images = images * torch.exp(draw.around(0.5) * draw.field(3)) * (1 - draw.sometimes(0.7) * draw.shadow())
+    draw = _Changes(images, generator, strength)
+    images = images * torch.exp(draw.around(0.5) * draw.uneven())
+    images = images * (1 - draw.sometimes(0.7).clamp(max=1) * draw.shadow())
     if images.shape[1] == 3:
         images = images * torch.exp(draw.around(0.2, channels=3))
     images = adjust_contrast_with_mean_subtraction(images.clamp(0, 1), torch.exp(draw.around(0.5)).flatten())
     images = adjust_brightness(images, draw.around(0.15).flatten())
     images = adjust_gamma(images, torch.exp(draw.around(0.5)).flatten())
     images = _blur(images, draw)
-    sigma = draw.sometimes(0.04)
-    return (images + sigma * torch.randn(images.shape, generator=generator, device=images.device)).clamp(0, 1)
+    sigma = draw.sometimes(0.03)
+    return (images + sigma * draw.normal(*images.shape[1:])).clamp(0, 1)
 
 
-class _Draw:
-    """Random amounts for a batch, (B, 1, 1, 1) or a field (B, 1, H, W), from one generator, of one strength."""
+class _Changes(Draw):
+    """Random amounts, (B, 1, 1, 1) or a field (B, 1, H, W), all of one strength."""
 
     def __init__(self, images: Tensor, generator: torch.Generator, strength: float) -> None:
-        self.batch, _, *self.size = images.shape
-        self.generator, self.device, self.strength = generator, images.device, strength
-
-    def rand(self, *shape: int) -> Tensor:
-        return torch.rand(self.batch, *shape, generator=self.generator, device=self.device)
+        super().__init__(len(images), generator)
+        self.size, self.strength = tuple(images.shape[-2:]), strength
 
     def around(self, amount: float, channels: int = 1) -> Tensor:
         """Uniform within ``amount`` times strength of zero."""
-        return (2 * self.rand(channels, 1, 1) - 1) * amount * self.strength
+        return self.uniform(-amount, amount, channels, 1, 1) * self.strength
 
     def sometimes(self, amount: float) -> Tensor:
-        """Zero for half of the images, else uniform up to ``amount`` times strength (at most 1 for a strength of 1)."""
-        return (2 * self.rand(1, 1, 1) - 1).clamp(min=0) * amount * min(self.strength, 1 / max(amount, 1e-9))
+        """Zero for half of the images, else uniform up to ``amount`` times strength."""
+        return self.uniform(-amount, amount, 1, 1, 1).clamp(min=0) * self.strength
 
-    def field(self, cells: int) -> Tensor:
-        """A smooth field in about [-1, 1] with ``cells`` cells a side."""
-        coarse = 2 * self.rand(1, cells, cells) - 1
-        return F.interpolate(coarse, self.size, mode="bicubic", align_corners=True)
+    def uneven(self) -> Tensor:
+        """Light that falls off over the image, in about [-1, 1]."""
+        return self.field(self.size, (3, 3))
 
     def shadow(self) -> Tensor:
         """1 in the shadow, 0 in the light, with an edge some pixels wide or as sharp as a pixel."""
-        softness = 10 ** (1.7 * self.rand(1, 1, 1) + 0.3)  # the field climbs about 2 over the image
-        return torch.sigmoid(self.field(4) * softness)
+        softness = 10 ** self.uniform(0.3, 2, 1, 1, 1)  # the field climbs about 2 over the image
+        return torch.sigmoid(self.field(self.size, (4, 4)) * softness)
 
 
-def _blur(images: Tensor, draw: _Draw) -> Tensor:
+def _blur(images: Tensor, draw: _Changes) -> Tensor:
     """Defocus for half of the images, motion blur for a quarter; standard deviation and path in pixels."""
-    sigma = (0.1 + draw.sometimes(1.8)).clamp(max=_BLUR_KERNEL / 4).flatten()
+    sigma = (0.1 + draw.sometimes(1.5)).clamp(max=_BLUR_KERNEL / 4).flatten()
     images = gaussian_blur2d(images, _BLUR_KERNEL, torch.stack([sigma, sigma], dim=1), border_type="replicate")
-    shaken = draw.rand() < 0.25 * min(draw.strength, 1)
-    angle, direction = 360 * draw.rand(), 2 * draw.rand() - 1
+    shaken = draw.uniform(0, 1) < 0.25 * min(draw.strength, 1)
+    angle, direction = draw.uniform(0, 360), draw.uniform(-1, 1)
     moved = motion_blur(images, _MOTION_KERNEL, angle, direction, border_type="replicate")
     return torch.where(shaken[:, None, None, None], moved, images)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kp.chance import Draw
 from kp.geometry import Size, inside, pixel_grid, sample_at, warp_points
 from kp.homography import random_homographies
 from kp.paint import (
@@ -48,7 +49,7 @@ def render(batch: int, size: Size, generator: torch.Generator, families: tuple[s
     counts = torch.randint(len(names), (batch,), generator=generator, device=generator.device).bincount(
         minlength=len(names)
     )
-    parts = [FAMILIES[name](n, size, _Draw(n, generator)) for name, n in zip(names, counts.tolist(), strict=True) if n]
+    parts = [FAMILIES[name](n, size, Draw(n, generator)) for name, n in zip(names, counts.tolist(), strict=True) if n]
     places = max(part.corners.shape[1] for part in parts)
     padded = [
         (
@@ -59,47 +60,34 @@ def render(batch: int, size: Size, generator: torch.Generator, families: tuple[s
     ]
     order = torch.randperm(batch, generator=generator, device=generator.device)
     corners, mask = (torch.cat(column)[order] for column in zip(*padded, strict=True))
-    image = torch.cat([part.image for part in parts])[order] + _Draw(batch, generator).clouds(size, 0.06)
+    image = torch.cat([part.image for part in parts])[order] + _clouds(size, Draw(batch, generator), 0.06)
     return Scene(image.clamp(0, 1), corners, mask)
 
 
-class _Draw:
-    """Random numbers for the B images of one family, from one generator."""
+def _tones(draw: Draw, base: Tensor, *shape: int) -> Tensor:
+    """Grey values (B, *shape), at least 0.2 from ``base`` (B,) and in [0, 1]."""
+    base = base.view(-1, *[1] * len(shape))
+    room = torch.stack([base - 0.2, 0.8 - base]).clamp(min=0)  # below and above the base
+    at = draw.uniform(0, 1, *shape) * room.sum(0)
+    return torch.where(at < room[0], at, at - room[0] + base + 0.2)
 
-    def __init__(self, batch: int, generator: torch.Generator) -> None:
-        self.batch, self.generator, self.device = batch, generator, generator.device
 
-    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(B, *shape) between low and high."""
-        return low + (high - low) * torch.rand(self.batch, *shape, generator=self.generator, device=self.device)
+def _background(size: Size, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Uneven ground (B, 1, H, W) and its mean tone (B,)."""
+    base = draw.uniform(0.15, 0.85)
+    return (base.view(-1, 1, 1, 1) + _clouds(size, draw, 0.12)).clamp(0, 1), base
 
-    def integers(self, low: int, high: int) -> Tensor:
-        """(B,) from low to high, both included."""
-        return torch.randint(low, high + 1, (self.batch,), generator=self.generator, device=self.device)
 
-    def tones(self, base: Tensor, *shape: int) -> Tensor:
-        """Grey values (B, *shape), at least 0.2 from ``base`` (B,) and in [0, 1]."""
-        base = base.view(-1, *[1] * len(shape))
-        room = torch.stack([base - 0.2, 0.8 - base]).clamp(min=0)  # below and above the base
-        at = self.uniform(0, 1, *shape) * room.sum(0)
-        return torch.where(at < room[0], at, at - room[0] + base + 0.2)
-
-    def background(self, size: Size) -> tuple[Tensor, Tensor]:
-        """Uneven ground (B, 1, H, W) and its mean tone (B,)."""
-        base = self.uniform(0.15, 0.85)
-        return (base.view(-1, 1, 1, 1) + self.clouds(size, 0.12)).clamp(0, 1), base
-
-    def clouds(self, size: Size, largest: float) -> Tensor:
-        """Fractal noise (B, 1, H, W) of random amplitude up to ``largest``, from broad to fine."""
-        amplitude, roughness = self.uniform(0, largest, 1, 1, 1), self.uniform(0.3, 0.9, 1, 1, 1)
-        clouds = torch.zeros(self.batch, 1, *size, device=self.device)
-        for octave in range(6):
-            cells = [3 * 2**octave * side // min(size) + 1 for side in size]
-            if max(cells) >= min(size):
-                break
-            noise = self.uniform(-1, 1, 1, *cells)
-            clouds += amplitude * roughness**octave * F.interpolate(noise, size, mode="bicubic", align_corners=True)
-        return clouds
+def _clouds(size: Size, draw: Draw, largest: float) -> Tensor:
+    """Fractal noise (B, 1, H, W) of random amplitude up to ``largest``, from broad to fine."""
+    amplitude, roughness = draw.uniform(0, largest, 1, 1, 1), draw.uniform(0.3, 0.9, 1, 1, 1)
+    clouds = torch.zeros(draw.batch, 1, *size, device=draw.device)
+    for octave in range(6):
+        cells = tuple(3 * 2**octave * side // min(size) + 1 for side in size)
+        if max(cells) >= min(size):
+            break
+        clouds += amplitude * roughness**octave * draw.field(size, cells)
+    return clouds
 
 
 def _finish(image: Tensor, corners: Tensor, mask: Tensor) -> Scene:
@@ -114,13 +102,13 @@ def _finish(image: Tensor, corners: Tensor, mask: Tensor) -> Scene:
     return Scene(image, corners, mask & inside(corners, size) & (contrast > _MIN_CONTRAST))
 
 
-def _place(size: Size, draw: _Draw, *shape: int) -> Tensor:
+def _place(size: Size, draw: Draw, *shape: int) -> Tensor:
     """Random points (B, *shape, 2) of the image."""
     xy = draw.uniform(0, 1, *shape, 2)
     return xy * torch.tensor([size[1] - 1.0, size[0] - 1.0], device=draw.device)
 
 
-def _convex_polygons(size: Size, draw: _Draw, layers: int, smallest: float, largest: float) -> tuple[Tensor, Tensor]:
+def _convex_polygons(size: Size, draw: Draw, layers: int, smallest: float, largest: float) -> tuple[Tensor, Tensor]:
     """Vertices (B, L, 6, 2), of which the first ``count`` (B, L), 3 to 6, are meant; radii in short sides.
 
     The vertices lie on an ellipse in the order of their angle, so the polygon is convex.
@@ -137,35 +125,41 @@ def _convex_polygons(size: Size, draw: _Draw, layers: int, smallest: float, larg
     return turned + _place(size, draw, layers, 1), count
 
 
-def _polygons(size: Size, draw: _Draw, layers: int, smallest: float, largest: float) -> Scene:
-    image, base = draw.background(size)
+def polygon(batch: int, size: Size, draw: Draw) -> Scene:
+    """One convex polygon of 3 to 6 vertices."""
+    return _polygons(size, draw, 1, 0.15, 0.45, textured=False)
+
+
+def polygons(batch: int, size: Size, draw: Draw) -> Scene:
+    """Many overlapping polygons; a vertex under a later one is no corner, nor is where two outlines cross.
+
+    Many small and few large ones, each with some texture: the dead leaves model, which has the statistics of
+    photographs (Lee, Mumford and Huang, IJCV 2001).
+    """
+    return _polygons(size, draw, 40, 0.03, 0.4, textured=True)
+
+
+def _polygons(size: Size, draw: Draw, layers: int, smallest: float, largest: float, textured: bool) -> Scene:
+    image, base = _background(size, draw)
     vertices, count = _convex_polygons(size, draw, layers, smallest, largest)
     planes = half_planes(vertices, count)
-    image = paint_polygons(image, planes, draw.tones(base, layers))
+    texture = _clouds(size, draw, 1.0) if textured else None
+    share = draw.uniform(-0.3, 0.3, layers)
+    image = paint_polygons(image, planes, _tones(draw, base, layers), texture, share).clamp(0, 1)
     meant = torch.arange(6, device=draw.device) < count[..., None]
     owner = torch.arange(layers, device=draw.device).repeat_interleave(6).expand(draw.batch, -1)
     corners = vertices.flatten(1, 2)
     return _finish(image, corners, meant.flatten(1) & ~hidden_by_later(corners, owner, planes))
 
 
-def polygon(batch: int, size: Size, draw: _Draw) -> Scene:
-    """One convex polygon of 3 to 6 vertices."""
-    return _polygons(size, draw, 1, 0.15, 0.45)
-
-
-def polygons(batch: int, size: Size, draw: _Draw) -> Scene:
-    """Many overlapping polygons; a vertex under a later one is no corner, nor is where two outlines cross."""
-    return _polygons(size, draw, 16, 0.06, 0.35)
-
-
-def _strokes(size: Size, draw: _Draw, start: Tensor, end: Tensor, crossings: bool) -> Scene:
+def _strokes(size: Size, draw: Draw, start: Tensor, end: Tensor, crossings: bool) -> Scene:
     """Straight strokes from start to end (B, L, 2), 2 to 5 pixels wide; corners are their ends and crossings."""
-    image, base = draw.background(size)
+    image, base = _background(size, draw)
     layers = start.shape[1]
     along = F.normalize(end - start, dim=-1)
     across = torch.stack([-along[..., 1], along[..., 0]], dim=-1) * draw.uniform(1, 2.5, layers, 1)
     planes = half_planes(torch.stack([start - across, end - across, end + across, start + across], dim=2))
-    image = paint_polygons(image, planes, draw.tones(base, layers))
+    image = paint_polygons(image, planes, _tones(draw, base, layers))
     index = torch.arange(layers, device=draw.device)
     corners, owner = torch.cat([start, end], dim=1), torch.cat([index, index])
     mask = torch.ones_like(corners[..., 0], dtype=torch.bool)
@@ -191,12 +185,12 @@ def _crossings(a0: Tensor, a1: Tensor, b0: Tensor, b1: Tensor) -> tuple[Tensor, 
     return a0 + s[..., None] * a, steep & (s > 0) & (s < 1) & (t > 0) & (t < 1)
 
 
-def lines(batch: int, size: Size, draw: _Draw) -> Scene:
+def lines(batch: int, size: Size, draw: Draw) -> Scene:
     """Straight strokes; corners are their ends and the places where two cross."""
     return _strokes(size, draw, _place(size, draw, 8), _place(size, draw, 8), crossings=True)
 
 
-def star(batch: int, size: Size, draw: _Draw) -> Scene:
+def star(batch: int, size: Size, draw: Draw) -> Scene:
     """Strokes that leave one point; corners are that point and the far ends."""
     rays = 6
     centre = _place(size, draw, 1) * 0.6 + 0.2 * torch.tensor([size[1], size[0]], device=draw.device)
@@ -211,10 +205,10 @@ def star(batch: int, size: Size, draw: _Draw) -> Scene:
     return Scene(scene.image, corners, torch.cat([seen, scene.corner_mask[:, rays:]], dim=1))
 
 
-def cube(batch: int, size: Size, draw: _Draw) -> Scene:
+def cube(batch: int, size: Size, draw: Draw) -> Scene:
     """A box in a random pose under orthographic projection; corners are its seven visible vertices."""
-    image, base = draw.background(size)
-    axes = torch.linalg.qr(torch.randn(draw.batch, 3, 3, generator=draw.generator, device=draw.device)).Q
+    image, base = _background(size, draw)
+    axes = torch.linalg.qr(draw.normal(3, 3)).Q
     axes = axes * torch.where(axes[:, 2:] < 0, -1, 1)  # columns: towards the viewer, so the three faces there are seen
     axes = axes * min(size) * draw.uniform(0.12, 0.35, 1, 3)
     x, y, z = axes[:, :2].unbind(-1)  # (B, 2): the box's edges in the image
@@ -224,7 +218,7 @@ def cube(batch: int, size: Size, draw: _Draw) -> Scene:
     )
     area = torch.linalg.det(torch.stack([faces[:, :, 1] - faces[:, :, 0], faces[:, :, 3] - faces[:, :, 0]], dim=-1))
     faces = torch.where((area < 0)[..., None, None], faces.flip(2), faces)  # rising angle, as half_planes wants it
-    tones = draw.tones(base, 1) + torch.tensor([-0.25, 0.0, 0.25], device=draw.device) * draw.uniform(0.5, 1, 1)
+    tones = _tones(draw, base, 1) + torch.tensor([-0.25, 0.0, 0.25], device=draw.device) * draw.uniform(0.5, 1, 1)
     grid = pixel_grid(size, image)
     covers = coverage(polygon_distance(half_planes(faces), grid))  # (B, 3, H * W): a mosaic, no face over another
     total = covers.sum(1)
@@ -235,7 +229,7 @@ def cube(batch: int, size: Size, draw: _Draw) -> Scene:
     return _finish(image, corners, visible.expand(-1, 7))
 
 
-def _board(image: Tensor, draw: _Draw, tones: Tensor, aspect: float) -> Scene:
+def _board(image: Tensor, draw: Draw, tones: Tensor, aspect: float) -> Scene:
     """Paint a board of cells of tone (B, rows, columns) in a random view; corners are all crossings of its lines.
 
     ``aspect`` is the board's height over its width. In board coordinates a cell is one unit wide and one unit high.
@@ -263,30 +257,30 @@ def _board(image: Tensor, draw: _Draw, tones: Tensor, aspect: float) -> Scene:
     return _finish(image, crossings, torch.ones_like(crossings[..., 0], dtype=torch.bool))
 
 
-def checkerboard(batch: int, size: Size, draw: _Draw) -> Scene:
+def checkerboard(batch: int, size: Size, draw: Draw) -> Scene:
     """A chessboard in perspective, its tones not quite even; corners are all crossings, those of the outline too."""
-    columns, rows = int(draw.integers(3, 8)[0]), int(draw.integers(3, 8)[0])
-    image, _ = draw.background(size)
+    columns, rows = draw.integer(4, 9), draw.integer(4, 9)
+    image, _ = _background(size, draw)
     parity = (torch.arange(rows, device=draw.device)[:, None] + torch.arange(columns, device=draw.device)) % 2
     dark, light = draw.uniform(0, 0.35, 1, 1), draw.uniform(0.65, 1, 1, 1)
     tones = torch.where(parity == 1, light, dark) + draw.uniform(-0.1, 0.1, rows, columns)
     return _board(image, draw, tones.clamp(0, 1), rows / columns)
 
 
-def stripes(batch: int, size: Size, draw: _Draw) -> Scene:
+def stripes(batch: int, size: Size, draw: Draw) -> Scene:
     """Parallel stripes in perspective; corners are where their borders end."""
-    columns = int(draw.integers(4, 9)[0])
-    image, _ = draw.background(size)
+    columns = draw.integer(4, 9)
+    image, _ = _background(size, draw)
     light = torch.arange(columns, device=draw.device) % 2 == 1
     tones = torch.where(light, draw.uniform(0.6, 1, 1, columns), draw.uniform(0, 0.4, 1, columns))
     return _board(image, draw, tones, float(draw.uniform(0.3, 1.5)[0]))
 
 
-def ellipses(batch: int, size: Size, draw: _Draw) -> Scene:
+def ellipses(batch: int, size: Size, draw: Draw) -> Scene:
     """Ellipses that overlap: edges everywhere and not one corner."""
-    image, base = draw.background(size)
+    image, base = _background(size, draw)
     grid = pixel_grid(size, image)
-    for tone in draw.tones(base, 8).unbind(1):
+    for tone in _tones(draw, base, 8).unbind(1):
         axes = min(size) * draw.uniform(0.05, 0.3, 1, 2)
         distance = ellipse_distance(_place(size, draw, 1), axes, draw.uniform(0, torch.pi, 1), grid)
         alpha = coverage(distance).view_as(image)
@@ -294,10 +288,10 @@ def ellipses(batch: int, size: Size, draw: _Draw) -> Scene:
     return _no_corners(image)
 
 
-def noise(batch: int, size: Size, draw: _Draw) -> Scene:
+def noise(batch: int, size: Size, draw: Draw) -> Scene:
     """Noise of any grain on an uneven ground: nothing here is a corner."""
-    image, _ = draw.background(size)
-    grain = torch.randn(image.shape, generator=draw.generator, device=draw.device)
+    image, _ = _background(size, draw)
+    grain = draw.normal(*image.shape[1:])
     return _no_corners((image + draw.uniform(0.02, 0.3, 1, 1, 1) * grain).clamp(0, 1))
 
 
@@ -305,6 +299,6 @@ def _no_corners(image: Tensor) -> Scene:
     return Scene(image, image.new_zeros(len(image), 0, 2), image.new_zeros(len(image), 0, dtype=torch.bool))
 
 
-FAMILIES: dict[str, Callable[[int, Size, _Draw], Scene]] = {
+FAMILIES: dict[str, Callable[[int, Size, Draw], Scene]] = {
     f.__name__: f for f in (checkerboard, cube, star, lines, stripes, polygon, polygons, ellipses, noise)
 }

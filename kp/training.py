@@ -4,11 +4,14 @@ A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensor
 ``log.jsonl`` and TensorBoard's event files.
 """
 
+import ctypes
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,11 +31,36 @@ from kp.shapes import render
 from kp.validation import Validation
 from kp.views import ViewPair
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _SHOW_EVERY = 10  # steps between looks at the progress bar and TensorBoard; the log has every step
 
 
 class TrainingError(RuntimeError):
     """A run that cannot go on; the message says at which step and why."""
+
+
+def check(settings: RunSettings) -> None:
+    """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
+    train, world = settings.train, settings.world
+    least = {
+        "--batch": (train.batch, 1),
+        "--steps": (train.steps, 1),
+        "--crop": (world.crop, 32),
+        "--warmup": (train.warmup, 0),
+    }
+    for flag, (value, bound) in least.items():
+        if value is not None and value < bound:
+            raise ValueError(f"{flag} must be at least {bound}, not {value}")
+    if train.steps is None and not train.minutes > 0:
+        raise ValueError(f"--minutes must be above 0, not {train.minutes}")
+    for flag, share in {"--decay": train.decay, "--ema": train.ema}.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{flag} must be in [0, 1], not {share}")
+    for flag, value in {"--lr": train.lr, "--density": train.density, "--clip": train.clip}.items():
+        if not value > 0:
+            raise ValueError(f"{flag} must be above 0, not {value}")
+    if not settings.world.photometric >= 0:
+        raise ValueError(f"--photometric must not be negative, but is {settings.world.photometric}")
 
 
 def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, density: float, slack: float) -> dict[str, Tensor]:
@@ -57,9 +85,12 @@ class Trainer:
     """One run: its network, optimiser, pairs and clock. ``run`` trains until the steps or minutes are over."""
 
     def __init__(self, settings: RunSettings, folder: Path, pretrained: bool = False) -> None:
+        check(settings)
         self.settings, self.folder = settings, folder
         train, network = settings.train, settings.detector
         self.device = choose_device(train.device)
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         torch.manual_seed(train.seed)
         self.model = Detector(network.encoder, network.stride, network.prior, network.width, pretrained)
         self.model.to(self.device, memory_format=torch.channels_last).train()
@@ -239,6 +270,15 @@ def _half_precision(device: torch.device) -> torch.dtype | None:
 
 def _progress_bar() -> tqdm:
     return tqdm(total=100.0, desc="training", bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}, {postfix}")
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next one. On a CPU, fresh pages cost a step more than its arithmetic."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            allocator = ctypes.CDLL("libc.so.6")
+            allocator.mallopt(_M_MMAP_MAX, 0)
+            allocator.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class _Interruption:

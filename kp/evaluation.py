@@ -1,0 +1,174 @@
+"""Measure how often detectors find the same points again in another picture of the same scene.
+
+A keypoint of image 1 counts when the homography sends it inside image k, a keypoint of image k when the inverse sends
+it inside image 1; then the best --max-keypoints of each count. Repeatability is the share of all these points that have
+a point of the other image within --threshold pixels; it is 0 if either image has none. The localisation error is how
+far, in pixels of image k, that nearest point is on average; common points is how many points count. Images keep their
+size, every detector gets the same non-maximum suppression, and numbers are means over pairs (1, k), for illumination
+(i) and viewpoint (v) sequences apart and together.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence as Series
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from kp.baselines import BASELINES, random_scores
+from kp.checkpoint import load_detector
+from kp.geometry import Size
+from kp.hpatches import HPatchesError, Sequence, export_sequence, write_file
+from kp.keypoints import Keypoints, extract_keypoints
+from kp.metrics import repeatability
+
+Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
+Export = Callable[[Sequence, dict[str, list[Keypoints]], list[Size]], None]
+
+
+def make_detectors(
+    names: Series[str],
+    *,
+    weights: Path,
+    nms_size: int,
+    border: int,
+    subpixel: bool,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Detector]:
+    """The named detectors behind one call, all with the same NMS; ``kp`` runs the network of ``weights``.
+
+    Raises ValueError on a name that is none, CheckpointError on weights that cannot be used.
+    """
+    scores = BASELINES | {"random": partial(random_scores, generator=torch.Generator().manual_seed(seed))}
+    if "kp" in names:
+        scores["kp"] = load_detector(weights, device)
+    if unknown := [name for name in names if name not in scores]:
+        raise ValueError(f"no detector is called {unknown[0]}: there are kp, {', '.join(scores)}")
+    settings = {"nms_size": nms_size, "border": border, "device": device}
+    return {
+        name: partial(_detect, scores=scores[name], subpixel=subpixel and name == "kp", **settings) for name in names
+    }
+
+
+@torch.inference_mode()
+def _detect(
+    image: Tensor,
+    *,
+    scores: Callable[[Tensor], Tensor],
+    nms_size: int,
+    border: int,
+    subpixel: bool,
+    device: torch.device,
+) -> Keypoints:
+    """All keypoints of an image (1, 1, H, W), on the CPU; the score map is made, and searched, on the device."""
+    score_map = scores(image.to(device))
+    score_map = score_map.cpu() if device.type == "mps" else score_map.to(device)  # MPS pools no 64-bit integers
+    found = extract_keypoints(score_map, None, nms_size, border, subpixel)
+    return Keypoints(found.xy.cpu(), found.scores.cpu(), found.valid.cpu())
+
+
+def evaluate(
+    sequences: Series[Sequence],
+    detectors: Mapping[str, Detector],
+    max_keypoints: int = 300,
+    threshold: float = 3.0,
+    export: Export | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Measure every pair (image 1, image k) of each sequence by each detector: one plain dict per pair and detector.
+
+    A record has ``detector``, ``sequence``, ``split``, ``image`` (k), the fields of PairScores (``threshold`` and
+    ``localisation_error`` in pixels of image k; None where nothing matched). They come a sequence at a time, so that
+    all detectors have measured the same pairs whenever it stops. ``export`` gets each sequence once, with every
+    detector's keypoints in each image. Draws a progress bar, over images, on stderr.
+    """
+    total = len(detectors) * sum(len(sequence.images) for sequence in sequences)
+    often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log file needs no moving picture
+    with tqdm(total=total, unit="image", leave=False, mininterval=often, dynamic_ncols=True) as bar:
+        for sequence in sequences:
+            bar.set_postfix_str(sequence.name, refresh=False)
+            images = [load() for load in sequence.images]
+            sizes = [tuple(image.shape[-2:]) for image in images]
+            keypoints, records = {name: [] for name in detectors}, []
+            for name, detector in detectors.items():
+                for image in images:
+                    keypoints[name].append(detector(image))
+                    bar.update()
+                records += _pairs(sequence, name, keypoints[name], sizes, max_keypoints, threshold)
+            if export is not None:
+                export(sequence, keypoints, sizes)
+            yield from records
+
+
+def _pairs(
+    sequence: Sequence, name: str, keypoints: list[Keypoints], sizes: list[Size], max_keypoints: int, threshold: float
+) -> Iterator[dict[str, Any]]:
+    for k in range(2, len(keypoints) + 1):
+        H_0to1 = sequence.homography(k, sizes[0])
+        pair = (keypoints[0], keypoints[k - 1], H_0to1, sizes[0], sizes[k - 1])
+        scores = repeatability(*pair, max_keypoints=max_keypoints, threshold=threshold)
+        yield {
+            "detector": name,
+            "sequence": sequence.name,
+            "split": sequence.split,
+            "image": k,
+            **{field: _number(value.item()) for field, value in vars(scores).items()},
+        }
+
+
+def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], BaseException | None]:
+    """All records, or those that came before Ctrl-C or bad input; and what stopped the measuring, or None."""
+    done = []
+    try:
+        for record in records:
+            done.append(record)
+    except (KeyboardInterrupt, ValueError) as stop:
+        return done, stop
+    return done, None
+
+
+def exporter(directory: Path, names: Series[str], subpixel: bool = False) -> Export:
+    """Write the exercise's files of ``kp`` or, without it, of the one detector there is. Raises ValueError."""
+    if subpixel:
+        raise ValueError("--export writes keypoints at whole pixels: leave out --subpixel")
+    if "kp" not in names and len(names) != 1:
+        raise ValueError(f"--export writes one detector: choose one of {', '.join(names)}, or kp")
+    name = "kp" if "kp" in names else names[0]
+    check_writable(directory / "file")
+
+    def export(sequence: Sequence, keypoints: dict[str, list[Keypoints]], sizes: list[Size]) -> None:
+        export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
+
+    return export
+
+
+def check(max_keypoints: int, threshold: float, nms_size: int, border: int) -> None:
+    """Raises ValueError, naming the flag, on a setting that measures nothing."""
+    if max_keypoints < 1:
+        raise ValueError(f"--max-keypoints must be at least 1, not {max_keypoints}")
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"--threshold must be 0 pixels or more, not {threshold}")
+    if nms_size < 1 or nms_size % 2 == 0:
+        raise ValueError(f"--nms-size must be odd and positive, not {nms_size}")
+    if border < 0:
+        raise ValueError(f"--border must be 0 pixels or more, not {border}")
+
+
+def check_writable(path: Path | None) -> None:
+    """Make the folder of a file to be written, if any, and try to write there. Raises HPatchesError."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise HPatchesError(f"{path} is a folder: name a file in it")
+    probe = path.with_name(f".{path.name}.probe")
+    write_file(probe, b"")
+    probe.unlink()
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

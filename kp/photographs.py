@@ -1,0 +1,117 @@
+"""The built-in check: HPatches-like sequences made in memory from photographs that scikit-image ships in its wheel.
+
+Each photograph gives a sequence ``i_<name>``, where the light changes, and one ``v_<name>``, where the view does, more
+so from image 2 to image 6. Every view is a window on the photograph, so none has a border. Nothing is downloaded.
+"""
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from zlib import crc32
+
+import cv2
+import torch
+from torch import Tensor
+
+from kp.geometry import Size, inside, invert, translation, warp_image, warp_points
+from kp.homography import random_homographies
+from kp.hpatches import HPatchesError, Sequence, read_image
+from kp.photometric import change_photometry
+
+FILES = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+VIEW: Size = (240, 320)  # pixels
+CANVAS = 480  # pixels: the short side of a photograph when views are taken from it; twice a view's
+CHANGED = 5  # images beside the reference
+_CANDIDATES = 64  # homographies drawn before a weaker change of view is tried
+
+
+def read(seed: int = 0, split: str = "all") -> list[Sequence]:
+    """The built-in sequences of a split (``i``, ``v``) or ``all``, by name: 240x320 pixels, 6 images, 12 a split.
+
+    The same seed gives the same images, whichever split. Raises HPatchesError where scikit-image is not installed.
+    """
+    splits = ("i", "v") if split == "all" else (split,)
+    folder = _folder()
+    return [make_sequence(folder / file, s, seed) for s in splits for file in FILES]
+
+
+def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) -> Sequence:
+    """A sequence of ``view``-sized images, of split ``i`` or ``v``, from a photograph of any size."""
+    name = f"{split}_{photograph.stem}"
+    generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
+    canvas = load_canvas(photograph)
+    size = tuple(canvas.shape[-2:])
+    corner = (size[1] - view[1]) // 2, (size[0] - view[0]) // 2
+    H_canvas_to_0 = translation(-corner[0], -corner[1])
+    images, homographies = [canvas[..., corner[1] :, corner[0] :][..., : view[0], : view[1]]], []
+    for step in range(1, CHANGED + 1):
+        strength = step / CHANGED
+        H_0tok = torch.eye(3, dtype=torch.float64)
+        if split == "v":
+            H_0tok = _window(size, view, H_canvas_to_0, strength, generator)
+        image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view)
+        images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
+        homographies.append(H_0tok)
+    return Sequence(name, split, tuple(partial(_as_8bit, image) for image in images), tuple(homographies))
+
+
+def load_canvas(photograph: Path) -> Tensor:
+    """A photograph as gray (1, 1, H, W) in [0, 1], its short side CANVAS pixels; averaged over areas where shrunk."""
+    image = read_image(photograph)
+    scale = CANVAS / min(image.shape[-2:])
+    size = tuple(round(n * scale) for n in image.shape[-2:])
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return torch.from_numpy(cv2.resize(image[0, 0].numpy(), size[::-1], interpolation=how))[None, None].clamp(0, 1)
+
+
+def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Draw H_0tok (3, 3), float64, so that all of view k lies on the canvas; weaker ones until one does."""
+    corners = torch.tensor([[-0.5, -0.5], [view[1] - 0.5, -0.5], [-0.5, view[0] - 0.5], [n - 0.5 for n in view[::-1]]])
+    while True:
+        H_0tok = random_homographies(
+            _CANDIDATES,
+            view,
+            view,
+            max_translation=0.2 * strength,
+            max_scale=1 + 0.8 * strength,
+            max_rotation=45 * strength,
+            max_shear=25 * strength,
+            max_perspective=0.4 * strength,
+            generator=generator,
+        ).double()
+        H_kto_canvas = invert(H_0tok @ H_canvas_to_0)
+        seen, in_front = warp_points(corners.double().expand(_CANDIDATES, -1, -1), H_kto_canvas)
+        fits = (in_front & inside(seen, canvas, border=0.5)).all(1).nonzero()
+        if len(fits):
+            return H_0tok[fits[0, 0]]
+        strength *= 0.8
+
+
+def _as_8bit(image: Tensor) -> Tensor:
+    """An image (1, 1, H, W) in [0, 1] in steps of 1 / 255: like one from a file, the same for every detector."""
+    return (image * 255).round() / 255
+
+
+def _folder() -> Path:
+    """Where scikit-image's wheel puts its pictures, without importing it."""
+    spec = find_spec("skimage")
+    folder = Path(spec.submodule_search_locations[0]) / "data" if spec else None
+    missing = [file for file in FILES if folder is None or not (folder / file).is_file()]
+    if missing:
+        raise HPatchesError(
+            f"scikit-image's {missing[0]} is not there: pip install 'scikit-image>=0.23', or --hpatches"
+        )
+    return folder

@@ -1,0 +1,180 @@
+"""Any size, one or three channels, every encoder; where a feature is drawn; weights that cannot be had."""
+
+import hashlib
+
+import pytest
+import torch
+from kornia.feature import harris_response
+from torch import nn
+
+from kp import encoders
+from kp.config import ENCODERS
+from kp.detector import Detector, choose_device
+from kp.encoders import Encoder, PretrainedError
+from kp.keypoints import extract_keypoints
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("stride", [8, 16])
+def test_full_resolution_logits_for_any_size(encoder, stride):
+    torch.manual_seed(0)
+    detector = Detector(encoder, stride).eval()
+    for size in ((1, 1), (5, 7), (31, 33), (64, 64), (97, 130)):
+        for channels in (1, 3):
+            with torch.no_grad():
+                scores = detector(torch.rand(2, channels, *size))
+            assert scores.shape == (2, 1, *size)
+            assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_unused_stages_are_dropped(encoder):
+    shallow, deep = Encoder(encoder, 8), Encoder(encoder, 16)
+    assert [m.shape[-1] for m in shallow(torch.rand(2, 1, 65, 65))] == [33, 17, 9]
+    assert [m.shape[-1] for m in deep(torch.rand(2, 1, 65, 65))] == [33, 17, 9, 5]
+    assert sum(p.numel() for p in shallow.parameters()) < 0.5 * sum(p.numel() for p in deep.parameters())
+    for channels, features in zip(deep.channels, deep(torch.rand(2, 1, 64, 64)), strict=True):
+        assert features.shape[1] == channels
+
+
+def test_an_untrained_detector_ranks_like_kornias_harris():
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 96, 128).round()
+    image = torch.nn.functional.interpolate(image[..., ::6, ::6], (96, 128))  # blocks with corners
+    detector = Detector().eval()
+    with torch.no_grad():
+        detector.response.weight.copy_(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
+        ours = extract_keypoints(detector(image), 40)
+    theirs = extract_keypoints(harris_response(image), 40)
+    assert set(map(tuple, ours.xy[0].tolist())) == set(map(tuple, theirs.xy[0].tolist()))
+
+
+def test_the_light_does_not_matter():
+    torch.manual_seed(0)
+    detector = Detector(prior="none").eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        bright, dark = detector(image), detector(0.5 * image + 0.1)
+    assert (bright - dark).abs().max() < 0.1 * bright.std()
+
+
+def test_each_image_is_on_its_own_in_evaluation():
+    detector = Detector().eval()
+    images = torch.rand(3, 1, 40, 56)
+    with torch.no_grad():
+        assert torch.allclose(detector(images)[1:2], detector(images[1:2]), atol=1e-4)
+
+
+class _Picker(nn.Module):
+    """An encoder stand-in whose feature i of stride s is the image's pixel s * i."""
+
+    def forward(self, image):
+        return [image[..., ::2, ::2], image[..., ::4, ::4], image[..., ::8, ::8]]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 73), (50, 71)])
+def test_features_are_drawn_where_they_were_seen(size):
+    detector = Detector(prior="none").eval()
+    detector.encoder = _Picker()
+    detector.lateral = nn.ModuleList(nn.Conv2d(1, 1, 1) for _ in range(3))
+    detector.smooth = nn.ModuleList(nn.Identity() for _ in range(3))
+    for lateral in detector.lateral:
+        nn.init.ones_(lateral.weight)
+        nn.init.zeros_(lateral.bias)
+    side = tuple(-(-(s - 1) // 8) * 8 + 1 for s in size)
+    ramp = torch.arange(float(side[1])).expand(1, 1, *side)
+    from kp.geometry import upsample
+
+    drawn = upsample(detector._pyramid(ramp), 2)
+    assert torch.allclose(drawn, 3 * ramp, atol=1e-3)  # three strides, each reads x at pixel x
+
+
+def test_every_parameter_gets_gradient():
+    detector = Detector()
+    nn.init.normal_(detector.score.weight)
+    detector(torch.rand(4, 1, 64, 64)).square().mean().backward()
+    without = [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="unknown encoder resnet50"):
+        Detector("resnet50")
+    with pytest.raises(ValueError, match="stride 8 or 16, not 32"):
+        Detector(stride=32)
+    with pytest.raises(ValueError, match="harris or none"):
+        Detector(prior="sobel")
+    with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
+        Detector()(torch.rand(1, 4, 32, 32))
+    with pytest.raises(ValueError, match="no device cuda:77"):
+        choose_device("cuda:77")
+    assert choose_device("cpu").type == "cpu"
+
+
+# --- pretrained weights, from a local file:// server and from none ---
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def fake_weights(url):
+    class Weights:
+        def get_state_dict(self, **kwargs):
+            return torch.hub.load_state_dict_from_url(url, model_dir=torch.hub.get_dir() + "/checkpoints", **kwargs)
+
+    weights = Weights()
+    weights.url = url
+    return weights
+
+
+def test_torchvision_weights_are_downloaded_and_summed_to_grey(tmp_path, hub, monkeypatch):
+    import torchvision
+
+    model = torchvision.models.mobilenet_v3_small()
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()[:8]
+    served = (tmp_path / "w.pth").rename(tmp_path / f"mobilenet-{digest}.pth")
+    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", fake_weights(served.as_uri()))
+    encoder = Encoder("mobilenet_v3_small", 8, pretrained=True)
+    assert (hub / served.name).exists()
+    grey = torch.rand(1, 1, 32, 32)
+    stem = model.features[0][0]
+    assert torch.allclose(encoder.stages[0][0][0](grey), stem(grey.expand(1, 3, 32, 32)), atol=1e-5)
+
+
+def test_timm_weights_are_downloaded(tmp_path, hub, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    tag = encoders._TIMM["mobilenetv4_conv_small"]
+    (tmp_path / tag).mkdir()
+    model = timm.create_model(tag)
+    save_file(model.state_dict(), tmp_path / tag / "model.safetensors")
+    monkeypatch.setattr(encoders, "_HUB", tmp_path.as_uri() + "/{tag}/model.safetensors")
+    encoder = Encoder("mobilenetv4_conv_small", 8, pretrained=True)
+    assert (hub / f"{tag}.safetensors").exists()
+    assert torch.equal(encoder.stages[0][0][0].weight, model.conv_stem.weight.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenetv4_conv_small"])
+def test_offline_names_the_file_and_where_to_put_it(tmp_path, hub, monkeypatch, name):
+    missing = (tmp_path / "nowhere").as_uri()
+    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", fake_weights(missing + "/v3-01234567.pth"))
+    monkeypatch.setattr(encoders, "_HUB", missing + "/{tag}/model.safetensors")
+    with pytest.raises(PretrainedError) as caught:
+        Encoder(name, 8, pretrained=True)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert missing in message
+    assert f"put it at {hub}" in message
+
+
+def test_a_damaged_download_says_what_to_delete(hub):
+    tag = encoders._TIMM["mobilenetv4_conv_small"]
+    hub.mkdir(parents=True)
+    (hub / f"{tag}.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(PretrainedError, match="delete it"):
+        Encoder("mobilenetv4_conv_small", 8, pretrained=True)

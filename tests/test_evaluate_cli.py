@@ -1,0 +1,288 @@
+"""evaluate.py as a user runs it: what it prints, what it writes, and one line for everything that is wrong."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+from kp import evaluation
+
+SCRIPT = Path(evaluate.__file__)
+CLASSICAL = ("harris", "shi-tomasi", "fast", "sift", "orb", "random")
+
+
+def write_ppm(path, gray):
+    """A gray picture (H, W) as a colour PPM."""
+    assert cv2.imwrite(str(path), cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR))
+
+
+def write_root(root, sequences=("i_lamp", "v_wall"), count=3, size=(101, 143)):
+    """HPatches-like folders of blurred noise, whose views are shifted by whole pixels."""
+    rng = np.random.default_rng(0)
+    for name in sequences:
+        folder = root / name
+        folder.mkdir(parents=True)
+        canvas = cv2.GaussianBlur(rng.random((size[0] + 40, size[1] + 40)), (0, 0), 1.5)
+        canvas = cv2.normalize(canvas, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        for k in range(1, count + 1):
+            shift = 5 * (k - 1) if name.startswith("v") else 0
+            view = canvas[shift : shift + size[0], 2 * shift : 2 * shift + size[1]]
+            write_ppm(folder / f"{k}.ppm", (view * (1 - 0.1 * k)).astype(np.uint8))
+            if k > 1:
+                (folder / f"H_1_{k}").write_text(f"1  0  {-2 * shift} \n0 1 {-shift}\n0 0 1\n")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root with two pairs of each split."""
+    return write_root(tmp_path / "root")
+
+
+def run(capsys, *args):
+    """Exit code, standard output and standard error of a run in this process."""
+    try:
+        code = evaluate.main([str(a) for a in args])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def error(capsys, *args):
+    """The line of a run that fails before it measures anything."""
+    code, out, err = run(capsys, *args)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("evaluate.py: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_all_classical_detectors_in_a_table_and_in_json(root, tmp_path, capsys):
+    path = tmp_path / "new" / "table.json"
+    code, out, _ = run(capsys, "--hpatches", root, "--detectors", *CLASSICAL, "--json", path)
+    assert code == 0
+    assert "best 300 keypoints that the other view sees, repeated within 3 px" in out
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    content = json.loads(path.read_text())
+    assert [(row["detector"], row["split"]) for row in content["rows"]] == [
+        (name, split) for name in CLASSICAL for split in ("i", "v", "all")
+    ]
+    for row in content["rows"]:
+        assert f"{row['repeatability']:.3f}" in lines[row["detector"]]
+        assert row["pairs"] == (4 if row["split"] == "all" else 2)
+        assert row["common"] > 0
+    by_name = {row["detector"]: row for row in content["rows"] if row["split"] == "all"}
+    assert by_name["harris"]["repeatability"] > 0.9 > 0.7 > by_name["random"]["repeatability"]
+    assert content["complete"] is True
+    assert content["protocol"]["nms_size"] == 9
+    assert content["weights"] is None
+    assert len(content["pairs"]) == 6 * 4
+
+
+def test_split_detector_and_settings_reach_the_measurement(root, tmp_path, capsys):
+    path = tmp_path / "v.json"
+    flags = [
+        "--split",
+        "v",
+        "--max-keypoints",
+        7,
+        "--threshold",
+        0.5,
+        "--nms-size",
+        5,
+        "--detectors",
+        "harris",
+        "harris",
+    ]
+    code, *_ = run(capsys, "--hpatches", root, *flags, "--json", path)
+    content = json.loads(path.read_text())
+    assert code == 0
+    assert [(row["detector"], row["split"], row["common"]) for row in content["rows"]] == [("harris", "v", 7)]
+    assert {pair["sequence"] for pair in content["pairs"]} == {"v_wall"}
+
+
+def test_the_same_command_gives_the_same_numbers(root, tmp_path, capsys):
+    rows = []
+    for name in ("a", "b"):
+        run(capsys, "--hpatches", root, "--detectors", "random", "--json", tmp_path / name)
+        rows.append(json.loads((tmp_path / name).read_text())["rows"])
+    assert rows[0] == rows[1]
+
+
+class Logits(torch.nn.Module):
+    """A network in the place of the trained one: bright pixels, some of them beyond what a sigmoid can tell apart."""
+
+    def forward(self, image):
+        return (image - 0.4) * 200
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A weights file, and a loader that takes it."""
+    monkeypatch.setattr(evaluation, "load_detector", lambda path, device: Logits().to(device))
+    (tmp_path / "my.safetensors").write_bytes(b"weights")
+    return tmp_path / "my.safetensors"
+
+
+def test_our_detector_is_measured_and_exported(root, weights, tmp_path, capsys):
+    out, table = tmp_path / "maps", tmp_path / "t.json"
+    flags = ["--weights", weights, "--detectors", "harris", "kp", "--export", out, "--json", table, "--device", "cpu"]
+    code, *_ = run(capsys, "--hpatches", root, *flags)
+    assert code == 0
+    content = json.loads(table.read_text())
+    assert content["weights"]["path"] == str(weights)
+    assert sorted(p.name for p in out.iterdir()) == ["i_lamp", "v_wall"]
+    bright = cv2.imread(str(root / "v_wall" / "2.ppm"), cv2.IMREAD_GRAYSCALE)
+    found = np.load(out / "v_wall" / "2_det.npy")
+    assert found.shape == bright.shape
+    assert (found > 0).any()
+    assert found.max() <= 1  # probabilities, not logits
+    for y, x in np.argwhere(found > 0):
+        assert bright[y, x] == bright[max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5].max()
+    assert (out / "v_wall" / "H_1_3").read_bytes() == (root / "v_wall" / "H_1_3").read_bytes()
+
+
+def test_a_single_baseline_can_be_exported(root, tmp_path, capsys):
+    code, *_ = run(capsys, "--hpatches", root, "--detectors", "fast", "--export", tmp_path / "maps")
+    assert code == 0
+    assert (np.load(tmp_path / "maps" / "i_lamp" / "1_det.npy") > 0).any()
+
+
+def test_the_built_in_photographs_are_the_default(capsys, monkeypatch):
+    monkeypatch.setattr(evaluate.photographs, "FILES", evaluate.photographs.FILES[:2])
+    code, out, _ = run(capsys, "--detectors", "harris", "random", "--split", "v", "--seed", 3)
+    assert code == 0
+    assert out.startswith("the built-in photographs, seed 3, 2 sequences")
+
+
+def test_help_teaches(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for text in (
+        "Repeatability is the share",
+        "examples:",
+        "python evaluate.py --hpatches",
+        "within",
+        "(default: 300)",
+    ):
+        assert text in out
+
+
+def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for args in (["--hpatches"], ["--hpatches", "elsewhere"]):
+        message = error(capsys, *args)
+        assert "download hpatches-sequences-release.zip of vbalnt/hpatches" in message
+        assert "https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/hpatches-sequences-release.zip" in message
+        assert "the built-in photographs" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--threshold", "-1"], "--threshold must be 0 pixels or more"),
+        (["--threshold", "nan"], "--threshold"),
+        (["--threshold", "inf"], "--threshold"),
+        (["--threshold", "three"], "--threshold"),
+        (["--max-keypoints", "0"], "--max-keypoints must be at least 1"),
+        (["--max-keypoints", "1.5"], "--max-keypoints"),
+        (["--nms-size", "8"], "--nms-size must be odd"),
+        (["--nms-size", "-3"], "--nms-size must be odd"),
+        (["--border", "-1"], "--border must be 0 pixels or more"),
+        (["--split", "x"], "--split"),
+        (["--detectors", "akaze"], "--detectors"),
+        (["--device", "abacus"], "abacus"),
+        (["--nonsense"], "--nonsense"),
+        (["--detectors", "harris", "fast", "--export", "maps"], "--export writes one detector"),
+        (["--detectors", "kp", "--export", "maps", "--subpixel"], "--subpixel"),
+        (["--detectors", "kp", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(root, capsys, tmp_path, monkeypatch, flags, complaint):
+    monkeypatch.chdir(tmp_path)
+    detectors = [] if "--detectors" in flags else ["--detectors", "harris"]
+    assert complaint in error(capsys, "--hpatches", root, *detectors, *flags)
+
+
+def test_weights_that_are_none_are_one_line(root, capsys, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"not weights")
+    message = error(capsys, "--hpatches", root, "--detectors", "kp", "--weights", tmp_path / "bad.safetensors")
+    assert "bad.safetensors" in message
+
+
+@pytest.mark.parametrize("flag", ["--json", "--export"])
+def test_where_nothing_can_be_written_is_found_out_before_measuring(root, capsys, tmp_path, monkeypatch, flag):
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_: pytest.fail("measured first"))
+    (tmp_path / "file").write_text("in the way")
+    message = error(capsys, "--hpatches", root, "--detectors", "harris", flag, tmp_path / "file" / "x")
+    assert "cannot be written" in message
+    if flag == "--json":
+        assert "is a folder" in error(capsys, "--hpatches", root, "--detectors", "harris", flag, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda root: (root / "v_wall" / "2.ppm").unlink(), "v_wall lacks image 2"),
+        (lambda root: (root / "v_wall" / "H_1_3").unlink(), "v_wall lacks H_1_3"),
+        (lambda root: (root / "v_wall" / "H_1_3").write_text("1 2 3"), "has 3 numbers"),
+        (lambda root: (root / "v_wall" / "H_1_3").write_text("nan " * 9), "not finite"),
+        (lambda root: (root / "v_wall" / "H_1_3").write_text("1 " * 9), "singular"),
+    ],
+)
+def test_a_broken_root_is_one_line(root, capsys, damage, complaint):
+    damage(root)
+    assert complaint in error(capsys, "--hpatches", root, "--detectors", "harris")
+
+
+def test_a_truncated_image_is_one_line_and_what_was_done_is_kept(root, tmp_path, capsys):
+    data = (root / "v_wall" / "3.ppm").read_bytes()
+    (root / "v_wall" / "3.ppm").write_bytes(data[: len(data) // 2])
+    code, out, err = run(capsys, "--hpatches", root, "--detectors", "harris", "--json", tmp_path / "t.json")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("evaluate.py: error: ")
+    assert "v_wall/3.ppm is truncated" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["complete"] is False
+    assert [row["split"] for row in content["rows"]] == ["i", "all"]
+    assert "harris" in out
+
+
+def test_a_detector_that_finds_nothing_scores_zero(tmp_path, capsys):
+    root = write_root(tmp_path / "flat")
+    for path in root.rglob("*.ppm"):
+        write_ppm(path, np.full((40, 50), 90, np.uint8))
+    code, out, _ = run(capsys, "--hpatches", root, "--detectors", *CLASSICAL[:5], "--json", tmp_path / "t.json")
+    assert code == 0
+    assert "harris          0.000  0.000  0.000" in out
+    for row in json.loads((tmp_path / "t.json").read_text())["rows"]:
+        assert (row["repeatability"], row["localisation_error"], row["common"]) == (0, None, 0)
+
+
+def test_ctrl_c_exits_130_and_keeps_what_was_done(tmp_path):
+    root = write_root(tmp_path / "root", [f"v_{i:03}" for i in range(150)], count=6)
+    flags = ["--detectors", "sift", "--export", tmp_path / "maps", "--json", tmp_path / "t.json"]
+    command = [sys.executable, SCRIPT, "--hpatches", root, *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "maps" / "v_001").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # with at least v_000 done
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted" in err.splitlines()[-1]
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["complete"] is False
+    assert 0 < content["rows"][0]["pairs"] < 150 * 5
+    assert "sift" in out

@@ -1,0 +1,172 @@
+"""What a loss must not like: constant maps, dot grids, the wrong place; and what it must: the truth."""
+
+import math
+
+import pytest
+import torch
+
+from kp.geometry import pixel_grid, warp_points
+from kp.losses import chance_level, corner_loss, render_corners, repeatability_losses, window_divergence
+from kp.views import ViewPair
+
+SIZE = (96, 96)
+
+
+def blobs(points, size=SIZE, height=8.0, sigma=1.8, floor=-4.0):
+    """Scores (1, 1, H, W): a peak of ``height`` over the floor at each point (N, 2)."""
+    distance = torch.cdist(pixel_grid(size, points)[0], points)
+    return (floor + height * torch.exp(-(distance**2) / (2 * sigma**2)).amax(1)).view(1, 1, *size)
+
+
+@pytest.fixture
+def pair():
+    turn = math.radians(20)
+    c, s = 1.1 * math.cos(turn), 1.1 * math.sin(turn)
+    H = torch.tensor([[[c, -s, 48 - 48 * c + 48 * s + 3.3], [s, c, 48 - 48 * s - 48 * c - 2.6], [0, 0, 1.0]]])
+    blank = torch.zeros(1, 1, *SIZE)
+    return ViewPair(blank, blank, H)
+
+
+@pytest.fixture
+def truth(pair):
+    """The score maps of a detector that finds the same twelve points of the scene in both views."""
+    points = torch.cartesian_prod(torch.tensor([24.3, 39.8, 55.1, 70.6]), torch.tensor([30.2, 47.9, 66.4]))
+    return blobs(points), blobs(warp_points(points[None], pair.H_0to1)[0][0])
+
+
+def terms(pair, maps, **options):
+    options = {"density": 2500.0} | options
+    return {name: value.item() for name, value in repeatability_losses(pair, *maps, **options).items()}
+
+
+def test_the_truth_is_better_than_any_constant(pair, truth):
+    good = terms(pair, truth)["repeatability"]
+    assert good < 0.25 * chance_level()
+    for value in (-20.0, 0.0, 20.0):
+        flat = torch.full((1, 1, *SIZE), value)
+        assert terms(pair, (flat, flat))["repeatability"] == pytest.approx(chance_level(), rel=1e-4)
+
+
+def test_chance_level_is_the_divergence_of_an_even_window():
+    flat = torch.zeros(1, 1, 30, 30, dtype=torch.float64)
+    even = window_divergence(flat, torch.tensor([[[15.0, 15.0], [12.3, 14.8]]], dtype=torch.float64))
+    assert torch.allclose(even, torch.full_like(even, chance_level()))
+
+
+def test_a_map_that_is_almost_constant_is_not_a_way_out(pair, truth):
+    torch.manual_seed(0)
+    ripple = torch.randn(2, 1, 1, *SIZE) * 1e-3
+    assert terms(pair, (ripple[0], ripple[1]))["repeatability"] > 0.95 * chance_level()
+
+
+@pytest.mark.parametrize("spacing", [4, 8])
+def test_a_dot_grid_tied_to_the_pixels_pays_nothing(pair, truth, spacing):
+    grid = torch.cartesian_prod(torch.arange(0.0, 96, spacing), torch.arange(0.0, 96, spacing))
+    dots = blobs(grid)
+    loss = terms(pair, (dots, dots), nms_size=3)["repeatability"]
+    assert loss > 0.8 * chance_level()
+    assert loss > 3 * terms(pair, truth)["repeatability"]
+
+
+def test_more_peaks_do_not_pay(pair, truth):
+    """Peaks in every flat place are beyond the best k, so they cannot raise the share that is repeated."""
+    torch.manual_seed(0)
+    clutter = blobs(torch.rand(150, 2) * 96, height=3.0)
+    crowded = tuple(torch.maximum(t, clutter) for t in truth)
+    assert terms(pair, crowded)["ranking"] >= terms(pair, truth)["ranking"] - 1e-4
+
+
+def test_half_a_pixel_of_error_costs_and_pulls_back(pair, truth):
+    points = torch.tensor([[40.0, 50.0]])
+    there = warp_points(points[None], pair.H_0to1)[0]
+    losses = [window_divergence(blobs(there[0] + torch.tensor([d, 0.0])), there).item() for d in (0.0, 0.5, 1.0, 2.0)]
+    assert losses == sorted(losses)
+    assert losses[1] > losses[0] + 0.05
+    place = (there + torch.tensor([0.7, -0.4])).requires_grad_()
+    window_divergence(blobs(there[0]), place).sum().backward()
+    step = -place.grad[0, 0]
+    assert step @ (there - place)[0, 0].detach() > 0, "the gradient does not point to the peak"
+
+
+def test_every_score_near_the_place_gets_gradient(pair, truth):
+    scores1 = truth[1].clone().requires_grad_()
+    repeatability_losses(pair, truth[0], scores1, density=2500.0)["repeatability"].backward()
+    assert (scores1.grad != 0).sum() > 12 * 40  # not one pixel each: a whole window
+
+
+def test_ranking_wants_high_scores_for_what_is_repeated_only(pair, truth):
+    alone = torch.tensor([[30.0, 75.0]])
+    scores0 = torch.maximum(truth[0], blobs(alone)).requires_grad_()
+    repeatability_losses(pair, scores0, truth[1], density=2500.0)["ranking"].backward()
+    assert scores0.grad[0, 0, 75, 30] > 0  # gradient descent lowers it
+    assert scores0.grad[0, 0, 48, 40] < 0  # and raises this one
+
+
+def test_keypoints_are_counted_in_proportion_to_the_shared_area(pair, truth):
+    shifted = ViewPair(pair.image0, pair.image1, torch.tensor([[[1.0, 0, 60.0], [0, 1, 0], [0, 0, 1]]]))
+    flat = torch.zeros(1, 1, *SIZE)
+    assert terms(shifted, (flat, flat))["repeatability"] == pytest.approx(chance_level(), rel=1e-4)
+    unseen = shifted.shared0(border=4)
+    assert unseen[..., :, 40:].sum() == 0
+    assert 0 < unseen.float().mean() < 0.4
+
+
+def test_rendered_corners_are_gaussians_at_sub_pixel_places():
+    corners = torch.tensor([[[20.3, 30.8], [50.0, 10.0], [5.0, 5.0], [95.4, 95.0]]])
+    mask = torch.tensor([[True, True, False, True]])
+    y, x = torch.arange(96.0)[:, None], torch.arange(96.0)
+    expected = torch.stack(
+        [torch.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2) for cx, cy in ((20.3, 30.8), (50, 10), (95.4, 95.0))]
+    ).amax(0)
+    assert (render_corners(corners, mask, SIZE)[0, 0] - expected).abs().max() < math.exp(-4.5)  # cut at three sigma
+
+
+def test_corner_loss_prefers_the_truth():
+    corners, mask = torch.tensor([[[20.3, 30.8], [50.0, 10.0]]]), torch.ones(1, 2, dtype=torch.bool)
+    right = corner_loss(blobs(corners[0]), corners, mask)
+    shifted = corner_loss(blobs(corners[0] + 2), corners, mask)
+    for value in (-12.0, -2.0, 0.0, 5.0):
+        assert right < corner_loss(torch.full((1, 1, *SIZE), value), corners, mask)
+    assert right < 0.5 * shifted
+
+
+def test_corner_loss_does_not_look_outside_the_scene():
+    corners, mask = torch.tensor([[[20.0, 30.0]]]), torch.ones(1, 1, dtype=torch.bool)
+    valid = torch.ones(1, 1, *SIZE, dtype=torch.bool)
+    valid[..., 60:, :] = False
+    scores = blobs(corners[0])
+    border = scores.clone()
+    border[..., 60, :] = 9.0  # the edge of the warped image
+    assert torch.equal(corner_loss(border, corners, mask, valid), corner_loss(scores, corners, mask, valid))
+
+
+def test_gradcheck(pair):
+    torch.manual_seed(0)
+    scores = torch.randn(1, 1, 24, 24, dtype=torch.float64, requires_grad=True)
+    corners = torch.rand(1, 4, 2, dtype=torch.float64) * 20 + 2
+    places = (torch.rand(1, 3, 2, dtype=torch.float64) * 8 + 8).requires_grad_()
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    assert torch.autograd.gradcheck(lambda s: corner_loss(s, corners, mask), scores)
+    assert torch.autograd.gradcheck(window_divergence, (scores, places))
+    H = torch.tensor([[[1.05, 0.1, -1.3], [-0.1, 1.02, 0.7], [0, 0, 1.0]]], dtype=torch.float64)
+    blank = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
+    tiny = ViewPair(blank, blank, H)
+    other = torch.randn(1, 1, 24, 24, dtype=torch.float64)
+
+    def loss(s0, s1):
+        # The weight of a keypoint and the choice of keypoints are constants to the gradient, so only view 1 is checked
+        # through the divergence and only view 0 through the ranking.
+        return repeatability_losses(tiny, s0, s1, density=20000.0, nms_size=3)
+
+    assert torch.autograd.gradcheck(lambda s1: loss(other, s1)["repeatability"], scores)
+    assert torch.autograd.gradcheck(lambda s0: loss(s0, other)["ranking"], scores)
+
+
+def test_no_corner_and_no_shared_area_are_finite():
+    empty = corner_loss(torch.zeros(1, 1, *SIZE), torch.zeros(1, 0, 2), torch.zeros(1, 0, dtype=torch.bool))
+    assert empty.isfinite()
+    blank = torch.zeros(1, 1, *SIZE)
+    apart = ViewPair(blank, blank, torch.tensor([[[1.0, 0, 500.0], [0, 1, 0], [0, 0, 1]]]))
+    scores = torch.randn(1, 1, *SIZE, requires_grad=True)
+    values = repeatability_losses(apart, scores, scores)
+    assert all(v.isfinite() for v in values.values())

@@ -1,0 +1,124 @@
+"""Pairs: labels, homography, masks and pixels of the two views tell the same story."""
+
+import pytest
+import torch
+
+from kp.geometry import inside, sample_at, warp_image, warp_points
+from kp.pairs import view_pairs
+from kp.photometric import change_photometry
+from kp.shapes import Scene
+
+SIZE = (96, 128)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth_scene(batch, size, generator):
+    """A smooth picture without a corner: interpolation costs it nothing."""
+    y, x = torch.arange(size[0])[:, None], torch.arange(size[1])
+    image = (0.5 + 0.25 * torch.sin(x / 15) + 0.25 * torch.cos(y / 12)).expand(batch, 1, *size)
+    return Scene(
+        image, torch.rand(batch, 20, 2, generator=generator) * 90 + 30, torch.ones(batch, 20, dtype=torch.bool)
+    )
+
+
+def test_the_homography_agrees_with_the_pixels():
+    pair = next(view_pairs(6, SIZE, generator(), render=smooth_scene, photometric=0.0))
+    seen = warp_image(pair.image0, pair.H_0to1, SIZE)
+    shared1 = pair.swap().shared0(border=2)
+    assert shared1.float().mean() > 0.2
+    assert (seen - pair.image1).abs()[shared1].max() < 0.02
+
+
+def test_the_homography_agrees_with_the_corners():
+    pair = next(view_pairs(6, SIZE, generator()))
+    both = pair.corner_mask0 & pair.corner_mask1
+    assert both.sum() > 20
+    assert torch.allclose(warp_points(pair.corners0, pair.H_0to1)[0][both], pair.corners1[both], atol=0.01)
+    assert inside(pair.corners0, SIZE)[pair.corner_mask0].all()
+
+
+def test_valid_pixels_show_the_scene_and_nothing_else():
+    def white(batch, size, generator):
+        scene = smooth_scene(batch, size, generator)
+        return Scene(torch.ones_like(scene.image), scene.corners, scene.corner_mask)
+
+    wild = {"max_translation": 0.5, "max_scale": 2.0}
+    pairs = view_pairs(16, SIZE, generator(), render=white, photometric=0.0, **wild)
+    pair = next(pairs)
+    assert 0.2 < pair.valid0.float().mean() < 0.99
+    # Drawn again with nothing around the scene, a pixel that is not wholly of the scene would not be white.
+    from kp.homography import RandomHomography
+
+    look = RandomHomography(SIZE, padding="zeros", generator=generator(), **wild)
+    draw = generator()
+    canvas = white(16, (144, 192), draw).image
+    look.generator = draw
+    assert torch.all(look(canvas)[pair.valid0] > 0.999)
+
+
+def test_swap_is_its_own_inverse_and_shares_the_same_area():
+    pair = next(view_pairs(4, SIZE, generator()))
+    twice = pair.swap().swap()
+    assert torch.equal(twice.image0, pair.image0)
+    assert torch.allclose(twice.H_0to1 / twice.H_0to1[:, 2:, 2:], pair.H_0to1 / pair.H_0to1[:, 2:, 2:], atol=1e-3)
+    assert torch.equal(pair.swap().corners0, pair.corners1)
+    identity = pair.to("cpu")
+    assert torch.equal(identity.valid1, pair.valid1)
+
+
+def test_the_same_seed_gives_the_same_batches():
+    first, again, other = (view_pairs(3, SIZE, generator(s)) for s in (4, 4, 5))
+    for _ in range(2):
+        a, b, c = next(first), next(again), next(other)
+        for name in ("image0", "image1", "H_0to1", "corners1", "valid0"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+        assert not torch.equal(a.image0, c.image0)
+
+
+def test_the_two_views_differ_in_light():
+    still = {"max_translation": 0.0, "max_scale": 1.0, "max_rotation": 0.0, "max_shear": 0.0, "max_perspective": 0.0}
+    pair = next(view_pairs(8, SIZE, generator(), **still))
+    assert (pair.image0 - pair.image1).abs().mean() > 0.02
+    assert torch.allclose(pair.H_0to1, torch.eye(3).expand(8, 3, 3), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photometry_keeps_the_range_and_moves_nothing(channels):
+    image = torch.zeros(200, channels, 41, 41)
+    image[:, :, 20, 20] = 1.0  # a bright point: its centre of mass must stay, on average, where it is
+    changed = change_photometry(image, generator(), strength=0.7)
+    assert changed.shape == image.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    mean = (changed - changed.amin((2, 3), keepdim=True)).mean((0, 1))[12:29, 12:29]
+    grid = torch.arange(12.0, 29.0)
+    centre = (mean.sum(0) * grid).sum() / mean.sum(), (mean.sum(1) * grid).sum() / mean.sum()
+    assert abs(centre[0] - 20) < 0.3
+    assert abs(centre[1] - 20) < 0.3
+
+
+def test_photometry_of_no_strength_changes_nothing_and_each_image_changes_on_its_own():
+    image = torch.rand(1, 1, 32, 32).expand(8, 1, 32, 32)
+    assert torch.equal(change_photometry(image, generator(), 0.0), image)
+    changed = change_photometry(image, generator())
+    assert not torch.allclose(changed[0], changed[1], atol=1e-2)
+    assert torch.equal(changed, change_photometry(image, generator()))
+
+
+def test_colour_images_get_a_cast():
+    changed = change_photometry(torch.full((8, 3, 16, 16), 0.5), generator())
+    assert (changed.mean((2, 3)).std(1) > 0.01).any()
+
+
+def test_points_are_read_where_they_are():
+    pair = next(view_pairs(4, SIZE, generator(), render=smooth_scene, photometric=0.0))
+    both = pair.corner_mask0 & pair.corner_mask1
+    at0, at1 = sample_at(pair.image0, pair.corners0)[:, 0], sample_at(pair.image1, pair.corners1)[:, 0]
+    valid = (sample_at(pair.valid0.float(), pair.corners0) == 1)[:, 0] & (
+        sample_at(pair.valid1.float(), pair.corners1) == 1
+    )[:, 0]
+    assert (both & valid).sum() > 10
+    assert (at0 - at1).abs()[both & valid].max() < 0.02

@@ -1,0 +1,259 @@
+"""Same seed, same run; a killed run goes on as if nothing had happened; what is wrong is said in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from kp import training
+from kp.checkpoint import CheckpointError, load_checkpoint, load_detector, read_metadata, save_checkpoint, save_weights
+from kp.config import RunSettings, to_dict
+from kp.detector import Detector
+from kp.files import write_atomically
+from kp.training import Trainer, TrainingError, learning_rate, resume
+from kp.validation import Validation
+
+ROOT = Path(__file__).parents[1]
+SMALL = RunSettings()
+SMALL = replace(
+    SMALL,
+    world=replace(SMALL.world, crop=64),
+    train=replace(SMALL.train, batch=2, steps=6, device="cpu", validate_every=100.0),
+)
+FLAGS = ["--batch", "2", "--crop", "64", "--device", "cpu", "--validate-every", "100", "--save-every", "0"]
+
+
+def losses(trainer, steps):
+    return [trainer.take_step() for _ in range(steps)]
+
+
+def train(*arguments, **options):
+    command = [sys.executable, str(ROOT / "train_homographic.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def small_validation(monkeypatch):
+    monkeypatch.setattr(training, "Validation", lambda device: Validation(device, batches=1, batch=4, size=(64, 80)))
+
+
+def test_the_same_seed_gives_the_same_first_losses(tmp_path):
+    first, again = (losses(Trainer(SMALL, tmp_path), 4) for _ in range(2))
+    assert first == again
+    other = replace(SMALL, train=replace(SMALL.train, seed=1))
+    assert losses(Trainer(other, tmp_path), 1) != first[:1]
+
+
+def test_a_limit_in_minutes_begins_like_one_in_steps(tmp_path):
+    by_clock = replace(SMALL, train=replace(SMALL.train, steps=None, minutes=5.0))
+    assert losses(Trainer(by_clock, tmp_path), 2) == losses(Trainer(SMALL, tmp_path), 2)
+
+
+def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path):
+    straight = Trainer(SMALL, tmp_path)
+    expected = losses(straight, 5)
+    broken = Trainer(SMALL, tmp_path)
+    assert losses(broken, 2) == expected[:2]
+    broken.save()
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    resumed = resume(state, SMALL, tmp_path)
+    assert resumed.step == 2
+    assert losses(resumed, 3) == expected[2:]
+    for a, b in zip(straight.average.parameters(), resumed.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_writes_all_it_promises(tmp_path):
+    scores = Trainer(SMALL, tmp_path).run()
+    assert 0 <= scores["repeatability"] <= 1
+    lines = logged(tmp_path)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert set(lines[0]["loss"]) == {"corner", "repeatability", "ranking"}
+    assert lines[-1]["validation"] == scores
+    assert list(tmp_path.glob("events.out.tfevents*"))
+    assert not list(tmp_path.glob(".*")), "a temporary file was left behind"
+    facts = read_metadata(tmp_path / "weights.safetensors")
+    assert facts["settings"] == json.loads(json.dumps(to_dict(SMALL)))
+    assert facts["step"] == 6
+    assert (tmp_path / "checkpoint.pt").stat().st_size < 16e6
+    detector = load_detector(tmp_path / "weights.safetensors")
+    assert not detector.training
+    assert detector(torch.rand(1, 1, 40, 40)).shape == (1, 1, 40, 40)
+
+
+def test_a_non_finite_loss_stops_with_step_and_term(tmp_path, monkeypatch):
+    trainer = Trainer(SMALL, tmp_path)
+    trainer.take_step()
+    kept = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    real = training.repeatability_losses
+
+    def poisoned(*args, **kwargs):
+        return real(*args, **kwargs) | {"ranking": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(training, "repeatability_losses", poisoned)
+    with pytest.raises(TrainingError, match="step 2: the ranking loss is nan"):
+        trainer.take_step()
+    assert all(
+        torch.equal(v, kept[k]) for k, v in trainer.model.state_dict().items() if "running" not in k and "num_" not in k
+    )
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    rate = [learning_rate(step, step / 1000, 1.0, 100, 0.4) for step in range(1001)]
+    assert rate[0] == pytest.approx(0.01)
+    assert rate[99] == rate[300] == rate[600] == pytest.approx(1.0)
+    assert rate[800] == pytest.approx(0.5)
+    assert rate[1000] == 0
+
+
+def test_validation_is_always_the_same(tmp_path):
+    first, second = (Validation(torch.device("cpu"), batches=1, batch=3, size=(48, 64)) for _ in range(2))
+    assert torch.equal(first.pairs[0].image1, second.pairs[0].image1)
+    detector = Detector().eval()
+    assert first.measure(detector) == second.measure(detector)
+    many = Validation(torch.device("cpu"), batches=1, batch=4, size=(48, 64))
+    assert many.picture(detector).shape == (4 * (48 + 4), 4 * (64 + 4), 3)
+
+
+# --- the command ---
+
+
+def test_kill_9_and_resume(tmp_path):
+    straight = tmp_path / "straight"
+    assert train("--out", straight, "--steps", 8, *FLAGS).returncode == 0
+    folder = tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "train_homographic.py"), "--out", str(folder), "--steps", "8", *FLAGS]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not (folder / "checkpoint.pt").exists():
+            assert time.monotonic() < until
+            assert running.poll() is None
+            time.sleep(0.02)
+    finally:
+        running.kill()
+        running.wait()
+    assert load_checkpoint(folder / "checkpoint.pt")["step"] < 8
+    done = train("--resume", folder)
+    assert done.returncode == 0, done.stderr
+    expected = {line["step"]: line["loss"] for line in logged(straight) if "loss" in line}
+    found = {line["step"]: line["loss"] for line in logged(folder) if "loss" in line}
+    assert found == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves(tmp_path, number):
+    command = [sys.executable, str(ROOT / "train_homographic.py"), "--out", str(tmp_path), "--steps", "100000", *FLAGS]
+    command[-1] = "100"  # minutes between checkpoints: only the interruption writes one
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    running.send_signal(number)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in stderr
+    assert "--resume" in stderr
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "{tmp}/nowhere"], "no checkpoint at"),
+        (["--resume", "{tmp}/damaged"], "not a checkpoint of kp, or is damaged"),
+        (["--resume", "{tmp}/run", "--encoder", "mobilenet_v3_large"], "another network"),
+        (["--resume", "{tmp}/run", "--pretrained"], "leave out --out and --pretrained"),
+        (["--out", "{tmp}/run"], "holds a run"),
+        (["--out", "{tmp}/a-file"], "a-file"),
+        (["--max-perspective", "1.5"], "max_perspective must be in"),
+        (["--device", "cuda:99"], "no device cuda:99"),
+        (["--batch", "0"], "--batch must be at least 1"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--minutes", "-1"], "--minutes must be"),
+        (["--crop", "8"], "--crop must be at least"),
+        (["--encoder", "resnet50"], "invalid choice"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, arguments, message):
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", Trainer(SMALL, tmp_path).state_dict())
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
+    (tmp_path / "a-file").write_text("")
+    done = train(*(a.format(tmp=tmp_path) for a in arguments), cwd=tmp_path)
+    assert done.returncode not in (0, 130)
+    assert "Traceback" not in done.stderr
+    error = done.stderr.strip().splitlines()[-1]
+    assert error.startswith("train_homographic.py: error:")
+    assert message in error
+
+
+def test_help_teaches():
+    text = train("--help").stdout
+    for flag in ("--minutes", "--resume", "--max-rotation", "--encoder", "--pretrained", "--seed"):
+        assert flag in text
+    assert "degrees" in text
+    assert "(default: 45.0)" in text
+
+
+# --- files ---
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    write_atomically(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
+def test_weights_that_are_none(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_detector(path)
+
+
+def test_weights_of_something_else(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="no weights of kp"):
+        load_detector(path)
+    save_weights(path, Detector(), {"detector": {"encoder": "mobilenet_v3_large"}})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_detector(path)
+    save_weights(path, Detector(), {"detector": {"colour": "blue"}})
+    with pytest.raises(CheckpointError, match="unknown settings colour"):
+        load_detector(path)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    torch.save({"step": 1, "evil": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "owned").exists()
