@@ -1,5 +1,7 @@
 """The detector: a mobile encoder and a head that draws one full-resolution map of score logits."""
 
+import math
+
 import torch
 from kornia.color import rgb_to_grayscale
 from kornia.feature import harris_response
@@ -12,17 +14,22 @@ from kp.geometry import upsample
 
 _RESPONSE_FLOOR = 1e-10  # of Harris' response: a corner of contrast 0.01, which is noise
 _SCALES = (0.0, 1.0, 2.0)  # pixels: blur (standard deviation) before the corner response, for fine and coarse corners
-_SCALE_WEIGHTS = (1.0, 1.0, 0.0)  # before training; on photographs the sum of the first two repeats best
+_SCALE_WEIGHTS = (0.5, 0.5, 0.0)  # before training: on photographs the mean of the first two repeats best
+_MIX_BLUR = 2.0  # pixels (standard deviation): a steeper offset would move the peaks of the responses
+_OFFSET = 1.0  # before training: makes the score about the log-odds that a keypoint is found again
 
 
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    The logit is the log of Kornia's Harris response, of the image and of the image blurred, with learnt weights
-    (``prior="harris"``), plus a correction that the network learns and that starts at zero; ``prior="none"`` leaves
-    the response out and learns all from scratch. The correction is the sum of what the encoder sees at each stride,
-    carried down a feature pyramid (Lin et al., CVPR 2017), and of a shallow stem that keeps the full resolution.
-    Colour is turned to grey, and grey is standardised image by image, so the light's strength does not matter.
+    With ``prior="harris"`` the score is a sum of the logs of Kornia's Harris responses of the image at several blurs,
+    with weights and an offset that the network draws afresh for every place, smooth over some pixels: the responses
+    say where exactly a keypoint is, the network which scale to believe there and how likely it is found again. Before
+    training these are constants, and the detector is Harris'. With ``prior="none"`` all is learnt from scratch: a
+    shallow stem keeps the full resolution beside the network.
+
+    The network is the encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 2. Colour is turned to grey,
+    and what the network sees is standardised image by image, so the strength of the light does not matter to it.
     """
 
     def __init__(
@@ -40,34 +47,35 @@ class Detector(nn.Module):
         self.encoder = Encoder(encoder, stride, pretrained)
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in self.encoder.channels)
         self.smooth = nn.ModuleList(_separable(width, width) for _ in self.encoder.channels)
-        self.stem = nn.Sequential(_conv(1 + len(_SCALES) * (prior == "harris"), 8), _conv(8, 8))
-        self.draw = nn.Conv2d(width, 8, 1)
-        self.merge = _conv(16, 8)
-        self.score = nn.Conv2d(8, 1, 1)
-        self.response = nn.Conv2d(len(_SCALES), 1, 1)
-        nn.init.zeros_(self.score.weight)
-        nn.init.zeros_(self.score.bias)
-        self.response.weight.data = torch.tensor(_SCALE_WEIGHTS).view(1, -1, 1, 1)
-        nn.init.zeros_(self.response.bias)
-        if prior == "none":
-            nn.init.normal_(self.score.weight, std=0.1)
-            self.response.requires_grad_(False)
+        if prior == "harris":
+            self.mix = nn.Conv2d(width, 1 + len(_SCALES), 1)
+            nn.init.zeros_(self.mix.weight)
+            self.mix.bias.data = torch.tensor((_OFFSET, *_SCALE_WEIGHTS))
+        else:
+            self.draw = nn.Conv2d(width, 8, 1)
+            self.stem = nn.Sequential(_conv(1, 8), _conv(8, 8))
+            self.score = nn.Sequential(_conv(16, 8), nn.Conv2d(8, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
-        size = grey.shape[-2:]
         padded = _pad_to_lattice(grey, 2 ** len(self.lateral))
         standard = _standardise(padded)
-        drawn = upsample(self.draw(self._pyramid(standard)), 2)  # (B, 8, H, W)
-        if self.prior == "none":
-            return self._correction(drawn, standard)[..., : size[0], : size[1]]
-        with torch.autocast(image.device.type, enabled=False):  # a log of fourth powers has no room in half precision
-            response = corner_response(padded.float())
-            scores = self.response(response)
-        scores = scores + self._correction(drawn, torch.cat([standard, response], dim=1))
-        return scores[..., : size[0], : size[1]]
+        features = self._pyramid(_blur(standard, 1.0))  # unless it is blurred, the strides alias
+        scores = self._mixed(features, padded) if self.prior == "harris" else self._learnt(features, standard)
+        return scores[..., : grey.shape[-2], : grey.shape[-1]]
+
+    def _mixed(self, features: Tensor, grey: Tensor) -> Tensor:
+        """Corner responses of grey images (B, 1, H, W), mixed as features of stride 2 say: (B, 1, H, W)."""
+        with torch.autocast(grey.device.type, enabled=False):  # a log of fourth powers has no room in half precision
+            mix = upsample(_blur(self.mix(features.float()), _MIX_BLUR / 2), 2)  # (B, 1 + scales, H, W)
+            return mix[:, :1] + (mix[:, 1:] * corner_response(grey.float())).sum(1, keepdim=True)
+
+    def _learnt(self, features: Tensor, standard: Tensor) -> Tensor:
+        """Scores (B, 1, H, W) from features of stride 2 and from the standardised image (B, 1, H, W) itself."""
+        drawn = upsample(self.draw(features), 2)
+        return self.score(torch.cat([drawn, self.stem(standard)], dim=1)).float()
 
     def _pyramid(self, image: Tensor) -> Tensor:
         """From the coarsest stride down to stride 2: (B, width, (H + 1) / 2, (W + 1) / 2)."""
@@ -78,10 +86,6 @@ class Detector(nn.Module):
             top = smooth(features if top is None else features + upsample(top, 2))
         return top
 
-    def _correction(self, drawn: Tensor, close: Tensor) -> Tensor:
-        """Score logits (B, 1, H, W) from what the pyramid draws (B, 8, H, W) and the maps that the stem reads."""
-        return self.score(self.merge(torch.cat([drawn, self.stem(close)], dim=1))).float()
-
 
 def corner_response(grey: Tensor) -> Tensor:
     """Log of Kornia's Harris response of grey images (B, 1, H, W), one map for each of _SCALES: (B, 3, H, W).
@@ -91,8 +95,8 @@ def corner_response(grey: Tensor) -> Tensor:
     """
     maps = []
     for sigma in _SCALES:
-        blurred = gaussian_blur2d(grey, (11, 11), (sigma, sigma), border_type="replicate") if sigma else grey
-        maps.append(torch.log(harris_response(blurred, k=0.04).clamp(min=0) + _RESPONSE_FLOOR) / 4 + 2.5)
+        response = harris_response(_blur(grey, sigma) if sigma else grey, k=0.04).clamp(min=0)
+        maps.append(torch.log(response + _RESPONSE_FLOOR) / 4 + 2.5)
     return torch.cat(maps, dim=1)
 
 
@@ -115,6 +119,11 @@ def _pad_to_lattice(image: Tensor, stride: int) -> Tensor:
     """
     right, below = (max(-(side - 1) % stride, 2 * stride + 1 - side) for side in (image.shape[-1], image.shape[-2]))
     return F.pad(image, (0, right, 0, below), mode="replicate")
+
+
+def _blur(maps: Tensor, sigma: float) -> Tensor:
+    size = 2 * math.ceil(3 * sigma) + 1
+    return gaussian_blur2d(maps, (size, size), (sigma, sigma), border_type="replicate")
 
 
 def _standardise(grey: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ _CORNER_SIGMA = 1.0  # pixels of the blob that a corner is rendered as
 
 
 def chance_level(window: int = _WINDOW, sigma: float = _SIGMA) -> float:
-    """The repeatability loss of any constant map: what a window costs whose probability is spread evenly."""
+    """The divergence in nats of a window whose probability is spread evenly, as that of any constant map is."""
     offsets = torch.arange(window, dtype=torch.float64) - window // 2
     target = torch.softmax(-(offsets[:, None] ** 2 + offsets**2).flatten() / (2 * sigma**2), dim=0)
     return math.log(window**2) + (target * target.log()).sum().item()
@@ -65,8 +65,9 @@ def repeatability_losses(
     area (``density``): more peaks do not pay. No gradient goes through which pixels they are.
 
     ``repeatability``: carry each keypoint of view 0 to view 1 and compare the softmax of the scores in a window there
-    with a narrow Gaussian at the very place: Kullback-Leibler divergence in nats, weighted by the score's probability.
-    A place without a keypoint counts as an even window, so an empty or constant map costs :func:`chance_level`.
+    with a narrow Gaussian at the very place: Kullback-Leibler divergence, weighted by the score's probability, as a
+    share of :func:`chance_level`. A place without a keypoint counts as an even window, so 1 is chance: what any empty
+    or constant map costs.
 
     ``ranking``: binary cross-entropy of the scores of view 0's keypoints, whose target is the metric itself: is there a
     keypoint of view 1 within ``slack`` pixels? It makes the score the log-odds of being repeated.
@@ -82,7 +83,7 @@ def repeatability_losses(
     spread = torch.where(keypoints0.valid, spread, torch.full_like(spread, chance_level()))
     wanted = _wanted(keypoints0, shared0, density)
     return {
-        "repeatability": _mean(spread, weight * wanted),
+        "repeatability": _mean(spread, weight * wanted) / chance_level(),
         "ranking": _mean(
             F.binary_cross_entropy_with_logits(at0, _repeated(places1, keypoints1, slack).to(at0), reduction="none"),
             keypoints0.valid,

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from kp.draw import keypoint_picture, score_picture, sheet
 from kp.geometry import Size
 from kp.keypoints import Keypoints, extract_keypoints
-from kp.metrics import repeatability
+from kp.metrics import counted, nearest_distances, repeatability
 from kp.pairs import view_pairs
 from kp.views import ViewPair
 
 _SEED = 20_000_003  # far from the seeds that people train with, so that no validation pair is ever trained on
 _SHOWN = 4  # pairs of the picture
+_THRESHOLD = 3.0  # pixels within which a keypoint is found again
 
 
 class Validation:
@@ -24,7 +25,7 @@ class Validation:
         self.pairs = [next(pairs).to(device) for _ in range(batches)]
 
     @torch.inference_mode()
-    def measure(self, detector: nn.Module, max_keypoints: int = 300, threshold: float = 3.0) -> dict[str, float]:
+    def measure(self, detector: nn.Module, max_keypoints: int = 300, threshold: float = _THRESHOLD) -> dict[str, float]:
         """Mean repeatability within ``threshold`` pixels of the best ``max_keypoints``; localisation error (pixels)."""
         scored = []
         for pair in self.pairs:
@@ -39,18 +40,24 @@ class Validation:
         }
 
     @torch.inference_mode()
-    def picture(self, detector: nn.Module) -> np.ndarray:
-        """Views, keypoints (green: repeated) and score maps of the first pairs: an RGB array (H, W, 3) of uint8."""
-        shown = self.pairs[0]
+    def picture(self, detector: nn.Module, max_keypoints: int = 60) -> np.ndarray:
+        """Both views with their best keypoints (green: found in the other view, red: not) and score maps, a pair a row.
+
+        An RGB array (H, W, 3) of uint8, of the first pairs of the first batch.
+        """
+        pair = self.pairs[0]
+        keypoints0, keypoints1 = _keypoints(detector, pair)
+        seen0 = counted(keypoints0, pair.H_0to1, pair.size1, max_keypoints)
+        seen1 = counted(keypoints1, pair.H_1to0, pair.size0, max_keypoints)
+        nearest0, nearest1 = nearest_distances(seen0, seen1, pair.H_0to1)
+        scores0, scores1 = detector(pair.image0), detector(pair.image1)
         rows = []
-        scores0, scores1 = detector(shown.image0), detector(shown.image1)
-        keypoints0, keypoints1 = _keypoints(detector, shown)
-        for b in range(_SHOWN):
+        for b in range(min(_SHOWN, len(pair.image0))):
             row = []
-            for image, points, scores in ((shown.image0, keypoints0, scores0), (shown.image1, keypoints1, scores1)):
-                one = Keypoints(points.xy[b : b + 1], points.scores[b : b + 1], points.valid[b : b + 1])
-                best = one.select(one.valid, 100)
-                row += [keypoint_picture(image[b], best), score_picture(scores[b])]
+            views = ((pair.image0, seen0, nearest0, scores0), (pair.image1, seen1, nearest1, scores1))
+            for image, seen, nearest, scores in views:
+                one = Keypoints(seen.xy[b : b + 1], seen.scores[b : b + 1], seen.valid[b : b + 1])
+                row += [keypoint_picture(image[b], one, nearest[b : b + 1] <= _THRESHOLD), score_picture(scores[b])]
             rows.append(row)
         return sheet(rows)
 

@@ -43,10 +43,24 @@ def test_an_untrained_detector_ranks_like_kornias_harris():
     image = torch.nn.functional.interpolate(image[..., ::6, ::6], (96, 128))  # blocks with corners
     detector = Detector().eval()
     with torch.no_grad():
-        detector.response.weight.copy_(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
+        detector.mix.bias[1:] = torch.tensor([1.0, 0.0, 0.0])
         ours = extract_keypoints(detector(image), 40)
     theirs = extract_keypoints(harris_response(image), 40)
     assert set(map(tuple, ours.xy[0].tolist())) == set(map(tuple, theirs.xy[0].tolist()))
+
+
+def test_what_the_network_draws_does_not_move_the_peaks():
+    """However much offset and weights are learnt, peaks stay within a pixel or so of those of the responses."""
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 16).round(), scale_factor=8.0)
+    detector = Detector().eval()
+    with torch.no_grad():
+        before = extract_keypoints(detector(image), 60)
+        nn.init.normal_(detector.mix.weight, std=1.0)
+        after = extract_keypoints(detector(image), 60)
+    nearest = torch.cdist(after.xy[after.valid], before.xy[before.valid]).amin(1)
+    assert not torch.equal(before.scores, after.scores)
+    assert (nearest <= 1.5).float().mean() > 0.8
 
 
 def test_the_light_does_not_matter():
@@ -89,9 +103,11 @@ def test_features_are_drawn_where_they_were_seen(size):
     assert torch.allclose(drawn, 3 * ramp, atol=1e-3)  # three strides, each reads x at pixel x
 
 
-def test_every_parameter_gets_gradient():
-    detector = Detector()
-    nn.init.normal_(detector.score.weight)
+@pytest.mark.parametrize("prior", ["harris", "none"])
+def test_every_parameter_gets_gradient(prior):
+    detector = Detector(prior=prior)
+    if prior == "harris":
+        nn.init.normal_(detector.mix.weight)
     detector(torch.rand(4, 1, 64, 64)).square().mean().backward()
     without = [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
