@@ -62,9 +62,9 @@ def extract_keypoints(
     peaks = peaks & (scores > -torch.inf)
     if mask is not None:
         peaks = peaks & mask
-    best = torch.where(peaks, order, -1).flatten(1).topk(min(max_keypoints, size[0] * size[1]), dim=1)
-    valid, index = best.values >= 0, best.indices  # (B, K)
-    xy = torch.stack([index % size[1], index // size[1]], dim=-1).to(scores.dtype)
+    best = (order * peaks).flatten(1).topk(min(max_keypoints, size[0] * size[1]), dim=1)
+    valid, index = best.values > 0, best.indices  # (B, K)
+    xy = torch.stack([index % size[1], index // size[1]], dim=-1).to(pixel_grid((1, 1), scores).dtype)
     if subpixel:
         xy = xy + _subpixel_offsets(scores.detach(), index)
     missing = max_keypoints - index.shape[1]
@@ -80,17 +80,18 @@ def _masked(xy: Tensor, scores: Tensor, valid: Tensor) -> Keypoints:
 
 
 def _total_order(scores: Tensor) -> Tensor:
-    """Integers (B, 1, H, W), none equal in one image, ordered by score and then by raster position, first pixel best.
+    """The ranks of pixels as a map (B, 1, H, W), none equal in one image: 1 is the worst, H * W the best.
 
-    The bits of an IEEE float, read as an integer, sort like the float once negative numbers are turned round.
+    Ordered by score and then by raster position, first pixel best. As floating point, because not every device takes
+    the maximum of integers; float32 counts exactly to 2 ** 24 pixels.
     """
     if scores.isnan().any():
         raise ValueError("the score map has NaN: the image or the weights are not finite")
-    bits = (scores.float() + 0.0).view(torch.int32).long()  # + 0.0 makes -0.0 equal to 0.0
-    by_score = torch.where(bits >= 0, bits, -(bits & 0x7FFFFFFF)) + 2**31  # (B, 1, H, W), positive
-    pixels = scores.shape[-2] * scores.shape[-1]
-    backwards = torch.arange(pixels - 1, -1, -1, device=scores.device).view(scores.shape[-2:])
-    return by_score * pixels + backwards  # < 2^32 * pixels: fits for any image below two gigapixels
+    flat = scores.flatten(1)
+    pixels = flat.shape[1]
+    ranks = torch.arange(pixels, 0, -1, device=flat.device, dtype=torch.float32 if pixels < 2**24 else torch.float64)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    return torch.zeros_like(flat, dtype=ranks.dtype).scatter(1, order, ranks.expand_as(flat)).view_as(scores)
 
 
 def _local_maxima(order: Tensor, nms_size: int) -> Tensor:
@@ -98,7 +99,7 @@ def _local_maxima(order: Tensor, nms_size: int) -> Tensor:
     if nms_size == 1:
         return torch.ones_like(order, dtype=torch.bool)
     r = nms_size // 2
-    return nms2d(F.pad(order, (r, r, r, r), value=-1), (nms_size, nms_size), mask_only=True)[..., r:-r, r:-r]
+    return nms2d(F.pad(order, (r, r, r, r)), (nms_size, nms_size), mask_only=True)[..., r:-r, r:-r]
 
 
 def _subpixel_offsets(scores: Tensor, index: Tensor) -> Tensor:
@@ -120,4 +121,5 @@ def _subpixel_offsets(scores: Tensor, index: Tensor) -> Tensor:
     has_top = (det > 0) & (hxx < 0)
     offset = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1)  # (B, K, 2)
     offset = offset / torch.where(has_top, det, torch.ones_like(det))[..., None]
+    has_top = has_top & offset.isfinite().all(-1)  # not beside a pixel that is left out with -inf
     return torch.where(has_top[..., None], offset, torch.zeros_like(offset)).clamp(-0.5, 0.5)

@@ -14,6 +14,7 @@ from kp.keypoints import Keypoints, extract_keypoints
 from kp.views import ViewPair
 
 _WINDOW = 9  # pixels, odd: no wider than the NMS window, so that it holds one keypoint
+_BORDER = _WINDOW // 2 + 1  # pixels: a window about a place so far from the edge lies inside the image
 _SIGMA = 0.8  # pixels: where in the window the keypoint may be; far below half the spacing of keypoints
 _CORNER_SIGMA = 1.0  # pixels of the blob that a corner is rendered as
 
@@ -29,13 +30,14 @@ def corner_loss(scores: Tensor, corners: Tensor, mask: Tensor, valid: Tensor | N
     """How badly scores show the true corners (B, K, 2), of which ``mask`` (B, K) are real: a scalar, >= 0.
 
     The corners are rendered afresh as blobs in this very view; no label map is ever warped. Quality focal loss (Li et
-    al., NeurIPS 2020, eq. 4, beta = 2) summed over the ``valid`` (B, 1, H, W) pixels, divided by the number of corners.
+    al., NeurIPS 2020, eq. 4, beta = 2) summed over the ``valid`` (B, 1, H, W) pixels, divided by the number of corners,
+    or by four an image where there are fewer.
     """
     target = render_corners(corners, mask, tuple(scores.shape[-2:]))
     error = (target - scores.sigmoid()) ** 2 * F.binary_cross_entropy_with_logits(scores, target, reduction="none")
     if valid is not None:
         error = error * valid
-    return error.sum() / mask.sum().clamp(min=1)
+    return error.sum() / mask.sum().clamp(min=4 * len(scores))
 
 
 def render_corners(corners: Tensor, mask: Tensor, size: Size) -> Tensor:
@@ -72,7 +74,7 @@ def repeatability_losses(
     ``ranking``: binary cross-entropy of the scores of view 0's keypoints, whose target is the metric itself: is there a
     keypoint of view 1 within ``slack`` pixels? It makes the score the log-odds of being repeated.
     """
-    shared0, shared1 = pair.shared0(border=4), pair.swap().shared0(border=4)
+    shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     keypoints0 = _best(scores0, shared0, shared0, density, nms_size)
     keypoints1 = _best(scores1, shared1, shared0, density, nms_size)
     at0 = sample_at(scores0, keypoints0.xy)[:, 0]  # (B, K), with gradient

@@ -63,6 +63,7 @@ def _blur(images: Tensor, draw: _Changes) -> Tensor:
     sigma = (0.1 + draw.sometimes(1.5)).clamp(max=_BLUR_KERNEL / 4).flatten()
     images = gaussian_blur2d(images, _BLUR_KERNEL, torch.stack([sigma, sigma], dim=1), border_type="replicate")
     shaken = draw.uniform(0, 1) < 0.25 * min(draw.strength, 1)
-    angle, direction = draw.uniform(0, 360), draw.uniform(-1, 1)
-    moved = motion_blur(images, _MOTION_KERNEL, angle, direction, border_type="replicate")
+    angle = draw.uniform(0, 180)
+    still = torch.zeros_like(angle)  # any other direction weighs the path's end more, and moves the image
+    moved = motion_blur(images, _MOTION_KERNEL, angle, still, border_type="replicate")
     return torch.where(shaken[:, None, None, None], moved, images)
