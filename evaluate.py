@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         measure(args, from_args(EvaluateSettings, args))
         return 0
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -27,7 +27,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
-    parser.add_argument("--pretrained", action="store_true", help="begin with ImageNet weights for the encoder")
     for group in GROUPS.values():
         add_flags(parser, group)
     return parser
@@ -40,28 +39,31 @@ def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
         folder = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         if (folder / "checkpoint.pt").exists():
             parser.error(f"{folder} holds a run: go on with --resume {folder}, or choose another --out")
-        return Trainer(RunSettings(*(from_args(group, args) for group in GROUPS.values())), folder, args.pretrained)
-    if args.out is not None or args.pretrained:
-        parser.error("--resume goes on in the folder and with the weights of its run: leave out --out and --pretrained")
+        return Trainer(RunSettings(*(from_args(group, args) for group in GROUPS.values())), folder)
+    if args.out is not None:
+        parser.error("--resume goes on in the folder of its run: leave out --out")
     state = load_checkpoint(args.resume / "checkpoint.pt")
     recorded = from_dict(RunSettings, state["settings"])
     for name, group in GROUPS.items():
         parser.set_defaults(**{f.name: getattr(getattr(recorded, name), f.name) for f in fields(group)})
+    if any(word.split("=")[0] == "--minutes" for word in sys.argv):
+        parser.set_defaults(steps=None)  # a new limit in minutes replaces a recorded one in steps
     args = parser.parse_args()
     return resume(state, RunSettings(*(from_args(group, args) for group in GROUPS.values())), args.resume)
 
 
 def main() -> int:
-    parser = make_parser()
+    trainer = None
     try:
-        trainer = make_trainer(parser)
+        trainer = make_trainer(make_parser())
         print(f"training on {trainer.device}, writing to {trainer.folder}")
         trainer.run()
     except (CheckpointError, PretrainedError, TrainingError, ValueError, OSError) as error:
         print(f"train_homographic.py: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; go on with --resume and the run's folder", file=sys.stderr)
+        saved = trainer is not None and (trainer.folder / "checkpoint.pt").exists()
+        print(f"\ninterrupted{f': go on with --resume {trainer.folder}' if saved else ''}", file=sys.stderr)
         return 130
     print(f"done: python evaluate.py --weights {trainer.folder / 'weights.safetensors'}")
     return 0

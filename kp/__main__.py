@@ -1,7 +1,8 @@
-"""Look at the synthetic world, or time this machine.
+"""Look at the synthetic world or at a run, or time this machine.
 
-python -m kp preview OUT.png    labelled pairs of every family
-python -m kp bench              pairs, score maps and training steps a second
+python -m kp preview OUT.png       labelled pairs of every family
+python -m kp curves RUN OUT.png    loss and validation of a training run
+python -m kp bench                 pairs, score maps and training steps a second
 """
 
 import argparse
@@ -43,13 +44,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def draw_preview(args: argparse.Namespace) -> None:
+    suffix = args.out.suffix.lower()
+    if suffix not in (".png", ".jpg"):
+        raise ValueError(f"{args.out} must end in .png or .jpg")
     if args.weights is None:
         picture = pair_sheet(args.seed)
     else:
         picture = Validation(torch.device("cpu"), batches=1).picture(load_detector(args.weights))
-    suffix = args.out.suffix.lower()
-    if suffix not in (".png", ".jpg"):
-        raise ValueError(f"{args.out} must end in .png or .jpg")
     _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     write_atomically(args.out, data.tobytes())
 
@@ -62,6 +63,8 @@ def draw_run(args: argparse.Namespace) -> None:
 
 def time_parts(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
+    if args.batch < 1 or min(args.threads or [1]) < 1:
+        raise ValueError("--batch and --threads must be at least 1")
     for threads in args.threads or [torch.get_num_threads()]:
         torch.set_num_threads(threads)
         print(f"{device}, {threads} CPU threads, batches of {args.batch}, torch {torch.__version__}")

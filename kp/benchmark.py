@@ -63,8 +63,8 @@ def _rate(work: Callable[[], object], device: torch.device, seconds: float) -> f
     """Calls of ``work`` a second, all of them finished, after two calls that do not count."""
 
     def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
 
     work(), work()
     wait()

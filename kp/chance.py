@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from kp.geometry import Size
+from kp.geometry import Size, stretch
 
 
 class Draw:
@@ -27,4 +26,4 @@ class Draw:
 
     def field(self, size: Size, cells: Size) -> Tensor:
         """A smooth field (B, 1, H, W) in about [-1, 1], made of so many ``cells`` (rows, columns)."""
-        return F.interpolate(self.uniform(-1, 1, 1, *cells), size, mode="bicubic", align_corners=True)
+        return stretch(self.uniform(-1, 1, 1, *cells), size)

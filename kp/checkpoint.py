@@ -20,7 +20,7 @@ from kp.config import DetectorSettings, from_dict
 from kp.detector import Detector
 from kp.files import write_atomically
 
-_FORMAT = "kp-detector-1"
+_FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
 
 
 class CheckpointError(ValueError):
@@ -56,7 +56,7 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu") -> Detec
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write the state of a training run: tensors, numbers, strings, lists and dicts of them."""
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save(dict(state) | {"format": _CHECKPOINT_FORMAT}, buffer)
     write_atomically(path, buffer.getbuffer())
 
 
@@ -68,8 +68,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"no checkpoint at {path}") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is not a checkpoint of kp, or is damaged: {_one_line(error)}") from error
-    if not isinstance(state, dict) or "step" not in state:
-        raise CheckpointError(f"{path} is not a checkpoint of kp")
+    if not isinstance(state, dict) or state.pop("format", None) != _CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this version of kp")
     return state
 
 

@@ -27,6 +27,7 @@ class DetectorSettings:
     stride: int = setting(8, "pixels a feature of the coarsest stage kept is wide", (8, 16))
     prior: str = setting("harris", "what the score is a learnt correction of: harris, or none", ("harris", "none"))
     width: int = setting(32, "channels of the feature pyramid")
+    pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
 
 @dataclass(frozen=True)

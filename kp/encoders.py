@@ -1,5 +1,6 @@
 """Mobile encoders by name, cut at a stride: torchvision's MobileNetV3 and timm's MobileNetV4, for one grey channel."""
 
+import pickle
 from pathlib import Path
 from urllib.error import URLError
 
@@ -54,17 +55,17 @@ def _layers(name: str, pretrained: bool) -> list[nn.Module]:
     if name in _TORCHVISION:
         model = torchvision.models.get_model(name, weights=None)
         if pretrained:
-            model.load_state_dict(_torchvision_state(_TORCHVISION[name]))
+            _load(model, _TORCHVISION[name])
         return list(model.features)
     if name in _TIMM:
-        overlay = (
-            {"pretrained": True, "pretrained_cfg_overlay": {"file": str(_timm_file(_TIMM[name]))}} if pretrained else {}
-        )
-        try:
-            model = timm.create_model(_TIMM[name], **overlay)
-        except (SafetensorError, RuntimeError) as error:
-            path = overlay["pretrained_cfg_overlay"]["file"]
-            raise PretrainedError(f"{path} does not hold the weights of {_TIMM[name]} ({error}): delete it") from error
+        if not pretrained:
+            model = timm.create_model(_TIMM[name])
+        else:
+            path = _timm_file(_TIMM[name])
+            try:
+                model = timm.create_model(_TIMM[name], pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+            except (SafetensorError, OSError, RuntimeError) as error:
+                raise _damaged(path, error) from error
         return [nn.Sequential(model.conv_stem, model.bn1), *model.blocks]
     raise ValueError(f"unknown encoder {name}; there are {', '.join([*_TORCHVISION, *_TIMM])}")
 
@@ -95,12 +96,14 @@ def _stages(layers: list[nn.Module], stride: int) -> tuple[list[nn.Sequential], 
     return [nn.Sequential(*group) for group in stages.values()], list(channels.values())
 
 
-def _torchvision_state(weights: torchvision.models.WeightsEnum) -> dict[str, Tensor]:
+def _load(model: nn.Module, weights: torchvision.models.WeightsEnum) -> None:
+    """Load torchvision's weights, downloaded if they are not there yet."""
     path = _checkpoints() / weights.url.rsplit("/", 1)[-1]
+    there = path.exists()
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError, EOFError) as error:
-        raise _missing(weights.url, path, error) from error
+        model.load_state_dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise (_damaged(path, error) if there else _missing(weights.url, path, error)) from error
 
 
 def _timm_file(tag: str) -> Path:
@@ -119,6 +122,13 @@ def _checkpoints() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
+def _damaged(path: Path, error: Exception) -> PretrainedError:
+    return PretrainedError(f"{path} does not hold the weights ({_one_line(error)}): delete it to download it again")
+
+
 def _missing(url: str, path: Path, error: Exception) -> PretrainedError:
-    reason = " ".join(str(error).split())
-    return PretrainedError(f"no pretrained weights ({reason}): download {url} and put it at {path}")
+    return PretrainedError(f"no pretrained weights ({_one_line(error)}): download {url} and put it at {path}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

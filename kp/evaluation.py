@@ -67,9 +67,7 @@ def _detect(
     device: torch.device,
 ) -> Keypoints:
     """All keypoints of an image (1, 1, H, W), on the CPU; the score map is made, and searched, on the device."""
-    score_map = scores(image.to(device))
-    score_map = score_map.cpu() if device.type == "mps" else score_map.to(device)  # MPS pools no 64-bit integers
-    found = extract_keypoints(score_map, None, nms_size, border, subpixel)
+    found = extract_keypoints(scores(image.to(device)).to(device), None, nms_size, border, subpixel)
     return Keypoints(found.xy.cpu(), found.scores.cpu(), found.valid.cpu())
 
 

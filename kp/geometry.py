@@ -85,6 +85,16 @@ def upsample(features: Tensor, stride: int) -> Tensor:
     return F.interpolate(features, size, mode="bilinear", align_corners=True)
 
 
+def resize(image: Tensor, size: Size) -> Tensor:
+    """An image (B, C, H, W) at another size, by :func:`resize_matrix`: bicubic, and filtered where it shrinks."""
+    return F.interpolate(image, size, mode="bicubic", align_corners=False, antialias=True)
+
+
+def stretch(lattice: Tensor, size: Size) -> Tensor:
+    """Values on a coarse lattice (B, C, h, w), its corners on the corners of an image, as a smooth map (B, C, H, W)."""
+    return F.interpolate(lattice, size, mode="bicubic", align_corners=True)
+
+
 def invert(H_0to1: Tensor) -> Tensor:
     """H_1to0 (..., 3, 3), in front of the camera where H_0to1 is. Raises ValueError if a matrix has no inverse."""
     H_1to0, info = torch.linalg.inv_ex(H_0to1)

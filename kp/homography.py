@@ -63,8 +63,9 @@ class RandomHomography(GeometricAugmentationBase2D):
 
     Images, masks, boxes and keypoints follow ``transform_matrix``, which agrees with the pixels.
     ``size`` (H, W) is the size of the result, the centre of the input falling about its centre; None keeps the input's.
-    ``padding`` is what lies outside the input: ``zeros``, ``border`` or ``reflection``. With a ``generator`` the draws
-    come from it and from nothing else. Other arguments: see :func:`random_homographies`.
+    ``padding`` is what lies outside the input: ``zeros``, ``border`` or ``reflection``. With a ``generator`` the
+    homographies come from it alone; with p < 1, Kornia draws which images to warp from torch's global generator. Other
+    arguments: see :func:`random_homographies`.
     """
 
     def __init__(

@@ -106,7 +106,7 @@ def _numbered_images(folder: Path) -> dict[int, Path]:
 def _read_sequence(folder: Path) -> Sequence:
     images = _numbered_images(folder)
     homographies = {int(f.name[4:]): f for f in folder.glob("H_1_*") if f.name[4:].isdecimal()}
-    count = max(images.keys() | homographies.keys())
+    count = max(images.keys() | homographies.keys(), default=0)
     if count < 2:
         raise HPatchesError(f"{folder} has only one image: a sequence needs at least images 1 and 2, and H_1_2")
     for number in range(1, count + 1):

@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from zlib import crc32
 
-import cv2
 import torch
 from torch import Tensor
 
-from kp.geometry import Size, inside, invert, translation, warp_image, warp_points
+from kp.geometry import Size, inside, invert, resize, translation, warp_image, warp_points
 from kp.homography import random_homographies
 from kp.hpatches import HPatchesError, Sequence, read_image
 from kp.photometric import change_photometry
@@ -69,12 +68,10 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
 
 
 def load_canvas(photograph: Path) -> Tensor:
-    """A photograph as gray (1, 1, H, W) in [0, 1], its short side CANVAS pixels; averaged over areas where shrunk."""
+    """A photograph as gray (1, 1, H, W) in [0, 1], its short side CANVAS pixels; filtered where it shrinks."""
     image = read_image(photograph)
     scale = CANVAS / min(image.shape[-2:])
-    size = tuple(round(n * scale) for n in image.shape[-2:])
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return torch.from_numpy(cv2.resize(image[0, 0].numpy(), size[::-1], interpolation=how))[None, None].clamp(0, 1)
+    return resize(image, tuple(round(n * scale) for n in image.shape[-2:])).clamp(0, 1)
 
 
 def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator) -> Tensor:

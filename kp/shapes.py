@@ -153,7 +153,10 @@ def _polygons(size: Size, draw: Draw, layers: int, smallest: float, largest: flo
 
 
 def _strokes(size: Size, draw: Draw, start: Tensor, end: Tensor, crossings: bool) -> Scene:
-    """Straight strokes from start to end (B, L, 2), 2 to 5 pixels wide; corners are their ends and crossings."""
+    """Straight strokes from start to end (B, L, 2), 2 to 5 pixels wide; corners are their ends and crossings.
+
+    As in the classic catalogue a corner is a point of the axes: the middle of an end, the middle of a crossing.
+    """
     image, base = _background(size, draw)
     layers = start.shape[1]
     along = F.normalize(end - start, dim=-1)

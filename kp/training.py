@@ -6,6 +6,7 @@ A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensor
 
 import ctypes
 import json
+import math
 import signal
 import sys
 import threading
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from kp.checkpoint import save_checkpoint, save_weights
 from kp.config import RunSettings, to_dict
 from kp.detector import Detector, choose_device
+from kp.files import write_atomically
 from kp.losses import corner_loss, repeatability_losses
 from kp.pairs import view_pairs
 from kp.shapes import render
@@ -41,26 +43,27 @@ class TrainingError(RuntimeError):
 
 def check(settings: RunSettings) -> None:
     """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
-    train, world = settings.train, settings.world
-    least = {
-        "--batch": (train.batch, 1),
-        "--steps": (train.steps, 1),
-        "--crop": (world.crop, 32),
-        "--warmup": (train.warmup, 0),
+    bounds = {
+        "batch": (1, math.inf),
+        "steps": (1, math.inf),
+        "width": (1, math.inf),
+        "crop": (32, math.inf),
+        "seed": (0, 2**63 - 1),
+        "decay": (0, 1),
+        "ema": (0, 1),
+        "minutes": (1e-9, math.inf),
+        "lr": (1e-9, math.inf),
+        "clip": (1e-9, math.inf),
+        "density": (1e-9, 1e6),
     }
-    for flag, (value, bound) in least.items():
-        if value is not None and value < bound:
-            raise ValueError(f"{flag} must be at least {bound}, not {value}")
-    if train.steps is None and not train.minutes > 0:
-        raise ValueError(f"--minutes must be above 0, not {train.minutes}")
-    for flag, share in {"--decay": train.decay, "--ema": train.ema}.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{flag} must be in [0, 1], not {share}")
-    for flag, value in {"--lr": train.lr, "--density": train.density, "--clip": train.clip}.items():
-        if not value > 0:
-            raise ValueError(f"{flag} must be above 0, not {value}")
-    if not settings.world.photometric >= 0:
-        raise ValueError(f"--photometric must not be negative, but is {settings.world.photometric}")
+    values = vars(settings.detector) | vars(settings.world) | vars(settings.train)
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low, high = bounds.get(name, (0, math.inf))
+            if not (math.isfinite(value) and low <= value <= high):
+                least = "above 0" if low == 1e-9 else f"at least {low}"
+                most = "" if high == math.inf else f" and at most {high:g}"
+                raise ValueError(f"--{name.replace('_', '-')} must be {least}{most}, not {value}")
 
 
 def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, density: float, slack: float) -> dict[str, Tensor]:
@@ -82,9 +85,12 @@ def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: f
 
 
 class Trainer:
-    """One run: its network, optimiser, pairs and clock. ``run`` trains until the steps or minutes are over."""
+    """One run: its network, optimiser, pairs and clock. ``run`` trains until the steps or minutes are over.
 
-    def __init__(self, settings: RunSettings, folder: Path, pretrained: bool = False) -> None:
+    A trainer that is not ``fresh`` is to be given a state, so no pretrained weights are fetched for it.
+    """
+
+    def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True) -> None:
         check(settings)
         self.settings, self.folder = settings, folder
         train, network = settings.train, settings.detector
@@ -92,6 +98,7 @@ class Trainer:
         if self.device.type == "cpu":
             _keep_freed_memory()
         torch.manual_seed(train.seed)
+        pretrained = network.pretrained and fresh
         self.model = Detector(network.encoder, network.stride, network.prior, network.width, pretrained)
         self.model.to(self.device, memory_format=torch.channels_last).train()
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
@@ -114,7 +121,11 @@ class Trainer:
         saved = validated = self.seconds
         every = self.settings.train
         started = time.perf_counter() - self.seconds
-        with SummaryWriter(self.folder) as writer, _progress_bar() as bar, _Interruption() as interruption:
+        with (
+            SummaryWriter(self.folder, purge_step=self.step + 1) as writer,
+            _progress_bar() as bar,
+            _Interruption() as interruption,
+        ):
             while self.progress < 1:
                 before = self.seconds
                 terms = self.take_step()
@@ -147,6 +158,10 @@ class Trainer:
         images = torch.cat([pair.image0, pair.image1]).to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             scores0, scores1 = self.model(images).chunk(2)
+        if not scores0.isfinite().all() or not scores1.isfinite().all():
+            raise TrainingError(
+                f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
+            )
         terms = loss_terms(pair, scores0, scores1, train.density, train.slack)
         self._check_finite(terms)
         total = sum(getattr(train, f"{name}_weight") * term for name, term in terms.items())
@@ -209,13 +224,26 @@ class Trainer:
                 "the checkpoint is of another network: leave the network's flags as they were"
             ) from error
         self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run did not scale its gradients
+            self.scaler.load_state_dict(state["scaler"])
         self.step, self.seconds, self.scores = state["step"], state["seconds"], state["scores"]
         torch.set_rng_state(state["torch"])
         if self.generator.get_state().shape == state["pairs"].shape:  # made on the same kind of device
             self.generator.set_state(state["pairs"])
         else:
             self.generator.manual_seed(self.settings.train.seed + self.step)
+
+    def forget_later_steps(self) -> None:
+        """Take from the log the steps that were taken after the checkpoint, and a line that was cut off."""
+        log = self.folder / "log.jsonl"
+        if not log.exists():
+            return
+        kept = []
+        for line in log.read_text().splitlines(keepends=True):
+            with suppress(json.JSONDecodeError):
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line)
+        write_atomically(log, "".join(kept).encode())
 
     def _check_finite(self, terms: dict[str, Tensor]) -> None:
         finite = torch.stack([term.detach() for term in terms.values()]).isfinite().tolist()
@@ -240,8 +268,9 @@ class Trainer:
 
 def resume(state: dict[str, Any], settings: RunSettings, folder: Path) -> Trainer:
     """The trainer of a run's checkpoint, to go on with these settings in this folder. Raises TrainingError."""
-    trainer = Trainer(settings, folder)
+    trainer = Trainer(settings, folder, fresh=False)
     trainer.load_state_dict(state)
+    trainer.forget_later_steps()
     return trainer
 
 

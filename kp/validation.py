@@ -1,5 +1,7 @@
 """How good a detector is while it trains: the real metric on held-out synthetic pairs, always the same ones."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -33,11 +35,9 @@ class Validation:
             scored.append(
                 repeatability(keypoints0, keypoints1, pair.H_0to1, pair.size0, pair.size1, max_keypoints, threshold)
             )
-        error = torch.cat([s.localisation_error for s in scored])
-        return {
-            "repeatability": torch.cat([s.repeatability for s in scored]).mean().item(),
-            "localisation_error": error.nanmean().item(),
-        }
+        error = torch.cat([s.localisation_error for s in scored]).nanmean().item()
+        scores = {"repeatability": torch.cat([s.repeatability for s in scored]).mean().item()}
+        return scores if math.isnan(error) else scores | {"localisation_error": error}  # nothing matched: no error
 
     @torch.inference_mode()
     def picture(self, detector: nn.Module, max_keypoints: int = 60) -> np.ndarray:

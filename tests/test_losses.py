@@ -102,13 +102,27 @@ def test_ranking_wants_high_scores_for_what_is_repeated_only(pair, truth):
     assert scores0.grad[0, 0, 48, 40] < 0  # and raises this one
 
 
-def test_keypoints_are_counted_in_proportion_to_the_shared_area(pair, truth):
-    shifted = ViewPair(pair.image0, pair.image1, torch.tensor([[[1.0, 0, 60.0], [0, 1, 0], [0, 0, 1]]]))
-    flat = torch.zeros(1, 1, *SIZE)
-    assert terms(shifted, (flat, flat))["repeatability"] == pytest.approx(1, rel=1e-4)
-    unseen = shifted.shared0(border=4)
-    assert unseen[..., :, 40:].sum() == 0
-    assert 0 < unseen.float().mean() < 0.4
+@pytest.mark.parametrize("shift", [0.0, 30.0, 60.0])
+def test_keypoints_are_counted_in_proportion_to_the_shared_area(pair, shift):
+    from kp.losses import _best
+
+    moved = ViewPair(pair.image0, pair.image1, torch.tensor([[[1.0, 0, shift], [0, 1, 0], [0, 0, 1]]]))
+    torch.manual_seed(0)
+    shared = moved.shared0(border=5)
+    found = _best(torch.randn(1, 1, *SIZE), shared, shared, 2000.0, 3)
+    area = (96 - 10) * (96 - 10 - shift)  # five pixels less on every side
+    assert found.valid.sum() == math.ceil(area * 2000.0 / 1e6)
+    assert shared[0, 0][found.xy[0, found.valid[0], 1].long(), found.xy[0, found.valid[0], 0].long()].all()
+
+
+def test_a_constant_map_costs_chance_at_the_edge_of_the_shared_area_too(pair):
+    from kp.losses import _BORDER
+
+    edge = torch.tensor([[[_BORDER - 0.5, _BORDER - 0.5], [95.5 - _BORDER, 40.0]]])
+    for value in (-8.0, 4.0):
+        assert torch.allclose(
+            window_divergence(torch.full((1, 1, *SIZE), value), edge), torch.full((1, 2), chance_level()), atol=1e-4
+        )
 
 
 def test_rendered_corners_are_gaussians_at_sub_pixel_places():
