@@ -26,9 +26,9 @@ def harris(image: Tensor) -> Tensor:
 
 
 def shi_tomasi(image: Tensor) -> Tensor:
-    """The smaller eigenvalue (1, 1, H, W) of the structure tensor over 3x3 blocks, Sobel 3x3; -inf where it is 0.
+    """The smaller eigenvalue (1, 1, H, W) of the structure tensor over 4x4 blocks, Sobel 3x3; -inf where it is 0.
 
-    The block and aperture of ``cv2.goodFeaturesToTrack``, without its quality level and minimum distance.
+    ``cv2.goodFeaturesToTrack`` with the block of :func:`harris`, without its quality level and minimum distance.
     """
     return _positive(cv2.cornerMinEigenVal(to_gray8(image), 4, ksize=3))
 

@@ -62,22 +62,22 @@ def test_scores_are_finite_or_minus_infinity_and_colour_is_made_gray(name):
 
 
 def structure(image):
-    """Sums of products of Sobel derivatives over 3x3 pixels, from the definitions, away from the border."""
+    """Sums of products of Sobel derivatives over 4x4 pixels, from the definitions, away from the border."""
     p = image.astype(float)
     gx = (p[:-2, 2:] + 2 * p[1:-1, 2:] + p[2:, 2:]) - (p[:-2, :-2] + 2 * p[1:-1, :-2] + p[2:, :-2])
     gy = (p[2:, :-2] + 2 * p[2:, 1:-1] + p[2:, 2:]) - (p[:-2, :-2] + 2 * p[:-2, 1:-1] + p[:-2, 2:])
 
     def box(a):
-        return sum(a[i : a.shape[0] - 2 + i, j : a.shape[1] - 2 + j] for i in range(3) for j in range(3))
+        return sum(a[i : a.shape[0] - 3 + i, j : a.shape[1] - 3 + j] for i in range(4) for j in range(4))
 
     return box(gx * gx), box(gx * gy), box(gy * gy)
 
 
-def test_shi_tomasi_is_the_smaller_eigenvalue_over_3x3():
+def test_shi_tomasi_is_the_smaller_eigenvalue_over_4x4():
     image = np.random.default_rng(0).integers(0, 256, (41, 57), dtype=np.uint8)
     xx, xy, yy = structure(image)
     smaller = np.linalg.eigvalsh(np.stack([np.stack([xx, xy], -1), np.stack([xy, yy], -1)], -1))[..., 0]
-    ratio = shi_tomasi(torch.from_numpy(image)[None, None] / 255)[0, 0, 2:-2, 2:-2].numpy() / smaller
+    ratio = shi_tomasi(torch.from_numpy(image)[None, None] / 255)[0, 0, 3:-2, 3:-2].numpy() / smaller
     assert ratio.std() / ratio.mean() < 1e-3  # equal but for a factor
 
 
