@@ -4,12 +4,8 @@ A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensor
 ``log.jsonl`` and TensorBoard's event files.
 """
 
-import ctypes
 import json
 import math
-import signal
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -29,11 +25,11 @@ from kp.detector import Detector, choose_device
 from kp.files import write_atomically
 from kp.losses import corner_loss, repeatability_losses
 from kp.pairs import view_pairs
+from kp.process import Interruption, keep_freed_memory
 from kp.shapes import render
 from kp.validation import Validation
 from kp.views import ViewPair
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _SHOW_EVERY = 10  # steps between looks at the progress bar and TensorBoard; the log has every step
 
 
@@ -96,7 +92,7 @@ class Trainer:
         train, network = settings.train, settings.detector
         self.device = choose_device(train.device)
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         torch.manual_seed(train.seed)
         pretrained = network.pretrained and fresh
         self.model = Detector(network.encoder, network.stride, network.prior, network.width, pretrained)
@@ -124,7 +120,7 @@ class Trainer:
         with (
             SummaryWriter(self.folder, purge_step=self.step + 1) as writer,
             _progress_bar() as bar,
-            _Interruption() as interruption,
+            Interruption() as interruption,
         ):
             while self.progress < 1:
                 before = self.seconds
@@ -299,32 +295,3 @@ def _half_precision(device: torch.device) -> torch.dtype | None:
 
 def _progress_bar() -> tqdm:
     return tqdm(total=100.0, desc="training", bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}, {postfix}")
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one. On a CPU, fresh pages cost a step more than its arithmetic."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            allocator = ctypes.CDLL("libc.so.6")
-            allocator.mallopt(_M_MMAP_MAX, 0)
-            allocator.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-class _Interruption:
-    """While it lasts, Ctrl-C and SIGTERM only set ``asked``; a second Ctrl-C interrupts at once."""
-
-    def __enter__(self) -> "_Interruption":
-        self.asked = False
-        self.before = {}
-        if threading.current_thread() is threading.main_thread():
-            self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"geometry", "config", "files", "curves"},
+    {"geometry", "config", "files", "curves", "process"},
     {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines"},
     {"photometric", "shapes", "detector", "losses", "metrics", "draw", "hpatches"},
     {"pairs", "photographs", "checkpoint", "report"},
