@@ -16,11 +16,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from kp.checkpoint import CheckpointError, load_checkpoint
-from kp.config import DetectorSettings, RunSettings, TrainSettings, WorldSettings, add_flags, from_args, from_dict
+from kp.config import RunSettings, add_flags, from_args, from_dict
 from kp.encoders import PretrainedError
 from kp.training import Trainer, TrainingError, resume
 
-GROUPS = {"detector": DetectorSettings, "world": WorldSettings, "train": TrainSettings}
+GROUPS = {f.name: f.type for f in fields(RunSettings)}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,9 +1,16 @@
 """Random numbers for a batch, all from one generator, so that a seed decides everything."""
 
+from collections.abc import Sequence
+from functools import cached_property
+from random import Random
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from kp.geometry import Size, stretch
+
+T = TypeVar("T")
 
 
 class Draw:
@@ -22,7 +29,16 @@ class Draw:
 
     def integer(self, low: int, high: int) -> int:
         """One number for the whole batch, from low to high, both included."""
-        return int(torch.randint(low, high + 1, (), generator=self.generator, device=self.device))
+        return self._host.randint(low, high)
+
+    def shuffled(self, values: Sequence[T]) -> list[T]:
+        """The values in an order for the whole batch."""
+        return self._host.sample(values, len(values))
+
+    @cached_property
+    def _host(self) -> Random:
+        """For what Python must know: asked for one by one, such numbers would stall a GPU each time."""
+        return Random(int(torch.randint(2**62, (), generator=self.generator, device=self.device)))
 
     def field(self, size: Size, cells: Size) -> Tensor:
         """A smooth field (B, 1, H, W) in about [-1, 1], made of so many ``cells`` (rows, columns)."""

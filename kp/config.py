@@ -8,7 +8,6 @@ from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
-FAMILIES = ("checkerboard", "cube", "star", "lines", "stripes", "polygon", "polygons", "ellipses", "noise")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 
 T = TypeVar("T")
@@ -35,17 +34,35 @@ class WorldSettings:
     """The synthetic pairs."""
 
     families: tuple[str, ...] = setting(
-        FAMILIES + 6 * ("polygons",), "what is drawn, each as often as it is named", FAMILIES, metavar="FAMILY"
+        ("classic=2", "leaves=3", "foliage=1", "planes=3", "collage=1", "noise=0.25"),
+        "what is drawn, and how often in proportion: NAME or NAME=WEIGHT, NAME being a family (python -m kp preview "
+        "shows them all) or a group, classic or planes, whose weight its families share",
+        metavar="FAMILY",
     )
     crop: int = setting(160, "side of a training view in pixels")
-    max_translation: float = setting(0.1, "of a view's centre, either way, as a fraction of its side")
-    max_scale: float = setting(1.4, "factor of a view's scale, either way, log-uniform; between two views its square")
+    max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
+    max_scale: float = setting(1.5, "factor of a view's scale, either way, log-uniform; between two views its square")
     max_rotation: float = setting(45.0, "degrees of a view's rotation, either way; between two views twice that")
-    max_shear: float = setting(20.0, "degrees of a view's shear, either way")
-    max_perspective: float = setting(0.25, "change of depth from the centre to the corners of a view, in [0, 1)")
-    photometric: float = setting(
-        1.0, "strength of the changes of light, lens and sensor, drawn for each view; 0 is none"
-    )
+    max_shear: float = setting(30.0, "degrees of a view's shear, either way")
+    max_perspective: float = setting(0.3, "change of depth from the centre to the corners of a view, in [0, 1)")
+
+
+@dataclass(frozen=True)
+class LightSettings:
+    """The changes of light, lens, sensor and file: how far each goes at most, drawn for each view."""
+
+    photometric: float = setting(1.0, "strength of all of them, of which a view draws a share; 0 is none")
+    exposure: float = setting(2.0, "stops of light either way; the sensor clips")
+    gamma: float = setting(1.6, "power of grey, factor either way, log-uniform")
+    contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform")
+    colour_cast: float = setting(1.5, "factor of each channel either way, log-uniform; nothing where images are grey")
+    illumination: float = setting(1.5, "stops of light either way, falling off smoothly over the image")
+    shadow: float = setting(0.9, "share of the light that a cast shadow takes, in [0, 1]")
+    specular: float = setting(0.8, "grey that spots of glare add, in [0, 1]")
+    noise: float = setting(0.04, "standard deviation of the sensor's noise, as a share of the grey range")
+    jpeg: float = setting(30.0, "lowest quality of JPEG compression, from 1; 100 is none")
+    defocus: float = setting(1.5, "standard deviation of the blur, in pixels")
+    motion: float = setting(7.0, "path of a shaken camera, in pixels")
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,7 @@ class RunSettings:
 
     detector: DetectorSettings = DetectorSettings()
     world: WorldSettings = WorldSettings()
+    light: LightSettings = LightSettings()
     train: TrainSettings = TrainSettings()
 
 

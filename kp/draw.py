@@ -34,6 +34,21 @@ def draw_points(picture: np.ndarray, xy: Tensor, colour: tuple[int, int, int], r
     return picture
 
 
+def tint(picture: np.ndarray, mask: Tensor) -> np.ndarray:
+    """The picture with the pixels of a mask (1, H, W) in blue."""
+    blue = (0.75 * picture + np.array([0, 0, 64])).astype(np.uint8)
+    return np.where(mask[0].cpu().numpy()[..., None], blue, picture)
+
+
+def caption(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture with a line of text on a white bar in its corner."""
+    picture = picture.copy()
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    cv2.rectangle(picture, (0, 0), (width + 8, height + base + 6), (255, 255, 255), cv2.FILLED)
+    cv2.putText(picture, text, (4, height + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture
+
+
 def keypoint_picture(image: Tensor, keypoints: Keypoints, repeated: Tensor | None = None) -> np.ndarray:
     """An image (1 or 3, H, W) with its keypoints (B = 1): green, or where ``repeated`` (1, K) is False, red."""
     picture = grey_picture(image)

@@ -6,6 +6,7 @@ whose third homogeneous coordinate is not positive is behind the camera: it has 
 """
 
 import torch
+from kornia.filters import gaussian_blur2d
 from kornia.geometry.conversions import convert_points_to_homogeneous
 from kornia.geometry.grid import create_meshgrid
 from kornia.geometry.transform import remap
@@ -57,16 +58,40 @@ def covisible_mask(H_0to1: Tensor, size0: Size, size1: Size, border: float = 0.0
     return covisible(pixel_grid(size0, H_0to1), H_0to1, size1, border).view(-1, 1, *size0)
 
 
-def warp_image(image0: Tensor, H_0to1: Tensor, size1: Size, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
+def local_scale(H_0to1: Tensor, points0: Tensor) -> Tensor:
+    """How many times longer a short line at points (B, N, 2) of view 0 is in view 1: the root of the area's factor."""
+    _, w = (convert_points_to_homogeneous(points0) @ H_0to1.transpose(1, 2)).split([2, 1], dim=-1)
+    return (torch.linalg.det(H_0to1)[:, None].abs() / w[..., 0].abs().clamp(min=_W_MIN) ** 3).sqrt()
+
+
+def warp_image(
+    image0: Tensor,
+    H_0to1: Tensor,
+    size1: Size,
+    mode: str = "bilinear",
+    padding: str = "zeros",
+    antialias: bool = False,
+) -> Tensor:
     """Draw image 0 (B, C, H, W) as view 1 sees it: (B, C, H1, W1), so that pixel H_0to1(x) reads image 0 at x.
 
     ``padding`` is what lies outside image 0: ``zeros``, ``border`` or ``reflection``. Differentiable in both arguments.
-    Bilinear or ``nearest`` sampling, no prefilter: a view smaller than half of its source aliases.
+    Bilinear or ``nearest`` sampling. ``antialias`` blurs an image first that shrinks where view 1 has its centre (to
+    half at most: what shrinks more aliases).
     """
+    if antialias:
+        image0 = _blur_for_shrinking(image0, H_0to1, size1)
     points0, in_front = warp_points(pixel_grid(size1, image0), invert(H_0to1))
     points0 = torch.where(in_front[..., None], points0, torch.full_like(points0, _FAR_AWAY))
     x, y = points0.view(-1, *size1, 2).unbind(-1)
     return remap(image0, x, y, mode=mode, padding_mode=padding, align_corners=True)
+
+
+def _blur_for_shrinking(image0: Tensor, H_0to1: Tensor, size1: Size) -> Tensor:
+    """Image 0 (B, C, H, W) without what view 1, where its centre shows a smaller scale, cannot show."""
+    centre1 = H_0to1.new_tensor([(size1[1] - 1) / 2, (size1[0] - 1) / 2]).expand(len(H_0to1), 1, 2)
+    shrinks = local_scale(invert(H_0to1), centre1).clamp(1, 2)  # (B, 1), pixels of view 0 a pixel of view 1
+    sigma = (0.5 * (shrinks**2 - 1).sqrt()).clamp(min=0.1).expand(-1, 2).to(image0)  # of a pixel, grown so much
+    return gaussian_blur2d(image0, 5, sigma, border_type="replicate")
 
 
 def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:

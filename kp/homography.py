@@ -5,6 +5,7 @@ part keeps w positive on the whole image by construction, so every draw is in fr
 a convex quadrilateral; nothing is drawn again or thrown away.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ def random_homographies(
     max_rotation: float = 45.0,
     max_shear: float = 20.0,
     max_perspective: float = 0.3,
+    strength: Tensor | float = 1.0,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
@@ -33,7 +35,8 @@ def random_homographies(
     ``max_translation``: of the centre, either way, as a fraction of size1. ``max_scale``: factor >= 1 either way,
     log-uniform. ``max_rotation``: degrees either way. ``max_shear``: degrees, along an axis of any direction; 45 makes
     one side 2.6 times as long as the other. ``max_perspective``: how far w may be from 1 at the corners, in [0, 1).
-    ``device`` follows the generator unless there is none. Raises ValueError on a range that is out of bounds.
+    ``strength``, in [0, 1], (B,) or one for all: the share of every range that is drawn from; at 0 centre falls on
+    centre. ``device`` follows the generator unless there is none. Raises ValueError on a range that is out of bounds.
     """
     _check(max_translation, max_scale, max_rotation, max_shear, max_perspective)
     device = generator.device if generator is not None else device
@@ -41,13 +44,15 @@ def random_homographies(
     def uniform(low: float, high: float) -> Tensor:  # (B,)
         return low + (high - low) * torch.rand(batch, generator=generator, device=device)
 
-    log_scale = torch.log(torch.tensor(max_scale)).item()
-    scale = torch.exp(uniform(-log_scale, log_scale))
-    angle = torch.deg2rad(uniform(-max_rotation, max_rotation))
+    def within(most: float) -> Tensor:  # (B,)
+        return uniform(-most, most) * strength
+
+    scale = torch.exp(within(math.log(max_scale)))
+    angle = torch.deg2rad(within(max_rotation))
     axis = uniform(0, torch.pi)
-    shear = torch.tan(torch.deg2rad(uniform(-max_shear, max_shear)))
-    dx, dy = (uniform(-max_translation, max_translation) * s for s in (size1[1], size1[0]))
-    px, py = _perspective(uniform(0, 2 * torch.pi), uniform(0, max_perspective))
+    shear = torch.tan(torch.deg2rad(within(max_shear)))
+    dx, dy = (within(max_translation) * s for s in (size1[1], size1[0]))
+    px, py = _perspective(uniform(0, 2 * torch.pi), uniform(0, max_perspective) * strength)
 
     zero, one = torch.zeros_like(scale), torch.ones_like(scale)
     shear = _rotation(-axis) @ _matrix([[one, shear, zero], [zero, one, zero], [zero, zero, one]]) @ _rotation(axis)
@@ -63,7 +68,8 @@ class RandomHomography(GeometricAugmentationBase2D):
 
     Images, masks, boxes and keypoints follow ``transform_matrix``, which agrees with the pixels.
     ``size`` (H, W) is the size of the result, the centre of the input falling about its centre; None keeps the input's.
-    ``padding`` is what lies outside the input: ``zeros``, ``border`` or ``reflection``. With a ``generator`` the
+    ``padding`` is what lies outside the input: ``zeros``, ``border`` or ``reflection``; ``antialias`` as in
+    :func:`kp.geometry.warp_image`. The attribute ``strength`` may be set before each batch. With a ``generator`` the
     homographies come from it alone; with p < 1, Kornia draws which images to warp from torch's global generator. Other
     arguments: see :func:`random_homographies`.
     """
@@ -78,6 +84,7 @@ class RandomHomography(GeometricAugmentationBase2D):
         max_shear: float = 20.0,
         max_perspective: float = 0.3,
         padding: str = "zeros",
+        antialias: bool = False,
         generator: torch.Generator | None = None,
         p: float = 1.0,
         same_on_batch: bool = False,
@@ -88,6 +95,8 @@ class RandomHomography(GeometricAugmentationBase2D):
             raise ValueError("a homography that changes the size must apply to every image: p must be 1")
         _check(max_translation, max_scale, max_rotation, max_shear, max_perspective)
         self.size = size
+        self.antialias = antialias
+        self.strength: Tensor | float = 1.0
         self.generator = generator
         self.ranges = {
             "max_translation": max_translation,
@@ -102,7 +111,8 @@ class RandomHomography(GeometricAugmentationBase2D):
         """Draw ``homography`` (B, 3, 3) for a batch of shape (B, C, H, W); (1, 3, 3) expanded if the same on batch."""
         size0 = tuple(batch_shape[-2:])
         drawn = 1 if self.same_on_batch else batch_shape[0]
-        H = random_homographies(drawn, size0, self.size or size0, generator=self.generator, **self.ranges)
+        chance = {"strength": self.strength, "generator": self.generator}
+        H = random_homographies(drawn, size0, self.size or size0, **chance, **self.ranges)
         return {"homography": H.expand(batch_shape[0], 3, 3).clone()}
 
     def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
@@ -113,7 +123,7 @@ class RandomHomography(GeometricAugmentationBase2D):
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         """The input (B, C, H, W) as the drawn view sees it, of size ``size``."""
-        return self._warp(input, transform, self.size or tuple(input.shape[-2:]), flags)
+        return self._warp(input, transform, self.size or tuple(input.shape[-2:]), flags, self.antialias)
 
     def inverse_transform(
         self, input: Tensor, flags: dict[str, Any], transform: Tensor | None = None, size: Size | None = None
@@ -122,9 +132,9 @@ class RandomHomography(GeometricAugmentationBase2D):
         return self._warp(input, transform, size or tuple(input.shape[-2:]), flags)
 
     @staticmethod
-    def _warp(image: Tensor, H: Tensor, size: Size, flags: dict[str, Any]) -> Tensor:
+    def _warp(image: Tensor, H: Tensor, size: Size, flags: dict[str, Any], antialias: bool = False) -> Tensor:
         mode = flags["resample"].name.lower()
-        return warp_image(image, H.to(image), size, mode=mode, padding=flags["padding"])
+        return warp_image(image, H.to(image), size, mode=mode, padding=flags["padding"], antialias=antialias)
 
 
 def compose(H_0to2: Tensor, H_0to1: Tensor) -> Tensor:

@@ -26,17 +26,21 @@ def chance_level(window: int = _WINDOW, sigma: float = _SIGMA) -> float:
     return math.log(window**2) + (target * target.log()).sum().item()
 
 
-def corner_loss(scores: Tensor, corners: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor:
+def corner_loss(
+    scores: Tensor, corners: Tensor, mask: Tensor, valid: Tensor | None = None, ignore: Tensor | None = None
+) -> Tensor:
     """How badly scores show the true corners (B, K, 2), of which ``mask`` (B, K) are real: a scalar, >= 0.
 
     The corners are rendered afresh as blobs in this very view; no label map is ever warped. Quality focal loss (Li et
     al., NeurIPS 2020, eq. 4, beta = 2) summed over the ``valid`` (B, 1, H, W) pixels, divided by the number of corners,
-    or by four an image where there are fewer.
+    or by four an image where there are fewer. What is in ``ignore`` (B, 1, H, W) and shows no corner does not count.
     """
     target = render_corners(corners, mask, tuple(scores.shape[-2:]))
     error = (target - scores.sigmoid()) ** 2 * F.binary_cross_entropy_with_logits(scores, target, reduction="none")
     if valid is not None:
         error = error * valid
+    if ignore is not None:
+        error = error * (~ignore | (target > 0))
     return error.sum() / mask.sum().clamp(min=4 * len(scores))
 
 
@@ -83,7 +87,7 @@ def repeatability_losses(
     # A keypoint that is not there says nothing of where it is: an even window, for the whole weight of a keypoint.
     weight = torch.where(keypoints0.valid, at0.detach().sigmoid(), torch.ones_like(at0))
     spread = torch.where(keypoints0.valid, spread, torch.full_like(spread, chance_level()))
-    wanted = _wanted(keypoints0, shared0, density)
+    wanted = _wanted(shared0, density)
     return {
         "repeatability": _mean(spread, weight * wanted) / chance_level(),
         "ranking": _mean(
@@ -109,22 +113,15 @@ def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sig
 
 def _best(scores: Tensor, mask: Tensor, shared0: Tensor, density: float, nms_size: int) -> Keypoints:
     """The best keypoints inside ``mask``, as many as the shared area of each image asks for."""
-    wanted = _count(shared0, density)
+    wanted = _wanted(shared0, density)
+    return extract_keypoints(scores, wanted.shape[1], nms_size, border=0, mask=mask).select(wanted)
+
+
+def _wanted(shared0: Tensor, density: float) -> Tensor:
+    """True for the places (B, K) that the shared area (B, 1, H, W) asks for, whether there is a keypoint or not."""
     most = max(1, math.ceil(shared0.shape[-2] * shared0.shape[-1] * density / 1e6))
-    keypoints = extract_keypoints(scores, most, nms_size, border=0, mask=mask)
-    places = torch.arange(most, device=scores.device)
-    return keypoints.select(places < wanted[:, None])
-
-
-def _count(shared0: Tensor, density: float) -> Tensor:
-    """How many keypoints (B,) a shared area (B, 1, H, W) asks for, at so many a megapixel."""
-    return (shared0.sum((1, 2, 3)) * density / 1e6).ceil()
-
-
-def _wanted(keypoints: Keypoints, shared0: Tensor, density: float) -> Tensor:
-    """1 for the places (B, K) that the shared area asks for, whether there is a keypoint or not; else 0."""
-    places = torch.arange(keypoints.valid.shape[1], device=shared0.device)
-    return (places < _count(shared0, density)[:, None]).to(keypoints.scores.dtype)
+    count = (shared0.sum((1, 2, 3)) * density / 1e6).ceil()
+    return torch.arange(most, device=shared0.device) < count[:, None]
 
 
 def _repeated(places1: Tensor, keypoints1: Keypoints, slack: float) -> Tensor:

@@ -1,7 +1,11 @@
-"""Anti-aliased painting in batched torch: convex polygons, ellipses and boards of cells.
+"""Anti-aliased shapes in batched torch: which share of every pixel a shape covers.
 
-The same signed distance, in pixels, that paints a layer over the width of one pixel also tells which points it hides.
+A shape is drawn on a patch of its own, (N, h, w) for N shapes; :class:`Cells` lays patches side by side on a canvas, so
+that one call paints hundreds of small shapes for the price of one large one.
 """
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,83 +13,63 @@ from torch.nn import functional as F
 
 from kp.geometry import Size, invert, pixel_grid
 
-_HIDDEN_WITHIN = 1.5  # pixels: a corner so close to the edge of a later layer does not look like itself
-_EVERYWHERE = -1e4  # offset of a half-plane that contains every image
+_STEEP = 0.05  # pixels: an edge that moves less within a row is drawn as if it moved so much
 
 
-def half_planes(vertices: Tensor, count: Tensor | None = None) -> Tensor:
-    """Convex polygons (B, L, V, 2), in the order of rising angle, as half-planes (B, L, V, 3): n . x + c <= 0 inside.
+def polygon_coverage(vertices: Tensor, size: Size, softness: Tensor | float = 1.0) -> Tensor:
+    """The share (N, h, w) of each pixel that lies in simple polygons (N, V, 2), in pixels of the patch: exact area.
 
-    Of each polygon only the first ``count`` (B, L) vertices are meant (None: all); the other half-planes hold all.
+    ``softness`` (N,) or one for all is the side in pixels of the square that stands for a pixel: 1 is a sharp image, 5
+    an edge that takes five pixels. A polygon of fewer vertices repeats one; it may leave the patch. By Green's theorem:
+    every edge adds, row by row, the area to its right.
     """
-    places = torch.arange(vertices.shape[2], device=vertices.device)
-    count = torch.full(vertices.shape[:2], vertices.shape[2], device=vertices.device) if count is None else count
-    following = torch.where(places + 1 < count[..., None], places + 1, 0)  # (B, L, V)
-    edge = vertices.gather(2, following[..., None].expand_as(vertices)) - vertices
-    normal = F.normalize(torch.stack([edge[..., 1], -edge[..., 0]], dim=-1), dim=-1)
-    planes = torch.cat([normal, -(normal * vertices).sum(-1, keepdim=True)], dim=-1)
-    everywhere = torch.tensor([0.0, 0.0, _EVERYWHERE], device=vertices.device)
-    return torch.where((places < count[..., None])[..., None], planes, everywhere)
+    soft = torch.as_tensor(softness, dtype=vertices.dtype, device=vertices.device).expand(len(vertices))[:, None]
+    rows, columns = (torch.arange(n, device=vertices.device, dtype=vertices.dtype) for n in size)
+    top, bottom = rows - soft / 2, rows + soft / 2  # (N, h)
+    right = (columns / soft + 0.5)[:, None]  # (N, 1, w), in units of softness
+    total = vertices.new_zeros(len(vertices), *size)
+    area, scratch = (torch.empty_like(total), torch.empty_like(total)), torch.empty_like(total)
+    for start, end in zip(vertices.unbind(1), vertices.roll(-1, 1).unbind(1), strict=True):
+        (x0, y0), (x1, y1) = start[..., None].unbind(1), end[..., None].unbind(1)  # (N, 1)
+        from_y, to_y = (torch.minimum(torch.maximum(y, top), bottom) for y in (y0, y1))  # (N, h)
+        rise = torch.where((y1 - y0).abs() < 1e-6, torch.ones_like(y0), y1 - y0)
+        from_x, to_x = ((x0 + ((y - y0) / rise).clamp(0, 1) * (x1 - x0)) / soft for y in (from_y, to_y))
+        flat = (from_x - to_x).abs() < _STEEP
+        middle = (from_x + to_x) / 2
+        from_x, to_x = torch.where(flat, middle + _STEEP / 2, from_x), torch.where(flat, middle - _STEEP / 2, to_x)
+        height = (to_y - from_y) / (soft * (from_x - to_x))  # (N, h)
+        for x, out in zip((from_x, to_x), area, strict=True):
+            torch.sub(right, x[..., None], out=out)
+            torch.clamp(out, 0, 1, out=scratch)
+            out.sub_(scratch, alpha=0.5).mul_(scratch)  # the integral of clamp(t, 0, 1) over t up to out
+        total.addcmul_(area[1].sub_(area[0]), height[..., None])
+    return total.abs_().clamp_(0, 1)
 
 
-def polygon_distance(planes: Tensor, points: Tensor) -> Tensor:
-    """Signed distance (B, L, N) in pixels of points (B or 1, N, 2) to convex polygons (B, L, V, 3), negative inside.
+def ellipse_coverage(centre: Tensor, axes: Tensor, turn: Tensor, size: Size, softness: Tensor | float = 1.0) -> Tensor:
+    """The share (N, h, w) of each pixel that lies in ellipses, to first order in the distance to the outline.
 
-    Beyond a vertex it is the distance to the farther edge's line, which is what coverage needs.
+    ``centre`` (N, 2) and half ``axes`` (N, 2) in pixels, ``turn`` (N,) in radians, ``softness`` (N,) as for polygons.
     """
-    distance = None
-    for plane in planes.unbind(2):  # one edge at a time: (B, L, V, N) would not fit
-        to_edge = plane[..., :2] @ points.transpose(1, 2) + plane[..., 2:]
-        distance = to_edge if distance is None else torch.maximum(distance, to_edge)
-    return distance
-
-
-def coverage(distance: Tensor) -> Tensor:
-    """The share of a pixel that lies inside, from the signed distance of its centre in pixels."""
-    return (0.5 - distance).clamp(0, 1)
-
-
-def paint_polygons(
-    image: Tensor, planes: Tensor, tones: Tensor, texture: Tensor | None = None, share: Tensor | None = None
-) -> Tensor:
-    """Paint L convex polygons (B, L, V, 3) of grey values (B, L) on images (B, 1, H, W), later ones over earlier ones.
-
-    Each wears as much of ``texture`` (B, 1, H, W) as ``share`` (B, L) says; None is no texture.
-    """
-    grid = pixel_grid(tuple(image.shape[-2:]), image)
-    for i, layer in enumerate(planes.split(1, dim=1)):
-        alpha = coverage(polygon_distance(layer, grid)).view_as(image)
-        fill = tones[:, i, None, None, None]
-        if texture is not None:
-            fill = fill + share[:, i, None, None, None] * texture
-        image = torch.lerp(image, fill.expand_as(image), alpha)
-    return image
-
-
-def hidden_by_later(points: Tensor, owner: Tensor, planes: Tensor) -> Tensor:
-    """True (B, N) where a point (B, N, 2) of layer ``owner`` (B, N) lies under, or at the edge of, a later polygon."""
-    covered = polygon_distance(planes, points) < _HIDDEN_WITHIN  # (B, L, N)
-    later = torch.arange(planes.shape[1], device=points.device)[:, None] > owner[:, None]
-    return (covered & later).any(1)
-
-
-def ellipse_distance(centre: Tensor, axes: Tensor, turn: Tensor, points: Tensor) -> Tensor:
-    """Signed distance (B, N) in pixels, to first order, of points (B or 1, N, 2) to ellipses, negative inside.
-
-    ``centre`` (B, 1, 2) and half ``axes`` (B, 1, 2) in pixels, ``turn`` (B, 1) in radians.
-    """
-    x, y = (points - centre).unbind(-1)
-    u = torch.stack([turn.cos() * x + turn.sin() * y, turn.cos() * y - turn.sin() * x], dim=-1) / axes
-    radius = u.norm(dim=-1)
-    gradient = (u / axes).norm(dim=-1) / radius.clamp(min=1e-6)  # of the radius, per pixel
-    return (radius - 1) / gradient.clamp(min=1e-6)
+    soft = torch.as_tensor(softness, dtype=axes.dtype, device=axes.device).expand(len(axes))[:, None, None]
+    y, x = (torch.arange(n, device=axes.device, dtype=axes.dtype) for n in size)
+    x, y = x - centre[:, :1], y - centre[:, 1:]  # (N, w), (N, h)
+    cos, sin = turn.cos()[:, None], turn.sin()[:, None]
+    u = (cos * x / axes[:, :1])[:, None] + (sin * y / axes[:, :1])[..., None]  # (N, h, w): across, over the half axis
+    v = (-sin * x / axes[:, 1:])[:, None] + (cos * y / axes[:, 1:])[..., None]
+    radius = torch.hypot(u, v)
+    gradient = torch.hypot(u.div_(axes[:, :1, None]), v.div_(axes[:, 1:, None])).clamp_(min=1e-9)  # of radius squared
+    distance = radius.sub(1).mul_(radius).div_(gradient.mul_(soft))
+    return distance.neg_().add_(0.5).clamp_(0, 1)
 
 
 def board_tones(H_board_to_image: Tensor, tones: Tensor, size: Size) -> Tensor:
-    """The tone (B, H * W) that each pixel sees of a board of cells (B, rows, columns)."""
+    """The tone (B, 1, H, W) that each pixel sees of a board of cells (B, rows, columns), in any perspective.
+
+    In board coordinates a cell is one unit wide and high. Pixels off the board read its outermost cells.
+    """
     inverse = invert(H_board_to_image)
-    grid = pixel_grid(size, tones)
-    homogeneous = F.pad(grid, (0, 1), value=1.0) @ inverse.transpose(1, 2)  # (B, N, 3)
+    homogeneous = F.pad(pixel_grid(size, tones), (0, 1), value=1.0) @ inverse.transpose(1, 2)  # (B, N, 3)
     w = homogeneous[..., 2].clamp(min=1e-4)  # pixels beyond the horizon lie off the board: its outline hides them
     near, share = [], []
     for axis, cells in ((0, tones.shape[2]), (1, tones.shape[1])):
@@ -97,4 +81,50 @@ def board_tones(H_board_to_image: Tensor, tones: Tensor, size: Size) -> Tensor:
     flat = tones.flatten(1)
     tone = [[flat.gather(1, y * tones.shape[2] + x) for x in near[0]] for y in near[1]]
     upper, lower = (torch.lerp(left, right, share[0]) for left, right in tone)
-    return torch.lerp(upper, lower, share[1])
+    return torch.lerp(upper, lower, share[1]).view(-1, 1, *size)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A lattice of cells of one size (h, w) in pixels that covers a canvas (H, W).
+
+    ``offset`` is how many rows and columns of pixels the first cell begins before the canvas does.
+    """
+
+    canvas: Size
+    cell: Size
+    offset: tuple[int, int] = (0, 0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return tuple(
+            math.ceil((side + off) / cell) for side, off, cell in zip(self.canvas, self.offset, self.cell, strict=True)
+        )
+
+    @property
+    def count(self) -> int:
+        """How many cells there are."""
+        return self.shape[0] * self.shape[1]
+
+    def origins(self, like: Tensor) -> Tensor:
+        """Where (count, 2) the middle of each cell's first pixel lies on the canvas, row by row."""
+        y, x = (torch.arange(n, device=like.device, dtype=like.dtype) for n in self.shape)
+        corners = torch.cartesian_prod(y * self.cell[0] - self.offset[0], x * self.cell[1] - self.offset[1])
+        return corners.flip(-1)
+
+    def tile(self, patches: Tensor) -> Tensor:
+        """Patches (B * count, h, w) side by side: (B, 1, H, W)."""
+        rows, columns = self.shape
+        tiled = patches.view(-1, rows, columns, *self.cell).transpose(2, 3)
+        return self._crop(tiled.reshape(-1, 1, rows * self.cell[0], columns * self.cell[1]))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A value (B, count) for every cell as a map (B, 1, H, W)."""
+        rows, columns = self.shape
+        wide = values.view(-1, rows, 1, columns, 1).expand(-1, -1, self.cell[0], -1, self.cell[1])
+        return self._crop(wide.reshape(-1, 1, rows * self.cell[0], columns * self.cell[1]))
+
+    def _crop(self, whole: Tensor) -> Tensor:
+        (top, left), (height, width) = self.offset, self.canvas
+        return whole[..., top : top + height, left : left + width]

@@ -1,17 +1,19 @@
 """Endless batches of view pairs, made on the device: render a scene, look at it twice, change the light each time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kp.canvas import Scene
 from kp.geometry import Size, covisible_mask, inside, invert, warp_points
 from kp.homography import RandomHomography, compose
 from kp.photometric import change_photometry
-from kp.shapes import Scene, render
+from kp.shapes import render
 from kp.views import ViewPair
 
-_CANVAS = 1.5  # the scene is so many times larger than its views, to leave little of them empty
+CANVAS = 1.5  # the scene is so many times larger than its views, to leave little of them empty
 _VALID_BORDER = 4.0  # pixels: blur and interpolation carry the canvas' edge about this far into a view
 
 
@@ -21,38 +23,61 @@ def view_pairs(
     generator: torch.Generator,
     render: Callable[[int, Size, torch.Generator], Scene] = render,
     photometric: float = 1.0,
+    light: Mapping[str, float] | None = None,
     **ranges: float,
 ) -> Iterator[ViewPair]:
     """Yield batches of pairs of size (H, W) for ever, on the device of ``generator``, which makes every draw.
 
     ``ranges`` are the limits of :func:`kp.homography.random_homographies`; both views are drawn, so between the two the
-    rotation, say, goes up to twice its limit. ``photometric`` is the strength of the changes of light.
+    rotation, say, goes up to twice its limit. A pair draws a share of them, from 0 to 1: some views hardly differ.
+    ``photometric`` is the strength of the changes of light, of which each view draws a share likewise, and ``light``
+    their ranges, see :func:`kp.photometric.change_photometry`.
     """
-    canvas = (round(_CANVAS * size[0]), round(_CANVAS * size[1]))
-    look = RandomHomography(size, padding="reflection", generator=generator, **ranges)
+    look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:
-        scene = render(batch, canvas, generator)
-        view0, view1 = (_view(scene, look, generator, photometric) for _ in range(2))
+        scene = render(batch, canvas_size(size), generator)
+        look.strength = torch.rand(batch, generator=generator, device=generator.device)
+        view0, view1 = (_look(scene, look) for _ in range(2))
+        image0, image1 = (_relight(view.image, generator, photometric, light or {}) for view in (view0, view1))
         yield ViewPair(
-            image0=view0[0],
-            image1=view1[0],
-            H_0to1=compose(view1[1], view0[1]),
-            corners0=view0[2],
-            corners1=view1[2],
-            corner_mask0=view0[3],
-            corner_mask1=view1[3],
-            valid0=view0[4],
-            valid1=view1[4],
+            image0=image0,
+            image1=image1,
+            H_0to1=compose(view1.H, view0.H),
+            **{f"{name}0": getattr(view0, name) for name in _CARRIED},
+            **{f"{name}1": getattr(view1, name) for name in _CARRIED},
         )
 
 
-def _view(
-    scene: Scene, look: RandomHomography, generator: torch.Generator, photometric: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Image, H from the canvas, corners, corner mask and valid mask of one random view of a scene."""
-    image = look(scene.image)
+def canvas_size(view: Size) -> Size:
+    """(H, W) of the scene that views of this size look at."""
+    return (round(CANVAS * view[0]), round(CANVAS * view[1]))
+
+
+class _View(NamedTuple):
+    """A look at a scene, and ``H`` (B, 3, 3) from the scene to it."""
+
+    image: Tensor
+    H: Tensor
+    corners: Tensor
+    corner_mask: Tensor
+    valid: Tensor
+    ignore: Tensor
+
+
+_CARRIED = ("corners", "corner_mask", "valid", "ignore")
+
+
+def _look(scene: Scene, look: RandomHomography) -> _View:
+    image, ignore = look(torch.cat([scene.image, scene.ignore.float()], dim=1)).chunk(2, dim=1)
     H = look.transform_matrix
     corners, in_front = warp_points(scene.corners, H)
-    valid = covisible_mask(invert(H), look.size, tuple(scene.image.shape[-2:]), border=_VALID_BORDER)
     seen = scene.corner_mask & in_front & inside(corners, look.size)
-    return change_photometry(image, generator, photometric), H, corners, seen, valid
+    valid = covisible_mask(invert(H), look.size, tuple(scene.image.shape[-2:]), border=_VALID_BORDER)
+    return _View(image, H, corners, seen, valid, ignore > 0.5)
+
+
+def _relight(image: Tensor, generator: torch.Generator, photometric: float, light: Mapping[str, float]) -> Tensor:
+    if photometric == 0:
+        return image
+    share = torch.rand(len(image), generator=generator, device=generator.device)
+    return change_photometry(image, generator, photometric * share, **light)

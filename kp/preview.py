@@ -3,19 +3,28 @@
 import numpy as np
 import torch
 
-from kp.draw import RED, draw_points, grey_picture, sheet
+from kp.draw import RED, caption, draw_points, grey_picture, sheet, tint
 from kp.geometry import Size
 from kp.pairs import view_pairs
 from kp.shapes import FAMILIES, render
+from kp.views import ViewPair
 
 
 def pair_sheet(seed: int = 0, size: Size = (240, 320), columns: int = 2) -> np.ndarray:
-    """``columns`` pairs of each family, a family a row, corners in red circles: an RGB array (H, W, 3) of uint8."""
+    """``columns`` pairs of each family, a family a row: an RGB array (H, W, 3) of uint8.
+
+    Red circles are corners; what is ignored, junctions of occlusion and textures, is blue in the second view.
+    """
     rows = []
     for name in FAMILIES:
         generator = torch.Generator().manual_seed(seed)
-        pairs = view_pairs(columns, size, generator, render=lambda *a, name=name: render(*a, families=(name,)))
-        pair = next(pairs)
-        views = ((pair.image0, pair.corners0, pair.corner_mask0), (pair.image1, pair.corners1, pair.corner_mask1))
-        rows.append([draw_points(grey_picture(i[b]), c[b][m[b]], RED, 4) for b in range(columns) for i, c, m in views])
+        pair = next(view_pairs(columns, size, generator, render=lambda *a, name=name: render(*a, families=(name,))))
+        pictures = [picture for b in range(columns) for picture in _pair_pictures(pair, b)]
+        rows.append([caption(pictures[0], name), *pictures[1:]])
     return sheet(rows)
+
+
+def _pair_pictures(pair: ViewPair, b: int) -> tuple[np.ndarray, np.ndarray]:
+    view0 = draw_points(grey_picture(pair.image0[b]), pair.corners0[b][pair.corner_mask0[b]], RED, 4)
+    view1 = tint(grey_picture(pair.image1[b]), pair.ignore1[b])
+    return view0, draw_points(view1, pair.corners1[b][pair.corner_mask1[b]], RED, 4)

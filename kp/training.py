@@ -26,7 +26,7 @@ from kp.files import write_atomically
 from kp.losses import corner_loss, repeatability_losses
 from kp.pairs import view_pairs
 from kp.process import Interruption, keep_freed_memory
-from kp.shapes import render
+from kp.shapes import parse_mixture, render
 from kp.validation import Validation
 from kp.views import ViewPair
 
@@ -52,7 +52,8 @@ def check(settings: RunSettings) -> None:
         "clip": (1e-9, math.inf),
         "density": (1e-9, 1e6),
     }
-    values = vars(settings.detector) | vars(settings.world) | vars(settings.train)
+    parse_mixture(settings.world.families)
+    values = {name: value for group in vars(settings).values() for name, value in vars(group).items()}
     for name, value in values.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = bounds.get(name, (0, math.inf))
@@ -64,10 +65,10 @@ def check(settings: RunSettings) -> None:
 
 def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, density: float, slack: float) -> dict[str, Tensor]:
     """Every term of the loss by name, the mean of its two directions."""
-    corner = corner_loss(scores0, pair.corners0, pair.corner_mask0, pair.valid0)
+    corner = corner_loss(scores0, pair.corners0, pair.corner_mask0, pair.valid0, pair.ignore0)
     forth = {"corner": corner} | repeatability_losses(pair, scores0, scores1, density, slack=slack)
     back_pair = pair.swap()
-    corner = corner_loss(scores1, back_pair.corners0, back_pair.corner_mask0, back_pair.valid0)
+    corner = corner_loss(scores1, pair.corners1, pair.corner_mask1, pair.valid1, pair.ignore1)
     back = {"corner": corner} | repeatability_losses(back_pair, scores1, scores0, density, slack=slack)
     return {name: (forth[name] + back[name]) / 2 for name in forth}
 
@@ -271,13 +272,14 @@ def resume(state: dict[str, Any], settings: RunSettings, folder: Path) -> Traine
 
 
 def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPair]:
-    world = settings.world
+    world, light = settings.world, to_dict(settings.light)
     return view_pairs(
         settings.train.batch,
         (world.crop, world.crop),
         generator,
         render=partial(render, families=world.families),
-        photometric=world.photometric,
+        photometric=light.pop("photometric"),
+        light=light,
         max_translation=world.max_translation,
         max_scale=world.max_scale,
         max_rotation=world.max_rotation,

@@ -15,7 +15,8 @@ class ViewPair:
     ``image0``, ``image1``: (B, C, H, W) in [0, 1]. ``H_0to1``: (B, 3, 3), pixels of view 0 -> pixels of view 1.
     ``corners0``, ``corners1``: (B, K, 2) true corners, in pixels of each view, or None when nobody knows them;
     ``corner_mask0``, ``corner_mask1``: (B, K) bool, the entries that are corners seen in that view.
-    ``valid0``, ``valid1``: (B, 1, H, W) bool, the pixels that show the scene, or None for all of them.
+    ``valid0``, ``valid1``: (B, 1, H, W) bool, the pixels that show the scene, or None for all of them. ``ignore0``,
+    ``ignore1``: (B, 1, H, W) bool, the pixels of which nobody knows whether they are a corner, or None for none.
     """
 
     image0: Tensor
@@ -27,6 +28,8 @@ class ViewPair:
     corner_mask1: Tensor | None = None
     valid0: Tensor | None = None
     valid1: Tensor | None = None
+    ignore0: Tensor | None = None
+    ignore1: Tensor | None = None
 
     @property
     def size0(self) -> Size:
@@ -69,4 +72,4 @@ class ViewPair:
         return shared if self.valid0 is None else shared & self.valid0
 
 
-_PER_VIEW = ("image", "corners", "corner_mask", "valid")
+_PER_VIEW = ("image", "corners", "corner_mask", "valid", "ignore")

@@ -9,9 +9,11 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"geometry", "config", "files", "curves", "process"},
     {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines"},
-    {"photometric", "shapes", "detector", "losses", "metrics", "draw", "hpatches"},
-    {"pairs", "photographs", "checkpoint", "report"},
-    {"validation", "evaluation"},
+    {"photometric", "outlines", "textures", "canvas", "detector", "losses", "metrics", "draw", "hpatches"},
+    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "report"},
+    {"shapes"},
+    {"pairs"},
+    {"validation", "evaluation", "statistics", "viewpoint"},
     {"training", "preview"},
     {"benchmark"},
     {"__main__"},
@@ -68,8 +70,11 @@ def test_scripts_stay_thin(script):
     assert len((ROOT / script).read_text().splitlines()) < 80
 
 
-def test_the_lattice_of_families_is_the_one_on_the_command_line():
-    from kp.config import FAMILIES
-    from kp.shapes import FAMILIES as RENDERED
+def test_the_settings_have_the_defaults_of_the_functions_they_feed():
+    from kp.config import LightSettings, WorldSettings
+    from kp.photometric import change_photometry
+    from kp.shapes import MIXTURE
 
-    assert tuple(RENDERED) == FAMILIES
+    assert WorldSettings().families == MIXTURE
+    defaults = change_photometry.__kwdefaults__
+    assert {name: value for name, value in vars(LightSettings()).items() if name != "photometric"} == defaults

@@ -8,6 +8,7 @@ from kp.geometry import (
     covisible_mask,
     inside,
     invert,
+    local_scale,
     pixel_grid,
     resize_matrix,
     sample_at,
@@ -115,3 +116,24 @@ def test_translation_moves_points():
 def test_a_singular_homography_is_refused():
     with pytest.raises(ValueError, match="singular"):
         invert(torch.zeros(1, 3, 3))
+
+
+def test_the_local_scale_is_that_of_a_short_line():
+    H = torch.tensor([[[0.9, -0.4, 3], [0.3, 0.8, -2], [1e-3, -2e-3, 1]]], dtype=torch.float64)
+    points = torch.tensor([[[10.0, 20.0], [50.0, 5.0]]], dtype=torch.float64)
+    around = torch.tensor([[1e-4, 0], [0, 1e-4]], dtype=torch.float64)
+    for i in (0, 1):
+        sides = warp_points((points[0, i] + around)[None], H)[0][0] - warp_points(points[:, i : i + 1], H)[0][0]
+        area = (sides[0, 0] * sides[1, 1] - sides[0, 1] * sides[1, 0]).abs() / 1e-8
+        assert torch.isclose(local_scale(H, points)[0, i], area.sqrt(), rtol=1e-3)
+
+
+def test_a_shrinking_view_does_not_alias_when_asked():
+    """Stripes two pixels wide, seen at half their size, are an even grey, and at their own size as they were."""
+    stripes = (torch.arange(80) // 2 % 2).float().expand(1, 1, 60, 80).contiguous()
+    half, same = torch.diag(torch.tensor([0.5, 0.5, 1]))[None], torch.eye(3)[None]
+    aliased = warp_image(stripes, half, (30, 40))[..., 5:-5, 5:-5]
+    filtered = warp_image(stripes, half, (30, 40), antialias=True)[..., 5:-5, 5:-5]
+    assert aliased.std() > 0.4
+    assert filtered.std() < 0.25
+    assert torch.allclose(warp_image(stripes, same, (60, 80), antialias=True), stripes, atol=1e-3)

@@ -190,3 +190,15 @@ def test_no_corner_and_no_shared_area_are_finite():
     scores = torch.randn(1, 1, *SIZE, requires_grad=True)
     values = repeatability_losses(apart, scores, scores)
     assert all(v.isfinite() for v in values.values())
+
+
+def test_what_is_ignored_is_no_negative_and_a_corner_still_counts():
+    scores = torch.full((1, 1, 20, 20), 2.0, dtype=torch.float64, requires_grad=True)
+    corners, mask = torch.tensor([[[5.0, 5.0]]], dtype=torch.float64), torch.ones(1, 1, dtype=torch.bool)
+    ignore = torch.zeros(1, 1, 20, 20, dtype=torch.bool)
+    ignore[..., :, :12] = True
+    corner_loss(scores, corners, mask, ignore=ignore).backward()
+    gradient = scores.grad[0, 0]
+    assert gradient[5, 5] != 0
+    assert (gradient[:, 12:] > 0).all()
+    assert not gradient[12:, :12].any()

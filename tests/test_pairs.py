@@ -1,12 +1,10 @@
 """Pairs: labels, homography, masks and pixels of the two views tell the same story."""
 
-import pytest
 import torch
 
+from kp.canvas import Scene
 from kp.geometry import inside, sample_at, warp_image, warp_points
 from kp.pairs import view_pairs
-from kp.photometric import change_photometry
-from kp.shapes import Scene
 
 SIZE = (96, 128)
 
@@ -19,9 +17,8 @@ def smooth_scene(batch, size, generator):
     """A smooth picture without a corner: interpolation costs it nothing."""
     y, x = torch.arange(size[0])[:, None], torch.arange(size[1])
     image = (0.5 + 0.25 * torch.sin(x / 15) + 0.25 * torch.cos(y / 12)).expand(batch, 1, *size)
-    return Scene(
-        image, torch.rand(batch, 20, 2, generator=generator) * 90 + 30, torch.ones(batch, 20, dtype=torch.bool)
-    )
+    corners = torch.rand(batch, 20, 2, generator=generator) * 90 + 30
+    return Scene(image, corners, torch.ones(batch, 20, dtype=torch.long), image > 0.9)
 
 
 def test_the_homography_agrees_with_the_pixels():
@@ -43,7 +40,7 @@ def test_the_homography_agrees_with_the_corners():
 def test_valid_pixels_show_the_scene_and_nothing_else():
     def white(batch, size, generator):
         scene = smooth_scene(batch, size, generator)
-        return Scene(torch.ones_like(scene.image), scene.corners, scene.corner_mask)
+        return Scene(torch.ones_like(scene.image), scene.corners, scene.kinds, scene.ignore)
 
     wild = {"max_translation": 0.5, "max_scale": 2.0}
     pairs = view_pairs(16, SIZE, generator(), render=white, photometric=0.0, **wild)
@@ -55,8 +52,26 @@ def test_valid_pixels_show_the_scene_and_nothing_else():
     look = RandomHomography(SIZE, padding="zeros", generator=generator(), **wild)
     draw = generator()
     canvas = white(16, (144, 192), draw).image
-    look.generator = draw
+    look.generator, look.strength = draw, torch.rand(16, generator=draw)
     assert torch.all(look(canvas)[pair.valid0] > 0.999)
+
+
+def test_what_is_ignored_moves_with_the_scene():
+    pair = next(view_pairs(6, SIZE, generator(), render=smooth_scene, photometric=0.0))
+    agree = pair.ignore1 == (pair.image1 > 0.9)
+    assert pair.ignore1.any()
+    assert agree.float().mean() > 0.98
+    assert torch.equal(pair.swap().ignore0, pair.ignore1)
+
+
+def test_some_pairs_hardly_differ_and_some_do():
+    H = next(view_pairs(200, (24, 32), generator(), render=smooth_scene, photometric=0.0)).H_0to1
+    centre = torch.tensor([[[15.5, 11.5], [25.5, 11.5]]]).expand(200, -1, -1)
+    seen = warp_points(centre, H)[0]
+    factor = (seen[:, 1] - seen[:, 0]).norm(dim=1) / 10
+    assert ((factor - 1).abs() < 0.1).float().mean() > 0.2
+    assert factor.min() < 0.6
+    assert factor.max() > 1.6
 
 
 def test_swap_is_its_own_inverse_and_shares_the_same_area():
@@ -83,42 +98,6 @@ def test_the_two_views_differ_in_light():
     pair = next(view_pairs(8, SIZE, generator(), **still))
     assert (pair.image0 - pair.image1).abs().mean() > 0.02
     assert torch.allclose(pair.H_0to1, torch.eye(3).expand(8, 3, 3), atol=1e-4)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_photometry_keeps_the_range(channels):
-    changed = change_photometry(torch.rand(20, channels, 41, 41), generator())
-    assert changed.shape == (20, channels, 41, 41)
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-
-
-def test_blur_moves_no_image():
-    """The centre of mass of a bright point stays where it is, in every single image."""
-    from kp.photometric import _blur, _Changes
-
-    point = torch.zeros(200, 1, 41, 41)
-    point[:, :, 20, 20] = 1.0
-    blurred = _blur(point, _Changes(point, generator(), 1.0))
-    grid = torch.arange(41.0)
-    x = (blurred.sum(2)[:, 0] * grid).sum(1) / blurred.sum((1, 2, 3))
-    y = (blurred.sum(3)[:, 0] * grid).sum(1) / blurred.sum((1, 2, 3))
-    assert (blurred[:, 0, 20, 20] < 0.5).any(), "nothing was blurred"
-    assert (x - 20).abs().max() < 0.1
-    assert (y - 20).abs().max() < 0.1
-
-
-def test_photometry_of_no_strength_changes_nothing_and_each_image_changes_on_its_own():
-    image = torch.rand(1, 1, 32, 32).expand(8, 1, 32, 32)
-    assert torch.equal(change_photometry(image, generator(), 0.0), image)
-    changed = change_photometry(image, generator())
-    assert not torch.allclose(changed[0], changed[1], atol=1e-2)
-    assert torch.equal(changed, change_photometry(image, generator()))
-
-
-def test_colour_images_get_a_cast():
-    changed = change_photometry(torch.full((8, 3, 16, 16), 0.5), generator())
-    assert (changed.mean((2, 3)).std(1) > 0.01).any()
 
 
 def test_points_are_read_where_they_are():
