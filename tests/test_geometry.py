@@ -12,6 +12,7 @@ from kp.geometry import (
     pixel_grid,
     resize_matrix,
     sample_at,
+    stretch,
     translation,
     upsample,
     warp_image,
@@ -137,3 +138,11 @@ def test_a_shrinking_view_does_not_alias_when_asked():
     assert aliased.std() > 0.4
     assert filtered.std() < 0.25
     assert torch.allclose(warp_image(stripes, same, (60, 80), antialias=True), stripes, atol=1e-3)
+
+
+def test_stretched_values_are_bicubic_and_meet_the_corners():
+    lattice = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0))
+    whole = torch.nn.functional.interpolate(lattice, (31, 47), mode="bicubic", align_corners=True)
+    drawn = stretch(lattice, (31, 47))
+    assert torch.allclose(drawn, whole, atol=1e-5)
+    assert torch.allclose(drawn[..., [0, 0, -1], [0, -1, 0]], lattice[..., [0, 0, -1], [0, -1, 0]], atol=1e-5)
