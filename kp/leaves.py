@@ -20,7 +20,8 @@ from kp.textures import fractal, grating, voronoi
 
 _OCTAVES = (1, 2, 4, 8, 16)  # cells of a layer along the short side
 _FINE = 8  # cells along the short side from which leaves lie in drifts, and bare ground between
-_ROUNDS = 3  # times that leaves of every size fall
+_SMALLEST = 12  # pixels: side of a cell; smaller leaves are no more than grain
+_ROUNDS = 2  # times that leaves of every size fall
 _SHADOW = 0.25  # of a leaf's radius: how far its shadow may reach beyond it
 _SHARP = 2.5  # pixels: an edge that takes more makes no corner
 _TINY = 5.0  # pixels: the corners of a leaf of a smaller radius are not told apart
@@ -32,8 +33,8 @@ class Leaf:
     """How the leaves of a layer look."""
 
     elongation: float = 1.0  # length over width, beside a shape's own
-    dark: float = 0.02  # tones, in [0, 1]
-    light: float = 0.98
+    dark: Tensor | float = 0.02  # tones, in [0, 1]: one for all or (B, 1)
+    light: Tensor | float = 0.98
     smallest: float = 0.35  # radius over the largest that a cell can hold
     density: float = 0.85  # share of cells that have a leaf
     drifts: bool = False  # whether half of the canvas is left bare
@@ -42,12 +43,15 @@ class Leaf:
 
 def leaves(batch: int, size: Size, draw: Draw) -> Scene:
     """Polygons and ellipses of every size, flat, shaded or textured, with sharp and soft edges and shadows."""
-    canvas = Canvas(draw.uniform(0.1, 0.9, 1, 1, 1) + 0.15 * fractal(size, draw, draw.uniform(1, 3)), ignored=True)
+    uneven = draw.uniform(0, 0.15, 1, 1, 1) * fractal(size, draw, draw.uniform(1.8, 3.5))
+    canvas = Canvas(draw.uniform(0.1, 0.9, 1, 1, 1) + uneven, ignored=True)
     textures = texture_bank(size, draw)
+    dark, light = draw.uniform(0, 0.4, 1), draw.uniform(0.5, 1, 1)
     for _ in range(_ROUNDS):
-        for octave in draw.shuffled(_OCTAVES):
+        for octave in draw.shuffled([n for n in _OCTAVES if min(size) // n >= _SMALLEST]):
             fine = octave >= _FINE
-            drop(canvas, min(size) // octave, textures, Leaf(drifts=fine, shadow=0.0 if fine else 0.5), draw)
+            leaf = Leaf(dark=dark, light=light, drifts=fine, shadow=0.0 if fine else 0.5)
+            drop(canvas, min(size) // octave, textures, leaf, draw)
     return canvas.scene()
 
 
@@ -60,7 +64,7 @@ def foliage(batch: int, size: Size, draw: Draw) -> Scene:
     for depth in range(12):
         light = 0.25 + 0.06 * depth
         leaf = Leaf(slender, light - 0.2, light + 0.12, smallest=0.6, density=0.95, shadow=0.5)
-        drop(canvas, max(12, round(side * draw.integer(70, 130) / 100)), textures, leaf, draw)
+        drop(canvas, max(_SMALLEST, round(side * draw.integer(70, 130) / 100)), textures, leaf, draw)
     return canvas.scene()
 
 
@@ -95,7 +99,7 @@ class _Layer:
         self.cells = cells
         self.present = draw.uniform(0, 1, n) < leaf.density
         if leaf.drifts:
-            self.present = self.present & (draw.field(cells.shape, (4, 4)).flatten(1) > 0)
+            self.present = self.present & (draw.field(cells.shape, (4, 4)).flatten(1) > 0.1)
         self.soft = 1 + draw.uniform(-6, min(4, half / 6), n).clamp(min=0)  # most edges are sharp
         reach = 1 + leaf.shadow * _SHADOW  # a leaf and its shadow in radii
         self.radius = ((half - self.soft) / reach - 1) * draw.uniform(leaf.smallest, 1, n)
@@ -124,11 +128,11 @@ class _Layer:
 def _fill(cells: Cells, textures: list[Tensor], leaf: Leaf, draw: Draw) -> tuple[Tensor, Tensor]:
     """What the leaves of a layer wear (B, 1, H, W): a tone, a gradient, a texture; and where that is a texture."""
     n, side = cells.count, cells.cell[0]
-    tone = draw.uniform(leaf.dark, leaf.light, n)
+    tone = leaf.dark + (leaf.light - leaf.dark) * draw.uniform(0, 1, n)
     slope = draw.uniform(-0.3, 0.3, n, 2) * (draw.uniform(0, 1, n, 1) < 0.4) / side  # grey range a pixel
     here = torch.arange(side, device=draw.device) - (side - 1) / 2
     flat = tone.view(-1, 1, 1) + (slope[..., :1] * here).view(-1, 1, side) + (slope[..., 1:] * here).view(-1, side, 1)
-    share = draw.uniform(-0.15, 0.15, n) * (draw.uniform(0, 1, n) < 0.6)
+    share = draw.uniform(-0.15, 0.15, n) * (draw.uniform(0, 1, n) < 0.4)
     texture = textures[draw.integer(0, len(textures) - 1)]
     texture = texture.roll((draw.integer(0, 99), draw.integer(0, 99)), (2, 3))
     return cells.tile(flat).addcmul(cells.spread(share), texture), cells.spread(share.abs() > _TEXTURED)

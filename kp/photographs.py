@@ -61,7 +61,7 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
         H_0tok = torch.eye(3, dtype=torch.float64)
         if split == "v":
             H_0tok = _window(size, view, H_canvas_to_0, strength, generator)
-        image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view)
+        image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view, antialias=True)
         images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
         homographies.append(H_0tok)
     return Sequence(name, split, tuple(partial(_as_8bit, image) for image in images), tuple(homographies))
