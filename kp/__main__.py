@@ -1,6 +1,8 @@
 """Look at the synthetic world or at a run, or time this machine.
 
 python -m kp preview OUT.png       labelled pairs of every family
+python -m kp statistics OUT.png    statistics of synthetic images beside those of photographs
+python -m kp views OUT.png         overlap, scale, tilt and rotation between the views of a pair
 python -m kp curves RUN OUT.png    loss and validation of a training run
 python -m kp bench                 pairs, score maps and training steps a second
 """
@@ -8,31 +10,62 @@ python -m kp bench                 pairs, score maps and training steps a second
 import argparse
 import io
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import matplotlib
 import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
 
+from kp import hpatches, statistics, viewpoint
 from kp.benchmark import benchmark
 from kp.checkpoint import load_detector
+from kp.config import WorldSettings
 from kp.curves import draw_curves, read_log
 from kp.detector import choose_device
+from kp.evaluation import check_writable
 from kp.files import write_atomically
 from kp.preview import pair_sheet
 from kp.validation import Validation
 
 matplotlib.use("Agg")  # pictures go to files: no window is opened, and none is needed
 
+STATISTICS = f"""Measure synthetic images of every family, and of the mixture that training sees, beside photographs.
+
+spectral slope      exponent a of power ~ 1/f^a, fitted from {statistics.BAND[0]} to {statistics.BAND[1]} cycles/pixel:
+                    photographs have about 2, white noise 0
+gradient kurtosis   of the differences between neighbours: Gaussian noise has 3, smooth parts with sharp edges many
+Harris corners      per megapixel: right angles from a contrast of 0.10 on; weak noise has none
+contrast            standard deviation, as a share of the grey range
+
+Synthetic images have {" x ".join(map(str, statistics.SIZE))} pixels; photographs are shrunk to that short side.
+Every number is the median of a group's images and, in brackets, what 80 % of them lie between. The last lines say
+whether the mixture's range brackets the median of the photographs, and how many of them: 80 % if they were alike.
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m kp", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     preview = commands.add_parser("preview", help="draw labelled pairs of every family")
-    preview.add_argument("out", type=Path, metavar="OUT.png")
-    preview.add_argument("--seed", type=int, default=0, help="of the pairs (default: 0)")
     text = "draw what a detector finds in held-out pairs, and its score maps, instead of the corners"
     preview.add_argument("--weights", type=Path, metavar="FILE", help=text)
+    raw = argparse.RawTextHelpFormatter
+    text = "measure synthetic images beside photographs"
+    world = commands.add_parser("statistics", help=text, description=STATISTICS, formatter_class=raw)
+    text = "measure image 1 of the sequences in this folder too, beside scikit-image's photographs"
+    world.add_argument("--hpatches", type=Path, metavar="ROOT", help=text)
+    world.add_argument("--images", type=int, default=24, metavar="N", help="of every family (default: 24)")
+    text = "draw how far apart the views of a pair are"
+    views = commands.add_parser("views", help=text, description=viewpoint.__doc__, formatter_class=raw)
+    views.add_argument("--hpatches", type=Path, metavar="ROOT", help="show the v_* sequences in this folder too")
+    views.add_argument("--pairs", type=int, default=2000, metavar="N", help="to draw (default: 2000)")
+    for command in (preview, world, views):
+        command.add_argument("out", type=Path, metavar="OUT.png")
+        command.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance (default: 0)")
     curves = commands.add_parser("curves", help="draw loss and validation of a training run")
     curves.add_argument("run", type=Path, metavar="RUN", help="its folder")
     curves.add_argument("out", type=Path, metavar="OUT.png")
@@ -44,21 +77,57 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def draw_preview(args: argparse.Namespace) -> None:
-    suffix = args.out.suffix.lower()
-    if suffix not in (".png", ".jpg"):
-        raise ValueError(f"{args.out} must end in .png or .jpg")
+    check_picture(args.out)
     if args.weights is None:
         picture = pair_sheet(args.seed)
     else:
         picture = Validation(torch.device("cpu"), batches=1).picture(load_detector(args.weights))
-    _, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _, data = cv2.imencode(args.out.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     write_atomically(args.out, data.tobytes())
 
 
+def measure_world(args: argparse.Namespace) -> None:
+    check_picture(args.out)
+    check_numbers(args, "images")
+    sources = statistics.synthetic(args.images, args.seed), statistics.natural(args.hpatches)
+    total = sum(len(images) for source in sources for images in source.values())
+    with progress(total, "image") as bar, ExitStack() as after:
+        after.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)  # for one small image: two on a busy machine wait for each other most of the time
+        world, photos = ({who: statistics.measure(i, bar.update) for who, i in source.items()} for source in sources)
+    cells = {"images: median (10-90 %)": list(statistics.STATISTICS)}
+    for who, group in (world | photos).items():
+        cells[f"{who} ({len(group.values)})"] = [show(statistics.spread(column)) for column in group.values.T]
+    for who, group in photos.items():
+        pairs = zip(world["mixture"].values.T, group.values.T, strict=True)
+        held = [statistics.bracketed(*pair) for pair in pairs]
+        cells[f"bracketed: {who}"] = [f"{'yes' if median else 'no'}, {share:.0%} inside" for median, share in held]
+    print_table(cells)
+    save_figure(statistics.draw(world, photos), args.out)
+
+
+def draw_views(args: argparse.Namespace) -> None:
+    check_picture(args.out)
+    check_numbers(args, "pairs")
+    sequences = hpatches.read(args.hpatches, "v") if args.hpatches else []
+    world = WorldSettings()
+    ranges = {name: value for name, value in vars(world).items() if name.startswith("max_")}
+    size, generator = (world.crop, world.crop), torch.Generator().manual_seed(args.seed)
+    with progress(args.pairs + sum(len(s.homographies) for s in sequences), "pair") as bar:
+        H_0to1 = viewpoint.sample(args.pairs, size, generator, **ranges)
+        measured = {"training": viewpoint.drawn(H_0to1, size, bar.update)}
+        if sequences:
+            measured["HPatches v"] = viewpoint.real(sequences, bar.update)
+    cells = {"pairs: median (5-95 %)": list(viewpoint.QUANTITIES)}
+    for who, values in measured.items():
+        cells[f"{who} ({len(values)})"] = [show(viewpoint.spread(column)) for column in values.T]
+    print_table(cells)
+    save_figure(viewpoint.draw(measured), args.out)
+
+
 def draw_run(args: argparse.Namespace) -> None:
-    buffer = io.BytesIO()
-    draw_curves(read_log(args.run / "log.jsonl")).savefig(buffer, dpi=120)
-    write_atomically(args.out, buffer.getbuffer())
+    check_picture(args.out)
+    save_figure(draw_curves(read_log(args.run / "log.jsonl")), args.out)
 
 
 def time_parts(args: argparse.Namespace) -> None:
@@ -72,10 +141,50 @@ def time_parts(args: argparse.Namespace) -> None:
             print(f"  {name:60} {rate:10.1f} {unit}", flush=True)
 
 
+def check_picture(path: Path) -> None:
+    """Raises ValueError where no picture can be written: before the work, not after."""
+    if path.suffix.lower() not in (".png", ".jpg"):
+        raise ValueError(f"{path} must end in .png or .jpg")
+    check_writable(path)
+
+
+def check_numbers(args: argparse.Namespace, count: str) -> None:
+    if getattr(args, count) < 1:
+        raise ValueError(f"--{count} must be at least 1, not {getattr(args, count)}")
+    if not 0 <= args.seed < 2**63:
+        raise ValueError(f"--seed must be at least 0 and below 2^63, not {args.seed}")
+
+
+def progress(total: int, unit: str) -> tqdm:
+    often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log file needs no moving picture
+    return tqdm(total=total, unit=unit, leave=False, mininterval=often, dynamic_ncols=True)
+
+
+def show(spread: Sequence[float]) -> str:
+    """(low, median, high) in few digits."""
+    digits = [3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0 for value in spread]
+    low, median, high = (f"{value:.{n}f}" for value, n in zip(spread, digits, strict=True))
+    return f"{median} ({low} to {high})"
+
+
+def print_table(cells: dict[str, list[str]]) -> None:
+    """Print cells by row, aligned."""
+    first = max(map(len, cells))
+    for name, row in cells.items():
+        print(f"{name:{first}}" + "".join(f"{cell:>26}" for cell in row))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
+    write_atomically(path, buffer.getbuffer())
+
+
 def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
-        {"preview": draw_preview, "curves": draw_run, "bench": time_parts}[args.command](args)
+        commands = {"preview": draw_preview, "statistics": measure_world, "views": draw_views}
+        (commands | {"curves": draw_run, "bench": time_parts})[args.command](args)
     except (ValueError, OSError) as error:
         print(f"python -m kp: error: {error}", file=sys.stderr)
         return 1

@@ -3,12 +3,14 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
+from kp import photographs
 from kp.__main__ import main
 from kp.benchmark import benchmark
-from kp.config import FAMILIES
+from kp.shapes import FAMILIES
 
 
 def test_preview_draws_every_family(tmp_path):
@@ -18,7 +20,7 @@ def test_preview_draws_every_family(tmp_path):
     red = (picture[..., 2] > 200) & (picture[..., 0] < 90)
     rows = [red[i * 244 : (i + 1) * 244].sum() for i in range(len(FAMILIES))]
     for family, count in zip(FAMILIES, rows, strict=True):
-        assert (count == 0) == (family in ("ellipses", "noise")), family
+        assert (count == 0) == (family in ("ellipses", "grain", "cells", "noise")), family
 
 
 def test_curves_of_a_log(tmp_path):
@@ -42,6 +44,67 @@ def test_curves_of_no_log(tmp_path, capsys, content, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "curves.png").exists()
+
+
+@pytest.fixture
+def hpatches(tmp_path, monkeypatch):
+    """A folder with one sequence, whose view 2 has half the scale; and only two of scikit-image's photographs."""
+    monkeypatch.setattr(photographs, "FILES", photographs.FILES[:2])
+    folder = tmp_path / "root" / "v_half"
+    folder.mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+    for number in (1, 2):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    (folder / "H_1_2").write_text("0.5 0 0  0 0.5 0  0 0 1")
+    return folder.parent
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_statistics_of_families_and_photographs(tmp_path, capsys, hpatches, suffix):
+    out = tmp_path / "folder" / f"world.{suffix}"
+    assert main(["statistics", str(out), "--hpatches", str(hpatches), "--images", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [*FAMILIES, "mixture"]
+    assert [line.split(" (")[0] for line in lines[1 : len(names) + 1]] == names
+    assert [line.split(")")[0] + ")" for line in lines[-4:-2]] == ["scikit-image (2)", "HPatches (1)"]
+    assert all(line.startswith("bracketed") and line.count("% inside") == 4 for line in lines[-2:])
+    assert len({len(line) for line in lines}) == 1, "columns are not aligned"
+    picture = cv2.imread(str(out))
+    assert picture.shape[1] > 1500
+    assert picture.std() > 5
+
+
+def test_views_of_training_and_of_cameras(tmp_path, capsys, hpatches):
+    assert main(["views", str(tmp_path / "views.png"), "--hpatches", str(hpatches), "--pairs", "20"]) == 0
+    head, training, real = capsys.readouterr().out.splitlines()
+    assert head.split()[-4:] == ["overlap", "scale", "tilt", "rotation"]
+    assert training.startswith("training (20)")
+    assert "0.500 (0.500 to 0.500)" in real
+    assert cv2.imread(str(tmp_path / "views.png")).std() > 5
+    assert main(["views", str(tmp_path / "alone.png"), "--pairs", "1"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+@pytest.mark.parametrize("command", ["statistics", "views"])
+@pytest.mark.parametrize(
+    ("out", "flags", "message"),
+    [
+        ("world.pdf", [], "must end in .png or .jpg"),
+        ("file/world.png", [], "cannot be written"),
+        ("world.png", ["--hpatches", "nowhere"], "nowhere does not exist"),
+        ("world.png", ["--seed", "-1"], "--seed must be"),
+        ("world.png", ["--images or --pairs", "0"], "must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_one_line(tmp_path, monkeypatch, capsys, command, out, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    count = "--images" if command == "statistics" else "--pairs"
+    assert main([command, out, *(flag.replace("--images or --pairs", count) for flag in flags)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path, capsys):

@@ -1,0 +1,158 @@
+"""How far apart the two views of a pair are: what training does by default and, with HPatches, what cameras do.
+
+overlap     share of view 0's pixels that view 1 sees
+scale       pixels of view 1 per pixel of view 0: the square root of the factor of areas
+tilt        how many times longer than wide a circle becomes: 1 is none, 2 is a flat thing turned by 60 degrees
+rotation    in the plane of the image, in degrees: of the rotation nearest to what happens
+
+The last three are those of a small patch at the centre of view 0, of which they say all but the direction of the tilt
+(the transition tilt of Morel and Yu, "ASIFT", SIAM J. Imaging Sciences 2009).
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence as Series
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+from torch import Tensor
+
+from kp.geometry import Size, covisible_mask
+from kp.homography import compose, random_homographies
+from kp.hpatches import Sequence
+from kp.pairs import canvas_size
+
+_CHUNK = 64  # pairs whose pixels are looked at together
+_COLOURS = ("tab:blue", "tab:orange", "tab:green")
+
+# name -> unit, scale of its axis
+QUANTITIES: dict[str, tuple[str, str]] = {
+    "overlap": ("share of view 0's pixels that view 1 sees", "linear"),
+    "scale": ("pixels of view 1 per pixel of view 0", "log"),
+    "tilt": ("long over short axis of a circle's image", "linear"),
+    "rotation": ("degrees, positive from x to y", "linear"),
+}
+
+
+def jacobian(H_0to1: Tensor, points: Tensor) -> Tensor:
+    """Derivative (B, 2, 2) of the place in view 1 by that in view 0, by H_0to1 (B, 3, 3) at points (B, 2) of view 0."""
+    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    moved = (H_0to1 @ homogeneous[:, :, None])[..., 0]  # (B, 3)
+    xy, w = moved[:, :2] / moved[:, 2:], moved[:, 2, None, None]
+    return (H_0to1[:, :2, :2] - xy[:, :, None] * H_0to1[:, 2:, :2]) / w
+
+
+def overlap(H_0to1: Tensor, size0: Size, size1: Size) -> Tensor:
+    """The share (B,) of view 0's pixels that view 1 sees."""
+    return covisible_mask(H_0to1, size0, size1).double().mean((1, 2, 3))
+
+
+def scale(J: Tensor) -> Tensor:
+    """The factor (B,) of lengths of Jacobians (B, 2, 2): the square root of that of areas."""
+    return torch.linalg.det(J).abs().sqrt()
+
+
+def tilt(J: Tensor) -> Tensor:
+    """The relative tilt (B,), >= 1, of Jacobians (B, 2, 2): the ratio of their singular values."""
+    values = torch.linalg.svdvals(J)
+    return values[:, 0] / values[:, 1]
+
+
+def rotation(J: Tensor) -> Tensor:
+    """Degrees (B,) in (-180, 180] of the rotation nearest to Jacobians (B, 2, 2): that of their polar decomposition.
+
+    Of all rotations, that by a has trace(R^T J) = cos(a) (J00 + J11) + sin(a) (J10 - J01), which this angle makes most.
+    """
+    return torch.rad2deg(torch.atan2(J[:, 1, 0] - J[:, 0, 1], J[:, 0, 0] + J[:, 1, 1]))
+
+
+def quantities(H_0to1: Tensor, size0: Size, size1: Size) -> Tensor:
+    """Overlap, scale, tilt and rotation (B, 4), float64, in the order of QUANTITIES, of H_0to1 (B, 3, 3)."""
+    H_0to1 = H_0to1.double()
+    centre = H_0to1.new_tensor([[(size0[1] - 1) / 2, (size0[0] - 1) / 2]]).expand(len(H_0to1), 2)
+    J = jacobian(H_0to1, centre)
+    return torch.stack([overlap(H_0to1, size0, size1), scale(J), tilt(J), rotation(J)], dim=1)
+
+
+def sample(
+    pairs: int, size: Size, generator: torch.Generator, strength: Tensor | None = None, **ranges: float
+) -> Tensor:
+    """Draw H_0to1 (B, 3, 3) between two views of one size, as :func:`kp.pairs.view_pairs` does, without the images.
+
+    ``strength`` (B,) in [0, 1] is the share of the ``ranges`` that both views of a pair draw from; None draws it too.
+    """
+    if strength is None:
+        strength = torch.rand(pairs, generator=generator, device=generator.device)
+    ranges |= {"strength": strength, "generator": generator}
+    H_to0, H_to1 = (random_homographies(pairs, canvas_size(size), size, **ranges) for _ in range(2))
+    return compose(H_to1, H_to0)
+
+
+def drawn(H_0to1: Tensor, size: Size, tick: Callable[[], object]) -> Tensor:
+    """The quantities (B, 4) of H_0to1 (B, 3, 3) between views of one size; ``tick`` is called after each pair."""
+    rows = []
+    for some in H_0to1.split(_CHUNK):
+        rows.append(quantities(some, size, size))
+        for _ in some:
+            tick()
+    return torch.cat(rows)
+
+
+def real(sequences: Series[Sequence], tick: Callable[[], object]) -> Tensor:
+    """The quantities (B, 4) of every pair (1, k) of HPatches-like sequences; ``tick`` is called after each."""
+    rows = []
+    for sequence in sequences:
+        size0 = tuple(sequence.images[0]().shape[-2:])
+        for number, load in enumerate(sequence.images[1:], start=2):
+            rows.append(quantities(sequence.homography(number, size0), size0, tuple(load().shape[-2:])))
+            tick()
+    return torch.cat(rows)
+
+
+def spread(values: Tensor) -> tuple[float, float, float]:
+    """5 % quantile, median and 95 % quantile of values (B,)."""
+    return tuple(torch.quantile(values, values.new_tensor([0.05, 0.5, 0.95])).tolist())
+
+
+def draw(measured: dict[str, Tensor]) -> Figure:
+    """Histograms of the quantities of all that were ``measured`` (B, 4): the first filled; of others, a tick a pair."""
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    for column, axis in enumerate(figure.subplots(2, 2).flat):
+        _draw_panel(axis, tuple(QUANTITIES)[column], {who: values[:, column] for who, values in measured.items()})
+    figure.axes[0].legend()
+    return figure
+
+
+def _draw_panel(axis: Axes, name: str, measured: dict[str, Tensor]) -> None:
+    unit, kind = QUANTITIES[name]
+    edges, title = _edges(name, torch.cat([*measured.values()]).numpy()), [name]
+    for (who, values), colour in zip(measured.items(), _COLOURS, strict=False):
+        look = {"alpha": 0.5} if colour == _COLOURS[0] else {"histtype": "step", "lw": 2}
+        share = np.full(len(values), 100 / len(values))
+        axis.hist(values.numpy(), edges, weights=share, color=colour, label=f"{who}, {len(values)} pairs", **look)
+        if colour != _COLOURS[0]:
+            axis.vlines(values.numpy(), 0, 0.05, color=colour, lw=1, transform=axis.get_xaxis_transform())
+        digits = 0 if name == "rotation" else 2
+        low, median, high = (round(value, digits) + 0.0 for value in spread(values))  # + 0.0: no minus before a 0
+        title.append(f"{who}: median {median:.{digits}f}, 5-95 % {low:.{digits}f} to {high:.{digits}f}")
+    axis.set_xscale(kind, **({"base": 2} if kind == "log" else {}))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.minorticks_off()
+    if name == "rotation":
+        axis.xaxis.set_major_locator(MultipleLocator(45))
+    axis.set(xlabel=unit, ylabel="pairs (%)")
+    axis.set_title("\n".join(title), fontsize="medium")
+    axis.grid(alpha=0.3)
+
+
+def _edges(name: str, values: np.ndarray) -> np.ndarray:
+    """Borders of the bins that hold all ``values``, even on the axis of the quantity."""
+    if name == "overlap":
+        return np.linspace(0, 1, 26)
+    if name == "scale":  # as far to either side of 1
+        return np.exp(np.linspace(-1, 1, 26) * max(np.abs(np.log(values)).max(), 0.1))
+    if name == "tilt":
+        return np.linspace(1, max(values.max(), 1.1), 26)
+    return np.linspace(-1, 1, 26) * 15 * np.ceil(max(np.abs(values).max(), 1) / 15)
