@@ -41,10 +41,10 @@ class WorldSettings:
     )
     crop: int = setting(160, "side of a training view in pixels")
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
-    max_scale: float = setting(1.5, "factor of a view's scale, either way, log-uniform; between two views its square")
-    max_rotation: float = setting(45.0, "degrees of a view's rotation, either way; between two views twice that")
-    max_shear: float = setting(30.0, "degrees of a view's shear, either way")
-    max_perspective: float = setting(0.3, "change of depth from the centre to the corners of a view, in [0, 1)")
+    max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
+    max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
+    max_shear: float = setting(45.0, "degrees of a view's shear, either way")
+    max_perspective: float = setting(0.4, "change of depth from the centre to the corners of a view, in [0, 1)")
 
 
 @dataclass(frozen=True)

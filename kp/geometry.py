@@ -58,10 +58,11 @@ def covisible_mask(H_0to1: Tensor, size0: Size, size1: Size, border: float = 0.0
     return covisible(pixel_grid(size0, H_0to1), H_0to1, size1, border).view(-1, 1, *size0)
 
 
-def local_scale(H_0to1: Tensor, points0: Tensor) -> Tensor:
-    """How many times longer a short line at points (B, N, 2) of view 0 is in view 1: the root of the area's factor."""
-    _, w = (convert_points_to_homogeneous(points0) @ H_0to1.transpose(1, 2)).split([2, 1], dim=-1)
-    return (torch.linalg.det(H_0to1)[:, None].abs() / w[..., 0].abs().clamp(min=_W_MIN) ** 3).sqrt()
+def jacobian(H_0to1: Tensor, points0: Tensor) -> Tensor:
+    """Derivative (B, N, 2, 2) of places in view 1 by those in view 0, by H_0to1 (B, 3, 3) at points (B, N, 2)."""
+    xy, w = (convert_points_to_homogeneous(points0) @ H_0to1.transpose(1, 2)).split([2, 1], dim=-1)
+    points1 = xy / w
+    return (H_0to1[:, None, :2, :2] - points1[..., None] * H_0to1[:, None, 2:, :2]) / w[..., None]
 
 
 def warp_image(
@@ -89,7 +90,8 @@ def warp_image(
 def _blur_for_shrinking(image0: Tensor, H_0to1: Tensor, size1: Size) -> Tensor:
     """Image 0 (B, C, H, W) without what view 1, where its centre shows a smaller scale, cannot show."""
     centre1 = H_0to1.new_tensor([(size1[1] - 1) / 2, (size1[0] - 1) / 2]).expand(len(H_0to1), 1, 2)
-    shrinks = local_scale(invert(H_0to1), centre1).clamp(1, 2)  # (B, 1), pixels of view 0 a pixel of view 1
+    areas = torch.linalg.det(jacobian(invert(H_0to1), centre1)).abs()  # (B, 1), of view 0 for a pixel of view 1
+    shrinks = areas.sqrt().clamp(1, 2)
     sigma = (0.5 * (shrinks**2 - 1).sqrt()).clamp(min=0.1).expand(-1, 2).to(image0)  # of a pixel, grown so much
     return gaussian_blur2d(image0, 5, sigma, border_type="replicate")
 

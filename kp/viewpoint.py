@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from torch import Tensor
 
-from kp.geometry import Size, covisible_mask
+from kp.geometry import Size, covisible_mask, jacobian
 from kp.homography import compose, random_homographies
 from kp.hpatches import Sequence
 from kp.pairs import canvas_size
@@ -34,14 +34,6 @@ QUANTITIES: dict[str, tuple[str, str]] = {
     "tilt": ("long over short axis of a circle's image", "linear"),
     "rotation": ("degrees, positive from x to y", "linear"),
 }
-
-
-def jacobian(H_0to1: Tensor, points: Tensor) -> Tensor:
-    """Derivative (B, 2, 2) of the place in view 1 by that in view 0, by H_0to1 (B, 3, 3) at points (B, 2) of view 0."""
-    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
-    moved = (H_0to1 @ homogeneous[:, :, None])[..., 0]  # (B, 3)
-    xy, w = moved[:, :2] / moved[:, 2:], moved[:, 2, None, None]
-    return (H_0to1[:, :2, :2] - xy[:, :, None] * H_0to1[:, 2:, :2]) / w
 
 
 def overlap(H_0to1: Tensor, size0: Size, size1: Size) -> Tensor:
@@ -71,8 +63,8 @@ def rotation(J: Tensor) -> Tensor:
 def quantities(H_0to1: Tensor, size0: Size, size1: Size) -> Tensor:
     """Overlap, scale, tilt and rotation (B, 4), float64, in the order of QUANTITIES, of H_0to1 (B, 3, 3)."""
     H_0to1 = H_0to1.double()
-    centre = H_0to1.new_tensor([[(size0[1] - 1) / 2, (size0[0] - 1) / 2]]).expand(len(H_0to1), 2)
-    J = jacobian(H_0to1, centre)
+    centre = H_0to1.new_tensor([(size0[1] - 1) / 2, (size0[0] - 1) / 2]).expand(len(H_0to1), 1, 2)
+    J = jacobian(H_0to1, centre)[:, 0]
     return torch.stack([overlap(H_0to1, size0, size1), scale(J), tilt(J), rotation(J)], dim=1)
 
 

@@ -73,9 +73,12 @@ def test_scripts_stay_thin(script):
 
 def test_the_settings_have_the_defaults_of_the_functions_they_feed():
     from kp.config import LightSettings, WorldSettings
+    from kp.homography import random_homographies
     from kp.photometric import change_photometry
     from kp.shapes import MIXTURE
 
     assert WorldSettings().families == MIXTURE
+    ranges = {name: value for name, value in random_homographies.__kwdefaults__.items() if name.startswith("max_")}
+    assert {name: value for name, value in vars(WorldSettings()).items() if name.startswith("max_")} == ranges
     defaults = change_photometry.__kwdefaults__
     assert {name: value for name, value in vars(LightSettings()).items() if name != "photometric"} == defaults

@@ -8,7 +8,7 @@ from kp.geometry import (
     covisible_mask,
     inside,
     invert,
-    local_scale,
+    jacobian,
     pixel_grid,
     resize_matrix,
     sample_at,
@@ -119,14 +119,12 @@ def test_a_singular_homography_is_refused():
         invert(torch.zeros(1, 3, 3))
 
 
-def test_the_local_scale_is_that_of_a_short_line():
+def test_the_jacobian_against_finite_differences():
     H = torch.tensor([[[0.9, -0.4, 3], [0.3, 0.8, -2], [1e-3, -2e-3, 1]]], dtype=torch.float64)
     points = torch.tensor([[[10.0, 20.0], [50.0, 5.0]]], dtype=torch.float64)
-    around = torch.tensor([[1e-4, 0], [0, 1e-4]], dtype=torch.float64)
-    for i in (0, 1):
-        sides = warp_points((points[0, i] + around)[None], H)[0][0] - warp_points(points[:, i : i + 1], H)[0][0]
-        area = (sides[0, 0] * sides[1, 1] - sides[0, 1] * sides[1, 0]).abs() / 1e-8
-        assert torch.isclose(local_scale(H, points)[0, i], area.sqrt(), rtol=1e-3)
+    for axis, step in enumerate(1e-4 * torch.eye(2, dtype=torch.float64)):
+        ahead, behind = (warp_points(points + sign * step, H)[0] for sign in (1, -1))
+        assert torch.allclose(jacobian(H, points)[..., axis], (ahead - behind) / 2e-4, rtol=1e-6, atol=1e-6)
 
 
 def test_a_shrinking_view_does_not_alias_when_asked():

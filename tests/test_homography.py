@@ -29,7 +29,7 @@ def test_images_keypoints_and_masks_follow_the_matrix():
     assert torch.allclose(moved, by_hand[..., :2] / by_hand[..., 2:], atol=1e-3)
     seen = inside(moved, SIZE, border=1.5)
     assert seen.sum() > 100
-    assert (sample_at(image, moved).transpose(1, 2) - points)[seen].abs().max() < 5e-3  # a ramp reads its own place
+    assert (sample_at(image, moved).transpose(1, 2) - points)[seen].abs().max() < 1e-2  # a ramp reads its own place
     assert (sample_at(mask, moved)[:, 0][seen] > 0.999).all()
 
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kp.geometry import warp_points
 from kp.hpatches import Sequence
-from kp.viewpoint import QUANTITIES, draw, drawn, jacobian, overlap, quantities, real, rotation, sample, spread
+from kp.viewpoint import QUANTITIES, draw, drawn, overlap, quantities, real, rotation, sample, spread
 
 SIZE0, SIZE1 = (60, 80), (90, 100)
 CENTRE0 = (39.5, 29.5)
@@ -40,15 +39,6 @@ def test_scale_tilt_and_rotation_at_the_centre(zoom, tilt, angle, perspective):
 def test_scaling_a_homography_changes_nothing():
     H = about_centres(1.3 * turn(20), (3e-3, 1e-3))
     assert torch.allclose(quantities(H, SIZE0, SIZE1), quantities(0.2 * H, SIZE0, SIZE1))
-
-
-def test_the_jacobian_against_finite_differences():
-    H = sample(50, SIZE0, torch.Generator().manual_seed(0), **RANGES).double()
-    points = torch.rand(50, 2, generator=torch.Generator().manual_seed(1)).double() * 50
-    steps = 1e-4 * torch.tensor([[1, 0], [0, 1.0]]).double()
-    ahead, behind = (warp_points(points[:, None] + sign * steps, H)[0] for sign in (1, -1))
-    by_hand = ((ahead - behind) / 2e-4).transpose(1, 2)  # column j: by coordinate j
-    assert torch.allclose(jacobian(H, points), by_hand, rtol=1e-6, atol=1e-6)
 
 
 def test_the_rotation_is_the_nearest_one():
