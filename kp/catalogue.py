@@ -12,7 +12,7 @@ from kp.geometry import Size, warp_points
 from kp.homography import random_homographies
 from kp.outlines import convex_polygons, crossings, place, stroke_outline
 from kp.paint import board_tones, ellipse_coverage, polygon_coverage
-from kp.textures import fractal
+from kp.textures import contrasting, fractal
 
 
 def background(size: Size, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -20,14 +20,6 @@ def background(size: Size, draw: Draw) -> tuple[Tensor, Tensor]:
     tone = draw.uniform(0.15, 0.85)
     uneven = fractal(size, draw, draw.uniform(2, 4)) * draw.uniform(0, 0.08, 1, 1, 1)
     return uneven.add_(tone.view(-1, 1, 1, 1)).clamp_(0, 1), tone
-
-
-def contrasting(draw: Draw, base: Tensor, *shape: int) -> Tensor:
-    """Grey values (B, *shape), at least 0.2 from ``base`` (B,) and in [0, 1]."""
-    base = base.view(-1, *[1] * len(shape))
-    room = torch.stack([base - 0.2, 0.8 - base]).clamp(min=0)  # below and above the base
-    at = draw.uniform(0, 1, *shape) * room.sum(0)
-    return torch.where(at < room[0], at, at - room[0] + base + 0.2)
 
 
 def _polygons(batch: int, size: Size, draw: Draw, layers: int, smallest: float, largest: float) -> Scene:

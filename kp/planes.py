@@ -12,7 +12,7 @@ from kp.chance import Draw
 from kp.geometry import Size
 from kp.outlines import stroke_outline
 from kp.paint import Cells, polygon_coverage
-from kp.textures import fractal, grating, voronoi
+from kp.textures import contrasting, fractal, grating, voronoi
 
 _SHORT = 3.0  # pixels: a shorter stroke has no ends of its own
 
@@ -48,9 +48,9 @@ def bricks(batch: int, size: Size, draw: Draw) -> Scene:
     """A wall of rows of bricks, every other row half a brick further; corners are the bricks' vertices."""
     height = draw.integer(10, max(11, min(size) // 8))
     width = round(height * draw.integer(12, 35) / 10)
-    canvas = _grainy_ground(size, draw, 0.07)
+    canvas, joints = _grainy_ground(size, draw, 0.07)
     grainy = fractal(size, draw, draw.uniform(0.5, 2.5)) * draw.uniform(0, 0.07, 1, 1, 1)
-    tone, spread = draw.uniform(0.15, 0.85, 1), draw.uniform(0.02, 0.15, 1)
+    tone, spread = contrasting(draw, joints, 1), draw.uniform(0, 0.12, 1)
     start = draw.integer(0, 2 * height - 1), draw.integer(0, width - 1)
     for half in (0, 1):
         offset = (start[0] + half * height) % (2 * height), (start[1] + half * width // 2) % width
@@ -66,11 +66,11 @@ def windows(batch: int, size: Size, draw: Draw) -> Scene:
     """A front of windows in rows, each with a frame and panes; corners are those of frames and panes."""
     width = draw.integer(min(size) // 10, min(size) // 4)
     lattice = Cells(size, (round(width * draw.integer(8, 18) / 10), width), (draw.integer(0, 9), draw.integer(0, 9)))
-    canvas = _grainy_ground(size, draw, 0.08)
+    canvas, wall = _grainy_ground(size, draw, 0.08)
     whole = torch.tensor([width, lattice.cell[0]], device=draw.device)
     low = draw.uniform(0.12, 0.3, 1, 1, 2) * whole
     high = whole - draw.uniform(0.12, 0.3, 1, 1, 2) * whole
-    frame = lattice.spread(draw.uniform(0, 1, 1).expand(-1, lattice.count))
+    frame = lattice.spread(contrasting(draw, wall, 1).expand(-1, lattice.count))
     _paint_cells(canvas, lattice, _rectangles(lattice, low, high, draw, 0.0), frame)
     rows, columns = draw.integer(1, 3), draw.integer(1, 3)
     rim = draw.uniform(1.5, 3.5, 1, 1, 1)
@@ -136,10 +136,11 @@ def noise(batch: int, size: Size, draw: Draw) -> Scene:
     return Canvas(image.clamp(0, 1)).scene()
 
 
-def _grainy_ground(size: Size, draw: Draw, most: float) -> Canvas:
-    """A canvas of one tone with some grain on it."""
+def _grainy_ground(size: Size, draw: Draw, most: float) -> tuple[Canvas, Tensor]:
+    """A canvas of one tone with some grain on it, and the tone (B,)."""
     grainy = fractal(size, draw, draw.uniform(0.5, 2.5)) * draw.uniform(0, most, 1, 1, 1)
-    return Canvas((draw.uniform(0.1, 0.9, 1, 1, 1) + grainy).clamp(0, 1), ignored=True)
+    tone = draw.uniform(0.1, 0.9)
+    return Canvas((tone.view(-1, 1, 1, 1) + grainy).clamp(0, 1), ignored=True), tone
 
 
 def _rectangles(lattice: Cells, low: Tensor, high: Tensor, draw: Draw, jitter: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Textures as maps (B, 1, H, W), by formula: what fills a layer, and what no one can say the corners of."""
+"""What fills a layer: tones, and textures as maps (B, 1, H, W), of which no one can say the corners."""
 
 import torch
 from torch import Tensor
@@ -6,6 +6,14 @@ from torch import Tensor
 from kp.chance import Draw
 from kp.geometry import Size
 from kp.paint import Cells
+
+
+def contrasting(draw: Draw, base: Tensor, *shape: int) -> Tensor:
+    """Grey values (B, *shape), at least 0.2 from ``base`` (B,) and in [0, 1]."""
+    base = base.view(-1, *[1] * len(shape))
+    room = torch.stack([base - 0.2, 0.8 - base]).clamp(min=0)  # below and above the base
+    at = draw.uniform(0, 1, *shape) * room.sum(0)
+    return torch.where(at < room[0], at, at - room[0] + base + 0.2)
 
 
 def fractal(size: Size, draw: Draw, slope: Tensor, stretch: Tensor | None = None) -> Tensor:
