@@ -116,8 +116,15 @@ class Canvas:
 
 def greatest_within(maps: Tensor, side: int) -> Tensor:
     """The greatest value (B, 1, H, W) in the square of ``side`` pixels, odd, about each pixel."""
-    rows = F.max_pool2d(maps, (1, side), 1, (0, side // 2))
-    return F.max_pool2d(rows, (side, 1), 1, (side // 2, 0))
+    maps = F.pad(maps, [side // 2] * 4, mode="replicate")
+    for axis in (-2, -1):
+        run = 1  # the greatest of runs of 1, 2, 4 ... pixels: much faster than max_pool2d
+        while run < side:
+            step = min(run, side - run)
+            ahead = maps.narrow(axis, step, maps.shape[axis] - step)
+            maps = torch.maximum(maps.narrow(axis, 0, ahead.shape[axis]), ahead)
+            run += step
+    return maps
 
 
 def pack(corners: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:

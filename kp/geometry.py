@@ -16,7 +16,7 @@ from torch.nn import functional as F
 Size = tuple[int, int]  # (H, W) in pixels
 
 _W_MIN = 1e-6  # a point with w at or below this is behind the camera or at infinity
-_FAR_AWAY = -1e6  # pixels: where a point without an image is looked for, far outside every image
+_FAR_AWAY = -1e4  # image widths: where a point without an image is looked for, far outside every image
 
 
 def warp_points(points: Tensor, H_0to1: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,21 @@ def pixel_grid(size: Size, like: Tensor) -> Tensor:
 
 def covisible_mask(H_0to1: Tensor, size0: Size, size1: Size, border: float = 0.0) -> Tensor:
     """The pixels of view 0 that view 1 sees: (B, 1, H, W) bool in the frame of view 0."""
-    return covisible(pixel_grid(size0, H_0to1), H_0to1, size1, border).view(-1, 1, *size0)
+    x, y, in_front = _carry_pixels(H_0to1, size0)
+    low, (height, width) = border - 0.5, size1
+    return (in_front & (x >= low) & (y >= low) & (x <= width - 1 - low) & (y <= height - 1 - low))[:, None]
+
+
+def _carry_pixels(H_0to1: Tensor, size0: Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Where every pixel of view 0 lies in view 1, x and y (B, H, W), and whether that is in front of its camera.
+
+    Sums of a row and a column: a fifth of the time of a product for every pixel.
+    """
+    H_0to1 = H_0to1 if H_0to1.dtype == torch.float64 else H_0to1.float()
+    y, x = (torch.arange(n, device=H_0to1.device, dtype=H_0to1.dtype) for n in size0)
+    x, y, w = ((row[:, :1] * x + row[:, 2:])[:, None] + (row[:, 1:2] * y)[..., None] for row in H_0to1.unbind(1))
+    depth = w.clamp(min=_W_MIN)
+    return x / depth, y / depth, w > _W_MIN
 
 
 def jacobian(H_0to1: Tensor, points0: Tensor) -> Tensor:
@@ -81,10 +95,12 @@ def warp_image(
     """
     if antialias:
         image0 = _blur_for_shrinking(image0, H_0to1, size1)
-    points0, in_front = warp_points(pixel_grid(size1, image0), invert(H_0to1))
-    points0 = torch.where(in_front[..., None], points0, torch.full_like(points0, _FAR_AWAY))
-    x, y = points0.view(-1, *size1, 2).unbind(-1)
-    return remap(image0, x, y, mode=mode, padding_mode=padding, align_corners=True)
+    height, width = (max(n - 1, 1) / 2 for n in image0.shape[-2:])
+    normalise = H_0to1.new_tensor([[1 / width, 0, -1], [0, 1 / height, -1], [0, 0, 1]])
+    x, y, in_front = _carry_pixels(normalise @ invert(H_0to1), size1)
+    places0 = torch.stack([x, y], dim=-1).masked_fill(~in_front[..., None], _FAR_AWAY).to(image0.dtype)
+    places0 = places0.expand(len(image0), -1, -1, -1)
+    return F.grid_sample(image0, places0, mode=mode, padding_mode=padding, align_corners=True)
 
 
 def _blur_for_shrinking(image0: Tensor, H_0to1: Tensor, size1: Size) -> Tensor:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from kp.geometry import Size, invert, pixel_grid
+from kp.geometry import Size, invert
 
 _STEEP = 0.05  # pixels: an edge that moves less within a row is drawn as if it moved so much
 
@@ -69,19 +68,21 @@ def board_tones(H_board_to_image: Tensor, tones: Tensor, size: Size) -> Tensor:
     In board coordinates a cell is one unit wide and high. Pixels off the board read its outermost cells.
     """
     inverse = invert(H_board_to_image)
-    homogeneous = F.pad(pixel_grid(size, tones), (0, 1), value=1.0) @ inverse.transpose(1, 2)  # (B, N, 3)
-    w = homogeneous[..., 2].clamp(min=1e-4)  # pixels beyond the horizon lie off the board: its outline hides them
+    y, x = (torch.arange(n, device=tones.device, dtype=tones.dtype) for n in size)
+    *places, w = ((row[:, :1] * x + row[:, 2:])[:, None] + (row[:, 1:2] * y)[..., None] for row in inverse.unbind(1))
+    depth = 1 / w.clamp(min=1e-4)  # pixels beyond the horizon lie off the board: its outline hides them
     near, share = [], []
-    for axis, cells in ((0, tones.shape[2]), (1, tones.shape[1])):
-        u = homogeneous[..., axis] / w
+    for axis, (place, cells) in enumerate(zip(places, (tones.shape[2], tones.shape[1]), strict=True)):
+        u = place * depth
         line = u.round()
-        slope = (inverse[:, None, axis, :2] - u[..., None] * inverse[:, None, 2, :2]).norm(dim=-1) / w  # units a pixel
+        gradient = (inverse[:, axis, i, None, None] - u * inverse[:, 2, i, None, None] for i in (0, 1))
+        slope = torch.hypot(*gradient) * depth  # units a pixel
         share.append(((u - line) / slope.clamp(min=1e-6) + 0.5).clamp(0, 1))  # of the cell behind the line
-        near.append([(line.long() + step).clamp(0, cells - 1) for step in (-1, 0)])
+        near.append([(line.long() + step).clamp(0, cells - 1).flatten(1) for step in (-1, 0)])
     flat = tones.flatten(1)
-    tone = [[flat.gather(1, y * tones.shape[2] + x) for x in near[0]] for y in near[1]]
+    tone = [[flat.gather(1, y * tones.shape[2] + x).view_as(w) for x in near[0]] for y in near[1]]
     upper, lower = (torch.lerp(left, right, share[0]) for left, right in tone)
-    return torch.lerp(upper, lower, share[1]).view(-1, 1, *size)
+    return torch.lerp(upper, lower, share[1])[:, None]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import torch
 
-from kp.canvas import Canvas, Kind, pack
+from kp.canvas import Canvas, Kind, greatest_within, pack
 from kp.paint import polygon_coverage
 
 SIZE = (50, 60)
@@ -89,3 +89,10 @@ def test_pack_keeps_every_corner_of_every_image():
     assert packed[0, 0].tolist() == [2, 3]
     assert packed[1].tolist() == [[6, 7], [10, 11]]
     assert pack(corners, torch.zeros(2, 3, dtype=torch.long))[1].tolist() == [[0], [0]]
+
+
+def test_the_greatest_within_a_square():
+    maps = torch.randn(2, 1, 13, 17, generator=torch.Generator().manual_seed(0))
+    for side in (1, 3, 5, 9):
+        pooled = torch.nn.functional.max_pool2d(maps, side, 1, side // 2)
+        assert torch.equal(greatest_within(maps, side), pooled)
