@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from kp import hpatches, statistics, viewpoint
-from kp.benchmark import benchmark
+from kp.benchmark import benchmark, profile, usual_batch
 from kp.checkpoint import load_detector
 from kp.config import WorldSettings
 from kp.curves import draw_curves, read_log
@@ -71,8 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
     curves.add_argument("out", type=Path, metavar="OUT.png")
     bench = commands.add_parser("bench", help="time the parts on this machine")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    bench.add_argument("--batch", type=int, default=16, help="images at a time (default: 16)")
+    bench.add_argument("--batch", type=int, help="images or pairs at a time (default: 16, on CUDA 128)")
     bench.add_argument("--threads", type=int, nargs="+", help="of the CPU, one run each (default: as torch chooses)")
+    bench.add_argument("--profile", action="store_true", help="then show which operations take the time")
     return parser
 
 
@@ -132,13 +133,16 @@ def draw_run(args: argparse.Namespace) -> None:
 
 def time_parts(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
-    if args.batch < 1 or min(args.threads or [1]) < 1:
+    batch = usual_batch(device) if args.batch is None else args.batch
+    if batch < 1 or min(args.threads or [1]) < 1:
         raise ValueError("--batch and --threads must be at least 1")
     for threads in args.threads or [torch.get_num_threads()]:
         torch.set_num_threads(threads)
-        print(f"{device}, {threads} CPU threads, batches of {args.batch}, torch {torch.__version__}")
-        for name, rate, unit in benchmark(device, args.batch):
-            print(f"  {name:60} {rate:10.1f} {unit}", flush=True)
+        print(f"{device}, {threads} CPU threads, batches of {batch}, torch {torch.__version__}", flush=True)
+        for name, value, unit in benchmark(device, batch):
+            print(f"  {name:66} {value:10.2f} {unit}", flush=True)
+    if args.profile:
+        print(profile(device, batch))
 
 
 def check_picture(path: Path) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,6 @@ Row = tuple[str, float, str]  # what, how many, of what
 
 _SIZE = opencv_world.SIZE
 _ON = "{}x{}".format(*_SIZE)
-_BATCH = {"cpu": 16, "cuda": 128}  # a graphics card wants more at a time
 
 
 def benchmark(device: torch.device, batch: int | None = None, seconds: float = 3.0) -> list[Row]:
@@ -45,8 +45,8 @@ def benchmark(device: torch.device, batch: int | None = None, seconds: float = 3
 
 
 def usual_batch(device: torch.device) -> int:
-    """How many pairs at a time this kind of device is measured with."""
-    return _BATCH.get(device.type, _BATCH["cpu"])
+    """How many pairs at a time this kind of device is measured with: a graphics card wants more."""
+    return 128 if device.type == "cuda" else 16
 
 
 def profile(device: torch.device, batch: int | None = None) -> str:
@@ -76,30 +76,31 @@ def _pair_rows(generator: torch.Generator, batch: int, seconds: float) -> list[R
         "pairs, default mixture, all of it": _pairs(generator, batch),
     }
     rates = {name: _rate(work, generator.device, seconds) * batch for name, work in ours.items()}
-    times = rates["pairs, classic shapes, no light"] / opencv
     return [
         (f"OpenCV's pairs {_ON}, classic shapes, no light", opencv, "pairs/s"),
         *((f"{name} {_ON}", rate, "pairs/s") for name, rate in rates.items()),
-        ("classic shapes, no light: ours over OpenCV's", times, "times"),
+        ("classic shapes, no light: ours over OpenCV's", rates["pairs, classic shapes, no light"] / opencv, "times"),
     ]
 
 
 def _opencv_rate(workers: int, seconds: float) -> float:
     """Pairs a second of as many workers as torch has threads: threads or processes, whichever are faster."""
-    threads = cv2.getNumThreads()
-    with ThreadPoolExecutor(workers) as pool:
-        rates = [_together(pool, workers, seconds)]
+    context, threads, rates = get_context("spawn"), cv2.getNumThreads(), []
+    pools: list[Executor] = [ThreadPoolExecutor(workers)]
     if workers > 1:
-        context = get_context("spawn")
-        start = context.Barrier(workers, timeout=120).wait  # importing takes each its time
-        with ProcessPoolExecutor(workers, context, initializer=start) as pool:
-            rates.append(_together(pool, workers, seconds))
+        begin = {"initializer": _begin, "initargs": (context.Barrier(workers, timeout=120),)}
+        pools.append(ProcessPoolExecutor(workers, context, **begin))
+    for pool in pools:
+        with pool:
+            rates.append(sum(pool.map(opencv_world.measure, range(workers), [seconds] * workers)))
     cv2.setNumThreads(threads)
     return max(rates)
 
 
-def _together(pool: Executor, workers: int, seconds: float) -> float:
-    return sum(pool.map(opencv_world.measure, range(workers), [seconds] * workers))
+def _begin(barrier: Barrier) -> None:
+    """A worker begins when all have: importing takes each its time."""
+    keep_freed_memory()
+    barrier.wait()
 
 
 def _memory_rows(generator: torch.Generator, batch: int) -> list[Row]:
@@ -177,11 +178,11 @@ def _wait(device: torch.device) -> None:
 
 
 def _rate(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Calls of ``work`` a second, all of them finished, after two calls that do not count."""
-    work(), work()
+    """Calls of ``work`` a second, all of them finished, after a call that does not count."""
+    work()
     _wait(device)
     calls, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds or calls < 3:
+    while time.perf_counter() - began < seconds or not calls:
         work()
         calls += 1
     _wait(device)
@@ -189,7 +190,7 @@ def _rate(work: Callable[[], object], device: torch.device, seconds: float) -> f
 
 
 def _profile(work: Callable[[], object], device: torch.device) -> str:
-    work(), work()
+    work()
     _wait(device)
     on_card = device.type == "cuda"
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * on_card]) as seen:

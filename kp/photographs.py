@@ -43,8 +43,8 @@ def read(seed: int = 0, split: str = "all") -> list[Sequence]:
     The same seed gives the same images, whichever split. Raises HPatchesError where scikit-image is not installed.
     """
     splits = ("i", "v") if split == "all" else (split,)
-    folder = _folder()
-    return [make_sequence(folder / file, s, seed) for s in splits for file in FILES]
+    data = folder()
+    return [make_sequence(data / file, s, seed) for s in splits for file in FILES]
 
 
 def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) -> Sequence:
@@ -102,13 +102,13 @@ def _as_8bit(image: Tensor) -> Tensor:
     return (image * 255).round() / 255
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Where scikit-image's wheel puts its pictures, without importing it."""
     spec = find_spec("skimage")
-    folder = Path(spec.submodule_search_locations[0]) / "data" if spec else None
-    missing = [file for file in FILES if folder is None or not (folder / file).is_file()]
+    data = Path(spec.submodule_search_locations[0]) / "data" if spec else None
+    missing = [file for file in FILES if data is None or not (data / file).is_file()]
     if missing:
         raise HPatchesError(
             f"scikit-image's {missing[0]} is not there: pip install 'scikit-image>=0.23', or --hpatches"
         )
-    return folder
+    return data

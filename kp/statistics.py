@@ -114,7 +114,7 @@ def synthetic(count: int, seed: int) -> dict[str, Images]:
 
 def natural(root: Path | None) -> dict[str, Images]:
     """scikit-image's photographs and, with a folder ``root``, image 1 of each sequence there. Raises HPatchesError."""
-    folder = photographs._folder()
+    folder = photographs.folder()
     found = {"scikit-image": [partial(hpatches.read_image, folder / file) for file in photographs.FILES]}
     if root is not None:
         found["HPatches"] = [sequence.images[0] for sequence in hpatches.read(root)]

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"geometry", "config", "files", "curves", "process", "opencv_world"},
-    {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines"},
+    {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines", "protocols", "download"},
     {"photometric", "outlines", "textures", "canvas", "detector", "losses", "metrics", "draw", "hpatches"},
     {"catalogue", "leaves", "planes", "photographs", "checkpoint", "report"},
     {"shapes"},
