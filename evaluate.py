@@ -4,21 +4,15 @@ import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 
-from kp import evaluation, hpatches, photographs, report
+from kp import evaluation, hpatches, photographs, protocols, report
 from kp.config import EvaluateSettings, add_flags, from_args
 from kp.detector import choose_device
 
 WEIGHTS = Path(evaluation.__file__).parent / "weights" / "mobilenet_v3_small.safetensors"
-EXAMPLES = f"""examples:
-  python evaluate.py                     every detector on the built-in photographs, nothing to download
-  python evaluate.py --hpatches ROOT     every detector on HPatches, in the folder ROOT
-  python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
-
-HPatches: {hpatches.DOWNLOAD}."""
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are one line."""
+    """Errors of one line."""
 
     def error(self, message: str) -> None:
         self.exit(2, f"evaluate.py: error: {message}\n")
@@ -26,7 +20,9 @@ class Parser(ArgumentParser):
 
 def parse(argv: list[str] | None) -> Namespace:
     """The command line."""
-    parser = Parser(description=evaluation.__doc__, epilog=EXAMPLES, formatter_class=RawDescriptionHelpFormatter)
+    parser = Parser(
+        description=evaluation.__doc__, epilog=evaluation.EXAMPLES, formatter_class=RawDescriptionHelpFormatter
+    )
     text = f"HPatches sequences ({hpatches.FOLDER} if ROOT is left out); without this flag, the built-in photographs"
     parser.add_argument("--hpatches", nargs="?", const=Path(hpatches.FOLDER), type=Path, metavar="ROOT", help=text)
     text = "weights of the detector kp (default: the shipped ones)"
@@ -41,21 +37,26 @@ def parse(argv: list[str] | None) -> Namespace:
 def measure(args: Namespace, s: EvaluateSettings) -> None:
     """Check everything, measure, report. Raises ValueError with a message of one line."""
     names = tuple(dict.fromkeys(s.detectors))
-    numbers = {f: getattr(s, f) for f in ("max_keypoints", "threshold", "nms_size", "border")}
-    evaluation.check(**numbers)
-    export = evaluation.exporter(args.export, names, s.subpixel) if args.export else None
+    changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
+    chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
+    export = evaluation.exporter(args.export, names, s.subpixel, len(chosen)) if args.export else None
     evaluation.check_writable(args.json)
     sequences = hpatches.read(args.hpatches, s.split) if args.hpatches else photographs.read(s.seed, s.split)
     detect = {"weights": args.weights, "subpixel": s.subpixel, "seed": s.seed, "device": choose_device(s.device)}
-    detectors = evaluation.make_detectors(names, nms_size=s.nms_size, border=s.border, **detect)
     source = str(args.hpatches or f"the built-in photographs, seed {s.seed}")
-    print(f"{source}, {len(sequences)} sequences: {report.describe(**numbers)}", flush=True)
-    records, stop = evaluation.collect(evaluation.evaluate(sequences, detectors, s.max_keypoints, s.threshold, export))
-    settings = report.protocol(source, s.split, s.subpixel, s.seed, **numbers)
-    content = report.report(records, settings, args.weights if "kp" in names else None, complete=stop is None)
-    print(report.table(content["rows"]))
+    records, stop = [], None
+    for protocol in chosen:
+        detectors = evaluation.make_detectors(names, nms_size=protocol.nms_size, border=protocol.border, **detect)
+        print(f"{source}, {len(sequences)} sequences, {protocol.describe()}", flush=True)
+        found, stop = evaluation.collect(evaluation.evaluate(sequences, detectors, protocol, export))
+        print(report.table(report.summarise(found, s.split)), flush=True)
+        records += found
+        if stop is not None:
+            break
     if args.json:
-        report.write_json(args.json, content)
+        settings = report.settings(source, s.split, s.subpixel, s.seed, chosen)
+        weights = args.weights if "kp" in names else None
+        report.write_json(args.json, report.report(records, settings, weights, complete=stop is None))
     if stop is not None:
         raise stop
 

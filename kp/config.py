@@ -8,6 +8,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
+PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 
 T = TypeVar("T")
@@ -105,10 +106,13 @@ class EvaluateSettings:
 
     detectors: tuple[str, ...] = setting(DETECTORS, "what to measure, in this order", DETECTORS, metavar="NAME")
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
-    max_keypoints: int = setting(300, "best keypoints of each view that count, among those the other view sees")
-    threshold: float = setting(3.0, "pixels within which a keypoint of the other view repeats a keypoint")
-    nms_size: int = setting(9, "non-maximum suppression of every detector: odd kernel in pixels (9 is a radius of 4)")
-    border: int = setting(4, "pixels at the edge of an image where no detector has keypoints")
+    protocol: tuple[str, ...] = setting(("native",), "one table for each of these", PROTOCOLS, metavar="NAME")
+    max_keypoints: int | None = setting(None, "best keypoints of each view that count, instead of the protocol's")
+    threshold: float | None = setting(None, "pixels within which a keypoint repeats another, instead of the protocol's")
+    nms_size: int | None = setting(
+        None, "non-maximum suppression of every detector, odd kernel in pixels, instead of the protocol's"
+    )
+    border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
     subpixel: bool = setting(False, "refine our keypoints to a fraction of a pixel (not with --export)")
     seed: int = setting(0, "seed of the random detector and of the built-in sequences")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")

@@ -3,15 +3,18 @@
 A keypoint of image 1 counts when the homography sends it inside image k, a keypoint of image k when the inverse sends
 it inside image 1; then the best --max-keypoints of each count. Repeatability is the share of all these points that have
 a point of the other image within --threshold pixels; it is 0 if either image has none. The localisation error is how
-far, in pixels of image k, that nearest point is on average; common points is how many points count. Images keep their
-size, every detector gets the same non-maximum suppression, and numbers are means over pairs (1, k), for illumination
-(i) and viewpoint (v) sequences apart and together.
+far, in pixels of image k, that nearest point is on average; common points is how many points count. One-to-one is the
+repeatability when no point may be the neighbour of two, coverage how much of the shared view lies near a point (0.63 if
+points are strewn at random), chance the repeatability of as many points strewn evenly. Every detector gets the same
+non-maximum suppression; numbers are means over pairs (1, k), for illumination (i) and viewpoint (v) sequences apart and
+together, with 95 % intervals by bootstrap over sequences.
 """
 
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Series
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,21 @@ from tqdm import tqdm
 from kp.baselines import BASELINES, random_scores
 from kp.checkpoint import load_detector
 from kp.geometry import Size
-from kp.hpatches import HPatchesError, Sequence, export_sequence, write_file
+from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence, write_file
 from kp.keypoints import Keypoints, extract_keypoints
-from kp.metrics import repeatability
+from kp.metrics import measure_pair
+from kp.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
+
+EXAMPLES = f"""protocols, each of which people call "HPatches repeatability":
+{describe_all()}
+
+examples:
+  python evaluate.py                     every detector on the built-in photographs, nothing to download
+  python evaluate.py --hpatches ROOT     every detector on HPatches, in the folder ROOT
+  python evaluate.py --hpatches ROOT --protocol native 240x320 480x640
+  python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
+
+HPatches: {DOWNLOAD}."""
 
 Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 Export = Callable[[Sequence, dict[str, list[Keypoints]], list[Size]], None]
@@ -74,48 +89,59 @@ def _detect(
 def evaluate(
     sequences: Series[Sequence],
     detectors: Mapping[str, Detector],
-    max_keypoints: int = 300,
-    threshold: float = 3.0,
+    protocol: Protocol = PROTOCOLS["native"],
     export: Export | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Measure every pair (image 1, image k) of each sequence by each detector: one plain dict per pair and detector.
 
-    A record has ``detector``, ``sequence``, ``split``, ``image`` (k), the fields of PairScores (``threshold`` and
-    ``localisation_error`` in pixels of image k; None where nothing matched). They come a sequence at a time, so that
-    all detectors have measured the same pairs whenever it stops. ``export`` gets each sequence once, with every
-    detector's keypoints in each image. Draws a progress bar, over images, on stderr.
+    A record has ``protocol``, ``detector``, ``sequence``, ``split``, ``image`` (k), and what
+    :func:`kp.metrics.measure_pair` says (None where nothing matched). They come a sequence at a time, so that all
+    detectors have measured the same pairs whenever it stops. ``export`` gets each sequence once, as the protocol sees
+    it, with every detector's keypoints in each image. Draws a progress bar, over images, on stderr.
     """
     total = len(detectors) * sum(len(sequence.images) for sequence in sequences)
     often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log file needs no moving picture
     with tqdm(total=total, unit="image", leave=False, mininterval=often, dynamic_ncols=True) as bar:
         for sequence in sequences:
             bar.set_postfix_str(sequence.name, refresh=False)
-            images = [load() for load in sequence.images]
+            images, sequence = _prepared(sequence, protocol)
             sizes = [tuple(image.shape[-2:]) for image in images]
             keypoints, records = {name: [] for name in detectors}, []
             for name, detector in detectors.items():
                 for image in images:
                     keypoints[name].append(detector(image))
                     bar.update()
-                records += _pairs(sequence, name, keypoints[name], sizes, max_keypoints, threshold)
+                records += _pairs(sequence, name, keypoints[name], sizes, protocol)
             if export is not None:
                 export(sequence, keypoints, sizes)
             yield from records
 
 
+def _prepared(sequence: Sequence, protocol: Protocol) -> tuple[list[Tensor], Sequence]:
+    """The images as the protocol looks at them, and the sequence with the homographies between these."""
+    prepared = [prepare(load(), protocol) for load in sequence.images]
+    images = [image for image, _ in prepared]
+    if protocol.size is None:
+        return images, sequence
+    to1 = prepared[0][1]
+    homographies = tuple(carry(H, to1, tok) for H, (_, tok) in zip(sequence.homographies, prepared[1:], strict=True))
+    return images, replace(sequence, homographies=homographies, files=())
+
+
 def _pairs(
-    sequence: Sequence, name: str, keypoints: list[Keypoints], sizes: list[Size], max_keypoints: int, threshold: float
+    sequence: Sequence, name: str, keypoints: list[Keypoints], sizes: list[Size], protocol: Protocol
 ) -> Iterator[dict[str, Any]]:
+    settings = protocol.max_keypoints, protocol.threshold
     for k in range(2, len(keypoints) + 1):
         H_0to1 = sequence.homography(k, sizes[0])
-        pair = (keypoints[0], keypoints[k - 1], H_0to1, sizes[0], sizes[k - 1])
-        scores = repeatability(*pair, max_keypoints=max_keypoints, threshold=threshold)
+        scores = measure_pair(keypoints[0], keypoints[k - 1], H_0to1, sizes[0], sizes[k - 1], *settings)
         yield {
+            "protocol": protocol.name,
             "detector": name,
             "sequence": sequence.name,
             "split": sequence.split,
             "image": k,
-            **{field: _number(value.item()) for field, value in vars(scores).items()},
+            **{field: _number(value) for field, value in scores.items()},
         }
 
 
@@ -130,8 +156,10 @@ def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], Ba
     return done, None
 
 
-def exporter(directory: Path, names: Series[str], subpixel: bool = False) -> Export:
+def exporter(directory: Path, names: Series[str], subpixel: bool = False, protocols: int = 1) -> Export:
     """Write the exercise's files of ``kp`` or, without it, of the one detector there is. Raises ValueError."""
+    if protocols != 1:
+        raise ValueError("--export writes the keypoints of one protocol: choose one")
     if subpixel:
         raise ValueError("--export writes keypoints at whole pixels: leave out --subpixel")
     if "kp" not in names and len(names) != 1:
@@ -143,18 +171,6 @@ def exporter(directory: Path, names: Series[str], subpixel: bool = False) -> Exp
         export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
 
     return export
-
-
-def check(max_keypoints: int, threshold: float, nms_size: int, border: int) -> None:
-    """Raises ValueError, naming the flag, on a setting that measures nothing."""
-    if max_keypoints < 1:
-        raise ValueError(f"--max-keypoints must be at least 1, not {max_keypoints}")
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"--threshold must be 0 pixels or more, not {threshold}")
-    if nms_size < 1 or nms_size % 2 == 0:
-        raise ValueError(f"--nms-size must be odd and positive, not {nms_size}")
-    if border < 0:
-        raise ValueError(f"--border must be 0 pixels or more, not {border}")
 
 
 def check_writable(path: Path | None) -> None:

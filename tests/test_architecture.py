@@ -9,7 +9,19 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"geometry", "config", "files", "curves", "process", "opencv_world"},
     {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines", "protocols", "download"},
-    {"photometric", "outlines", "textures", "canvas", "detector", "losses", "metrics", "draw", "hpatches"},
+    {
+        "photometric",
+        "outlines",
+        "textures",
+        "canvas",
+        "detector",
+        "losses",
+        "metrics",
+        "draw",
+        "hpatches",
+        "learned",
+        "downstream",
+    },
     {"catalogue", "leaves", "planes", "photographs", "checkpoint", "report"},
     {"shapes"},
     {"pairs"},
@@ -72,12 +84,15 @@ def test_scripts_stay_thin(script):
 
 
 def test_the_settings_have_the_defaults_of_the_functions_they_feed():
+    from kp import config
     from kp.config import LightSettings, WorldSettings
     from kp.homography import random_homographies
     from kp.photometric import change_photometry
+    from kp.protocols import PROTOCOLS
     from kp.shapes import MIXTURE
 
     assert WorldSettings().families == MIXTURE
+    assert tuple(PROTOCOLS) == config.PROTOCOLS
     ranges = {name: value for name, value in random_homographies.__kwdefaults__.items() if name.startswith("max_")}
     assert {name: value for name, value in vars(WorldSettings()).items() if name.startswith("max_")} == ranges
     defaults = change_photometry.__kwdefaults__

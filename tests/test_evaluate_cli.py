@@ -84,7 +84,7 @@ def test_all_classical_detectors_in_a_table_and_in_json(root, tmp_path, capsys):
     by_name = {row["detector"]: row for row in content["rows"] if row["split"] == "all"}
     assert by_name["harris"]["repeatability"] > 0.9 > 0.7 > by_name["random"]["repeatability"]
     assert content["complete"] is True
-    assert content["protocol"]["nms_size"] == 9
+    assert content["settings"]["protocols"]["native"]["nms_size"] == 9
     assert content["weights"] is None
     assert len(content["pairs"]) == 6 * 4
 
@@ -152,6 +152,16 @@ def test_our_detector_is_measured_and_exported(root, weights, tmp_path, capsys):
     assert (out / "v_wall" / "H_1_3").read_bytes() == (root / "v_wall" / "H_1_3").read_bytes()
 
 
+def test_protocols_each_have_a_table(root, tmp_path, capsys):
+    flags = ["--protocol", "native", "240x320", "squash", "--detectors", "harris", "--json", tmp_path / "t.json"]
+    code, out, _ = run(capsys, "--hpatches", root, *flags)
+    assert code == 0
+    assert [out.count(f"sequences, {name}: ") for name in ("native", "240x320", "squash")] == [1, 1, 1]
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert len(rows) == 9
+    assert len({row["repeatability"] for row in rows if row["split"] == "v"}) > 1
+
+
 def test_a_single_baseline_can_be_exported(root, tmp_path, capsys):
     code, *_ = run(capsys, "--hpatches", root, "--detectors", "fast", "--export", tmp_path / "maps")
     assert code == 0
@@ -173,7 +183,8 @@ def test_help_teaches(capsys):
         "examples:",
         "python evaluate.py --hpatches",
         "within",
-        "(default: 300)",
+        "squash: whole images squashed to 240x320",
+        "best 1000 keypoints",
     ):
         assert text in out
 
@@ -200,6 +211,8 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
         (["--nms-size", "-3"], "--nms-size must be odd"),
         (["--border", "-1"], "--border must be 0 pixels or more"),
         (["--split", "x"], "--split"),
+        (["--protocol", "superpoint"], "--protocol"),
+        (["--protocol", "native", "squash", "--detectors", "harris", "--export", "maps"], "one protocol"),
         (["--detectors", "akaze"], "--detectors"),
         (["--device", "abacus"], "abacus"),
         (["--nonsense"], "--nonsense"),

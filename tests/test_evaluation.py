@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from kp.evaluation import collect, evaluate, exporter, make_detectors
 from kp.hpatches import HPatchesError, Sequence
 from kp.keypoints import Keypoints, extract_keypoints
-from kp.report import protocol as describe_protocol
-from kp.report import report, summarise, table, write_json
+from kp.protocols import PROTOCOLS
+from kp.report import interval, report, settings, summarise, table, write_json
 
+NATIVE = PROTOCOLS["native"]
 SIZES = ((97, 131), (88, 120), (101, 119))
 
 
@@ -73,12 +75,25 @@ def test_the_exported_files_give_the_same_repeatability(tmp_path, name, count, t
     others = {"noise": lambda image: image.round(decimals=1) - 0.5}  # ties, and scores that are not positive
     detectors = detectors_of(**({"kp": saturated_logits} | others if name == "kp" else others))
     sequences = [scene("v_a", 0), scene("i_b", 1)]
-    records = list(evaluate(sequences, detectors, count, threshold, exporter(tmp_path, tuple(detectors))))
+    protocol = replace(NATIVE, max_keypoints=count, threshold=threshold)
+    records = list(evaluate(sequences, detectors, protocol, exporter(tmp_path, tuple(detectors))))
     records = [record for record in records if record["detector"] == name]
     assert len(records) == 4
     assert any(record["repeatability"] > 0 for record in records)
     for record in records:
         expected = read_back(tmp_path / record["sequence"], record["image"], count, threshold)
+        assert record["repeatability"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["240x320", "squash", "480x640"])
+def test_exported_files_of_a_protocol_give_the_same_repeatability(tmp_path, name):
+    protocol = replace(PROTOCOLS[name], max_keypoints=40)
+    detectors = detectors_of(a=lambda image: image - 0.5)
+    sequences = [scene("v_a", 0, ((297, 331), (188, 420), (301, 219))), scene("i_b", 1)]
+    for record in evaluate(sequences, detectors, protocol, exporter(tmp_path, ("a",))):
+        folder = tmp_path / record["sequence"]
+        assert np.load(folder / "1_det.npy").shape == protocol.size
+        expected = read_back(folder, record["image"], 40, 3.0)
         assert record["repeatability"] == pytest.approx(expected, abs=1e-9)
 
 
@@ -126,22 +141,53 @@ def test_each_image_is_loaded_and_detected_once():
     assert [(r["detector"], r["image"]) for r in records] == [(d, k) for d in "ab" for k in (2, 3, 4)]
 
 
-def record(detector, split, value, error=1.0, common=300.0):
-    return {"detector": detector, "split": split, "repeatability": value, "localisation_error": error, "common": common}
+def record(detector, split, value, error=1.0, common=300.0, sequence="a", protocol="native"):
+    others = dict.fromkeys(
+        ("repeatability_1px", "repeatability_3px", "repeatability_5px", "one_to_one", "coverage", "chance"), 0.125
+    )
+    named = {"protocol": protocol, "detector": detector, "split": split, "sequence": sequence}
+    return named | {"repeatability": value, "localisation_error": error, "common": common} | others
+
+
+def row(*values, pairs, **changes):
+    """The row that a record would make, but for its interval."""
+    return {k: v for k, v in record(*values).items() if k != "sequence"} | {"pairs": pairs} | changes
+
+
+def without_interval(rows):
+    return [{k: v for k, v in r.items() if k != "interval"} for r in rows]
 
 
 def test_rows_are_means_over_pairs():
     records = [record("a", "i", 0.2), record("a", "i", 0.4, 2.0), record("a", "v", 0.9, None, 30.0)]
-    i, v, both = summarise(records)
-    assert i == {**record("a", "i", pytest.approx(0.3), 1.5), "pairs": 2}
-    assert v == {**record("a", "v", 0.9, None, 30.0), "pairs": 1}
-    assert both == {**record("a", "all", pytest.approx(0.5), 1.5, 210.0), "pairs": 3}
+    i, v, both = without_interval(summarise(records))
+    assert i == row("a", "i", pytest.approx(0.3), 1.5, pairs=2)
+    assert v == row("a", "v", 0.9, None, 30.0, pairs=1)
+    assert both == row("a", "all", pytest.approx(0.5), 1.5, 210.0, pairs=3)
+
+
+def test_protocols_have_rows_of_their_own():
+    rows = summarise([record("a", "i", 0.2), record("a", "i", 0.6, protocol="squash")])
+    assert [(r["protocol"], r["split"], r["repeatability"]) for r in rows] == [
+        (name, split, value) for name, value in (("native", 0.2), ("squash", 0.6)) for split in ("i", "all")
+    ]
+
+
+def test_the_interval_is_that_of_the_sequences_not_of_their_pairs():
+    """Two kinds of sequences, half each: of n of them the mean has the deviation of n throws of a coin."""
+    n = 64
+    pairs = [record("a", "i", float(s % 2), sequence=str(s)) for s in range(n) for _ in range(5)]
+    low, high = interval(pairs)
+    assert low == pytest.approx(0.5 - 1.96 * 0.5 / n**0.5, abs=0.025)
+    assert high == pytest.approx(0.5 + 1.96 * 0.5 / n**0.5, abs=0.025)
+    assert interval(pairs) == [low, high]
+    assert interval(pairs[:5]) == [0, 0]
 
 
 def test_a_split_without_pairs_has_no_row():
     assert [row["split"] for row in summarise([record("a", "v", 0.5)])] == ["v", "all"]
-    protocol = describe_protocol("here", "v", False, 0, max_keypoints=300, threshold=3, nms_size=9, border=4)
-    assert [row["split"] for row in report([record("a", "v", 0.5)], protocol, None)["rows"]] == ["v"]
+    content = report([record("a", "v", 0.5)], settings("here", "v", False, 0, [NATIVE]), None)
+    assert [row["split"] for row in content["rows"]] == ["v"]
     assert summarise([]) == []
 
 
@@ -149,22 +195,25 @@ def test_the_table_is_aligned_and_has_every_number():
     records = [record("harris", "i", 0.25, 0.5), record("harris", "v", 0.75, 1.5), record("shi-tomasi", "i", 0, None)]
     text = table(summarise(records))
     lines = text.splitlines()
-    assert lines[1].split() == ["detector"] + ["i", "v", "all"] * 3
-    assert lines[2].split() == ["harris", "0.250", "0.750", "0.500", "0.50", "1.50", "1.00", "300", "300", "300"]
-    assert lines[3].split() == ["shi-tomasi", "0.000", "-", "0.000", "-", "-", "-", "300", "-", "300"]
+    assert lines[1].split()[:7] == ["detector"] + ["i", "v", "all"] * 2
+    others = ["0.125", "0.125", "0.125", "0.12", "0.125", "300"]
+    assert lines[2].split()[:7] == ["harris", "0.250", "0.750", "0.500", "0.50", "1.50", "1.00"]
+    assert lines[2].split()[-6:] == lines[3].split()[-6:] == others
+    assert lines[3].split()[:10] == ["shi-tomasi", "0.000", "-", "0.000", "-", "-", "-", "0.000", "to", "0.000"]
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[4] == "pairs: i 1, v 1, all 2"
     assert table([]) == "nothing was measured"
 
 
 def test_the_json_file_is_strict_json_with_rows_and_protocol(tmp_path):
-    protocol = describe_protocol("here", "all", False, 0, max_keypoints=7, threshold=2.5, nms_size=5, border=3)
+    protocol = settings("here", "all", False, 0, [replace(NATIVE, max_keypoints=7, threshold=2.5)])
     (tmp_path / "weights").write_bytes(b"abc")
     content = report([record("kp", "i", 0.5, None)], protocol, tmp_path / "weights")
     write_json(tmp_path / "deep" / "table.json", content)
     read = json.loads((tmp_path / "deep" / "table.json").read_text(), parse_constant=lambda name: pytest.fail(name))
-    assert read["rows"][0] == {**record("kp", "i", 0.5, None), "pairs": 1}
-    assert (read["protocol"]["max_keypoints"], read["protocol"]["threshold"]) == (7, 2.5)
+    assert read["rows"][0] == row("kp", "i", 0.5, None, pairs=1, interval=[0.5, 0.5])
+    native = read["settings"]["protocols"]["native"]
+    assert (native["max_keypoints"], native["threshold"]) == (7, 2.5)
     assert {"kp", "torch", "kornia", "opencv"} <= set(read["versions"])
     # FIPS 180-2, appendix B.1
     assert read["weights"]["sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -218,16 +267,18 @@ def test_random_points_score_about_their_chance_level():
     size, n, r = (120, 160), 100, 3
     images = (lambda: torch.zeros(1, 1, *size),) * 101
     sequence = Sequence("i_a", "i", images, (torch.eye(3, dtype=torch.float64),) * 100)
-    records = list(evaluate([sequence], make(["random"], nms_size=1, border=0), n, r))
+    protocol = replace(NATIVE, max_keypoints=n, threshold=r)
+    records = list(evaluate([sequence], make(["random"], nms_size=1, border=0), protocol))
     offsets = [(x, y) for x in range(-r, r + 1) for y in range(-r, r + 1) if x * x + y * y <= r * r]
     seen = np.mean([(size[1] - abs(x)) * (size[0] - abs(y)) / (size[0] * size[1]) for x, y in offsets]) * len(offsets)
     expected = 1 - (1 - seen / (size[0] * size[1])) ** n
     assert summarise(records)[0]["repeatability"] == pytest.approx(expected, abs=0.015)
     assert math.isclose(summarise(records)[0]["common"], n)
+    assert summarise(records)[0]["chance"] == pytest.approx(expected, abs=0.01)
 
 
 def test_unknown_detectors_and_missing_weights_are_errors():
-    with pytest.raises(ValueError, match="no detector is called akaze"):
-        make(["akaze"])
+    with pytest.raises(ValueError, match="no detector is called surf"):
+        make(["surf"])
     with pytest.raises(ValueError, match="no weights at nowhere"):
         make(["kp"])

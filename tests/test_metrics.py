@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kp.keypoints import Keypoints
-from kp.metrics import repeatability
+from kp.metrics import chance_level, coverage, one_to_one, repeatability
 
 SIZE = (60, 80)
 IDENTITY = torch.eye(3)[None]
@@ -164,3 +164,61 @@ def test_exact_where_float32_products_are_not():
 def test_a_singular_homography_is_an_error():
     with pytest.raises(ValueError, match="singular"):
         score(keypoints((5, 5)), keypoints((5, 5)), torch.ones(1, 3, 3))
+
+
+# --- beyond the usual count ---
+
+EYE = torch.eye(3, dtype=torch.float64)[None]
+
+
+def at(*places):
+    xy = torch.tensor([places], dtype=torch.float32).reshape(1, -1, 2)
+    return Keypoints(xy, torch.ones(xy.shape[:2]), torch.ones(xy.shape[:2], dtype=torch.bool))
+
+
+def test_one_to_one_counts_no_point_twice():
+    huddle, single = at((10, 10), (11, 10), (10, 11), (12, 10)), at((10.5, 10.5))
+    assert one_to_one(huddle, single, EYE, 3.0) == 2 * 1 / 5
+    assert one_to_one(single, huddle, EYE, 3.0) == 2 * 1 / 5
+    assert one_to_one(huddle, huddle, EYE, 0.5) == 1
+    assert one_to_one(huddle, at(), EYE) == 0
+
+
+def test_one_to_one_finds_the_most_pairs_that_there_are():
+    """The first point could take either, the second only one of them: greedy nearest first would lose a pair."""
+    assert one_to_one(at((0, 0), (-2.5, 0)), at((-1, 0), (2, 0)), EYE, 2.0) == 1
+
+
+def test_one_to_one_follows_the_homography():
+    H = torch.tensor([[[2.0, 0, 5], [0, 2, -3], [0, 0, 1]]], dtype=torch.float64)
+    assert one_to_one(at((10, 10), (20, 30)), at((25, 17), (45, 57.0)), H, 0.1) == 1
+
+
+def test_chance_by_strewing_points():
+    rng = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(200):
+        first, second = (torch.rand(1, n, 2, generator=rng) * torch.tensor([320.0, 240]) - 0.5 for n in (300, 200))
+        sides = [
+            Keypoints(xy, torch.ones(xy.shape[:2]), torch.ones(xy.shape[:2], dtype=torch.bool))
+            for xy in (first, second)
+        ]
+        found.append(repeatability(*sides, EYE, (240, 320), (240, 320)).repeatability.item())
+    assert abs(sum(found) / 200 - chance_level(300, 200, 240 * 320)) < 0.003
+    assert chance_level(0, 10, 100) == chance_level(10, 0, 100) == chance_level(5, 5, 0) == 0
+    assert chance_level(3, 3, 1.0, 5.0) == 1
+
+
+def test_coverage_of_a_lattice_of_a_heap_and_of_chance():
+    size = (240, 320)
+    y, x = torch.meshgrid(torch.arange(8, 240, 16.0), torch.arange(8, 320, 16.0), indexing="ij")
+    lattice = at(*torch.stack([x, y], -1).reshape(-1, 2).tolist())
+    assert len(lattice.xy[0]) == 300
+    assert coverage(lattice, EYE, size, size) > 0.85
+    heap = at(*[(100 + i % 17, 100 + i // 17) for i in range(300)])
+    assert coverage(heap, EYE, size, size) < 0.05
+    strewn = at(*(torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([319.0, 239])).tolist())
+    assert abs(coverage(strewn, EYE, size, size) - (1 - 1 / 2.718)) < 0.06
+    assert coverage(at(), EYE, size, size) == 0
+    away = torch.tensor([[[1.0, 0, 1000], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
+    assert coverage(lattice, away, size, size) == 0
