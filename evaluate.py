@@ -1,30 +1,24 @@
 """Measure interest-point detectors on HPatches sequences, or on the built-in photographs. See --help."""
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from pathlib import Path
 
-from kp import evaluation, hpatches, photographs, protocols, report
-from kp.config import EvaluateSettings, add_flags, from_args
+from kp import evaluation, hpatches, protocols, report
+from kp.config import EvaluateSettings, Parser, add_flags, from_args
 from kp.detector import choose_device
+from kp.download import DownloadError
 
 WEIGHTS = Path(evaluation.__file__).parent / "weights" / "mobilenet_v3_small.safetensors"
 
 
-class Parser(ArgumentParser):
-    """Errors of one line."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"evaluate.py: error: {message}\n")
-
-
 def parse(argv: list[str] | None) -> Namespace:
     """The command line."""
-    parser = Parser(
-        description=evaluation.__doc__, epilog=evaluation.EXAMPLES, formatter_class=RawDescriptionHelpFormatter
-    )
+    parser = Parser("evaluate.py", description=evaluation.__doc__, epilog=evaluation.EXAMPLES)
     text = f"HPatches sequences ({hpatches.FOLDER} if ROOT is left out); without this flag, the built-in photographs"
     parser.add_argument("--hpatches", nargs="?", const=Path(hpatches.FOLDER), type=Path, metavar="ROOT", help=text)
+    text = f"fetch HPatches first, to ROOT or {hpatches.FOLDER}, unless it is there"
+    parser.add_argument("--download", action="store_true", help=text)
     text = "weights of the detector kp (default: the shipped ones)"
     parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FILE", help=text)
     text = "write DIR/SEQUENCE/N_det.npy and H_1_K: score maps of kp or, without kp, of the one detector measured"
@@ -41,9 +35,10 @@ def measure(args: Namespace, s: EvaluateSettings) -> None:
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
     export = evaluation.exporter(args.export, names, s.subpixel, len(chosen)) if args.export else None
     evaluation.check_writable(args.json)
-    sequences = hpatches.read(args.hpatches, s.split) if args.hpatches else photographs.read(s.seed, s.split)
+    root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
+    sequences = evaluation.read_sequences(root, s.split, s.subset, s.seed, args.download)
     detect = {"weights": args.weights, "subpixel": s.subpixel, "seed": s.seed, "device": choose_device(s.device)}
-    source = str(args.hpatches or f"the built-in photographs, seed {s.seed}")
+    source = str(root or f"the built-in photographs, seed {s.seed}")
     records, stop = [], None
     for protocol in chosen:
         detectors = evaluation.make_detectors(names, nms_size=protocol.nms_size, border=protocol.border, **detect)
@@ -67,11 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         measure(args, from_args(EvaluateSettings, args))
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, DownloadError) as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("evaluate.py: interrupted: the numbers cover the sequences that were done", file=sys.stderr)
+        text = "interrupted: the numbers cover the sequences that were done; a download goes on next time"
+        print(f"evaluate.py: {text}", file=sys.stderr)
         return 130
 
 

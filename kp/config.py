@@ -5,7 +5,7 @@ Only the scripts, the training loop and checkpoints know settings objects; every
 
 import argparse
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
@@ -106,6 +106,7 @@ class EvaluateSettings:
 
     detectors: tuple[str, ...] = setting(DETECTORS, "what to measure, in this order", DETECTORS, metavar="NAME")
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
+    subset: str = setting("all", "d2net leaves out the eight HPatches sequences of very large images", ("all", "d2net"))
     protocol: tuple[str, ...] = setting(("native",), "one table for each of these", PROTOCOLS, metavar="NAME")
     max_keypoints: int | None = setting(None, "best keypoints of each view that count, instead of the protocol's")
     threshold: float | None = setting(None, "pixels within which a keypoint repeats another, instead of the protocol's")
@@ -116,6 +117,16 @@ class EvaluateSettings:
     subpixel: bool = setting(False, "refine our keypoints to a fraction of a pixel (not with --export)")
     seed: int = setting(0, "seed of the random detector and of the built-in sequences")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose help keeps its lines and whose errors are one line."""
+
+    def __init__(self, prog: str, **texts: str) -> None:
+        super().__init__(prog, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:

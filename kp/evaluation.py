@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kp import hpatches, photographs
 from kp.baselines import BASELINES, random_scores
 from kp.checkpoint import load_detector
+from kp.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.geometry import Size
 from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence, write_file
 from kp.keypoints import Keypoints, extract_keypoints
@@ -36,6 +38,7 @@ EXAMPLES = f"""protocols, each of which people call "HPatches repeatability":
 
 examples:
   python evaluate.py                     every detector on the built-in photographs, nothing to download
+  python evaluate.py --download          fetch HPatches (1.3 GB), then measure every detector on it
   python evaluate.py --hpatches ROOT     every detector on HPatches, in the folder ROOT
   python evaluate.py --hpatches ROOT --protocol native 240x320 480x640
   python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
@@ -44,6 +47,20 @@ HPatches: {DOWNLOAD}."""
 
 Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 Export = Callable[[Sequence, dict[str, list[Keypoints]], list[Size]], None]
+
+
+def read_sequences(root: Path | None, split: str, subset: str, seed: int, download: bool) -> list[Sequence]:
+    """HPatches in a folder, fetched first if asked for; without a folder, the built-in photographs.
+
+    ``subset`` ``d2net`` leaves out the eight sequences of very large images. Raises HPatchesError, DownloadError.
+    """
+    if root is None:
+        return photographs.read(seed, split)
+    sequences = hpatches.read(fetch_hpatches(root) if download else root, split)
+    kept = [s for s in sequences if subset == "all" or s.name not in D2NET_LEFT_OUT]
+    if not kept:
+        raise HPatchesError(f"{root} has only sequences that --subset {subset} leaves out")
+    return kept
 
 
 def make_detectors(

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kp.download import FOLDER, URL
 from kp.files import write_atomically
 from kp.geometry import Size
 from kp.keypoints import Keypoints
 
-FOLDER = "hpatches-sequences-release"
-URL = f"https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/{FOLDER}.zip"
-DOWNLOAD = f"download {FOLDER}.zip of vbalnt/hpatches ({URL}), unpack it and pass the folder {FOLDER}"
+DOWNLOAD = f"add --download, or get {FOLDER}.zip of vbalnt/hpatches ({URL}), unpack it and pass the folder {FOLDER}"
 
 _SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg")  # in this order, should an image be there twice
 _TINY = 0x00800000  # the bits of the smallest normal float32

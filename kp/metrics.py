@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 from torch.nn import functional as F
@@ -121,7 +121,7 @@ def one_to_one(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor, thr
         return 0.0
     moved = warp_points(points0[None].to(H_0to1.dtype), H_0to1)[0][0]
     near = torch.cdist(moved, points1.to(H_0to1.dtype), compute_mode="donot_use_mm_for_euclid_dist") <= threshold
-    matched = maximum_bipartite_matching(csr_array(near.cpu().numpy()), perm_type="column")
+    matched = maximum_bipartite_matching(csr_matrix(near.cpu().numpy()), perm_type="column")
     return 2 * float((matched >= 0).sum()) / (len(points0) + len(points1))
 
 

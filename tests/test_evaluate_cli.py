@@ -14,6 +14,7 @@ import torch
 
 import evaluate
 from kp import evaluation
+from kp.download import DownloadError
 
 SCRIPT = Path(evaluate.__file__)
 CLASSICAL = ("harris", "shi-tomasi", "fast", "sift", "orb", "random")
@@ -169,10 +170,33 @@ def test_a_single_baseline_can_be_exported(root, tmp_path, capsys):
 
 
 def test_the_built_in_photographs_are_the_default(capsys, monkeypatch):
-    monkeypatch.setattr(evaluate.photographs, "FILES", evaluate.photographs.FILES[:2])
+    monkeypatch.setattr(evaluation.photographs, "FILES", evaluation.photographs.FILES[:2])
     code, out, _ = run(capsys, "--detectors", "harris", "random", "--split", "v", "--seed", 3)
     assert code == 0
     assert out.startswith("the built-in photographs, seed 3, 2 sequences")
+
+
+def test_hpatches_is_fetched_and_measured(root, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, "fetch_hpatches", lambda folder: asked.append(folder) or root)
+    code, out, _ = run(capsys, "--download", "--detectors", "harris")
+    assert (code, asked) == (0, [Path("hpatches-sequences-release")])
+    assert out.startswith("hpatches-sequences-release, 2 sequences")
+
+    def fail(folder):
+        raise DownloadError("no network: put the archive there by hand")
+
+    monkeypatch.setattr(evaluation, "fetch_hpatches", fail)
+    message = error(capsys, "--hpatches", tmp_path / "data", "--download", "--detectors", "harris")
+    assert "no network: put the archive there by hand" in message
+
+
+def test_very_large_sequences_can_be_left_out(tmp_path, capsys):
+    root = write_root(tmp_path / "root", ["i_dc", "i_lamp", "v_talent"])
+    code, out, _ = run(capsys, "--hpatches", root, "--detectors", "harris", "--subset", "d2net")
+    assert code == 0
+    assert ", 1 sequences, " in out
+    assert "leaves out" in error(capsys, "--hpatches", root / "i_dc", "--detectors", "harris", "--subset", "d2net")
 
 
 def test_help_teaches(capsys):
@@ -193,7 +217,7 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     for args in (["--hpatches"], ["--hpatches", "elsewhere"]):
         message = error(capsys, *args)
-        assert "download hpatches-sequences-release.zip of vbalnt/hpatches" in message
+        assert "add --download, or get hpatches-sequences-release.zip of vbalnt/hpatches" in message
         assert "https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/hpatches-sequences-release.zip" in message
         assert "the built-in photographs" in message
 

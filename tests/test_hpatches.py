@@ -108,7 +108,7 @@ def test_the_folder_above_and_a_single_sequence_will_do(tmp_path):
 
 def test_no_root(tmp_path):
     message = error(tmp_path / "nowhere")
-    assert "does not exist: download hpatches-sequences-release.zip" in message
+    assert "does not exist: add --download, or get hpatches-sequences-release.zip" in message
     assert "https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/hpatches-sequences-release.zip" in message
 
 
@@ -134,7 +134,7 @@ def test_the_patches_archive_is_recognised(tmp_path, inside):
     for name in ("ref", "e1", "h1", "t1"):
         cv2.imwrite(str(folder / f"{name}.png"), picture((65, 65), 1))
     message = error(folder if inside else folder.parent)
-    assert "is the patches release, not the sequences: download hpatches-sequences-release.zip" in message
+    assert "is the patches release, not the sequences: add --download, or get hpatches-sequences-release.zip" in message
 
 
 def test_a_missing_image(root):
