@@ -23,9 +23,9 @@ class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
     With ``prior="harris"`` the score is a sum of the logs of Kornia's Harris responses of the image at several blurs,
-    with weights and an offset that the network draws afresh for every place, smooth over some pixels: the responses
-    say where exactly a keypoint is, the network which scale to believe there and how likely it is found again. Before
-    training these are constants, and the detector is Harris'. With ``prior="none"`` all is learnt from scratch: a
+    with weights and an offset that the network draws afresh for every place, smooth over some pixels: which scale to
+    believe there, and how likely a keypoint is found again. Before training these are constants, and the detector is
+    Harris'; what is learnt may move its peaks. With ``prior="none"`` all is learnt from scratch: a
     shallow stem keeps the full resolution beside the network.
 
     The network is the encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 2. Colour is turned to grey,

@@ -49,8 +49,8 @@ def test_an_untrained_detector_ranks_like_kornias_harris():
     assert set(map(tuple, ours.xy[0].tolist())) == set(map(tuple, theirs.xy[0].tolist()))
 
 
-def test_what_the_network_draws_does_not_move_the_peaks():
-    """However much offset and weights are learnt, peaks stay within a pixel or so of those of the responses."""
+def test_a_little_of_what_the_network_draws_moves_the_peaks_little():
+    """While offset and weights differ little from place to place, peaks stay within a pixel or so of the responses'."""
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 16).round(), scale_factor=8.0)
     detector = Detector().eval()
@@ -63,7 +63,7 @@ def test_what_the_network_draws_does_not_move_the_peaks():
     assert (nearest <= 1.5).float().mean() > 0.8
 
 
-def test_the_light_does_not_matter():
+def test_the_strength_of_the_light_matters_little():
     torch.manual_seed(0)
     detector = Detector(prior="none").eval()
     image = torch.rand(1, 1, 64, 64)
