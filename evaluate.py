@@ -2,11 +2,13 @@
 
 import sys
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 from kp import evaluation, hpatches, protocols, report
 from kp.config import EvaluateSettings, Parser, add_flags, from_args
 from kp.detector import choose_device
+from kp.detectors import make_detectors
 from kp.download import DownloadError
 
 WEIGHTS = Path(evaluation.__file__).parent / "weights" / "mobilenet_v3_small.safetensors"
@@ -34,6 +36,7 @@ def measure(args: Namespace, s: EvaluateSettings) -> None:
     changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
     export = evaluation.exporter(args.export, names, s.subpixel, len(chosen)) if args.export else None
+    evaluation.check(s.workers)
     evaluation.check_writable(args.json)
     root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
     sequences = evaluation.read_sequences(root, s.split, s.subset, s.seed, args.download)
@@ -41,9 +44,10 @@ def measure(args: Namespace, s: EvaluateSettings) -> None:
     source = str(root or f"the built-in photographs, seed {s.seed}")
     records, stop = [], None
     for protocol in chosen:
-        detectors = evaluation.make_detectors(names, nms_size=protocol.nms_size, border=protocol.border, **detect)
+        make = partial(make_detectors, names, nms_size=protocol.nms_size, border=protocol.border, **detect)
+        make()  # what is wrong with weights or names shows now
         print(f"{source}, {len(sequences)} sequences, {protocol.describe()}", flush=True)
-        found, stop = evaluation.collect(evaluation.evaluate(sequences, detectors, protocol, export))
+        found, stop = evaluation.collect(evaluation.evaluate(sequences, make, protocol, export, s.workers))
         print(report.table(report.summarise(found, s.split)), flush=True)
         records += found
         if stop is not None:

@@ -116,6 +116,7 @@ class EvaluateSettings:
     border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
     subpixel: bool = setting(False, "refine our keypoints to a fraction of a pixel (not with --export)")
     seed: int = setting(0, "seed of the random detector and of the built-in sequences")
+    workers: int = setting(1, "processes that share the sequences; the numbers do not depend on it")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
 

@@ -11,11 +11,15 @@ together, with 95 % intervals by bootstrap over sequences.
 """
 
 import math
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Series
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +28,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kp import hpatches, photographs
-from kp.baselines import BASELINES, random_scores
-from kp.checkpoint import load_detector
+from kp.detectors import Detector
 from kp.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.geometry import Size
 from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence, write_file
-from kp.keypoints import Keypoints, extract_keypoints
+from kp.keypoints import Keypoints
 from kp.metrics import measure_pair
 from kp.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
 
@@ -45,7 +48,6 @@ examples:
 
 HPatches: {DOWNLOAD}."""
 
-Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 Export = Callable[[Sequence, dict[str, list[Keypoints]], list[Size]], None]
 
 
@@ -63,75 +65,70 @@ def read_sequences(root: Path | None, split: str, subset: str, seed: int, downlo
     return kept
 
 
-def make_detectors(
-    names: Series[str],
-    *,
-    weights: Path,
-    nms_size: int,
-    border: int,
-    subpixel: bool,
-    seed: int,
-    device: torch.device,
-) -> dict[str, Detector]:
-    """The named detectors behind one call, all with the same NMS; ``kp`` runs the network of ``weights``.
-
-    Raises ValueError on a name that is none, CheckpointError on weights that cannot be used.
-    """
-    scores = BASELINES | {"random": partial(random_scores, generator=torch.Generator().manual_seed(seed))}
-    if "kp" in names:
-        scores["kp"] = load_detector(weights, device)
-    if unknown := [name for name in names if name not in scores]:
-        raise ValueError(f"no detector is called {unknown[0]}: there are kp, {', '.join(scores)}")
-    settings = {"nms_size": nms_size, "border": border, "device": device}
-    return {
-        name: partial(_detect, scores=scores[name], subpixel=subpixel and name == "kp", **settings) for name in names
-    }
-
-
-@torch.inference_mode()
-def _detect(
-    image: Tensor,
-    *,
-    scores: Callable[[Tensor], Tensor],
-    nms_size: int,
-    border: int,
-    subpixel: bool,
-    device: torch.device,
-) -> Keypoints:
-    """All keypoints of an image (1, 1, H, W), on the CPU; the score map is made, and searched, on the device."""
-    found = extract_keypoints(scores(image.to(device)).to(device), None, nms_size, border, subpixel)
-    return Keypoints(found.xy.cpu(), found.scores.cpu(), found.valid.cpu())
-
-
 def evaluate(
     sequences: Series[Sequence],
-    detectors: Mapping[str, Detector],
+    make: Callable[[], Mapping[str, Detector]],
     protocol: Protocol = PROTOCOLS["native"],
     export: Export | None = None,
+    workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Measure every pair (image 1, image k) of each sequence by each detector: one plain dict per pair and detector.
 
     A record has ``protocol``, ``detector``, ``sequence``, ``split``, ``image`` (k), and what
     :func:`kp.metrics.measure_pair` says (None where nothing matched). They come a sequence at a time, so that all
-    detectors have measured the same pairs whenever it stops. ``export`` gets each sequence once, as the protocol sees
-    it, with every detector's keypoints in each image. Draws a progress bar, over images, on stderr.
+    detectors have measured the same pairs whenever it stops. ``make`` gives the detectors by name; ``export`` gets each
+    sequence once, as the protocol sees it, with every detector's keypoints in each image. With more ``workers`` than
+    one, so many processes share the sequences, and both must be picklable; the records are the same, in the same
+    order. Draws a progress bar, over sequences, on stderr.
     """
-    total = len(detectors) * sum(len(sequence.images) for sequence in sequences)
     often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log file needs no moving picture
-    with tqdm(total=total, unit="image", leave=False, mininterval=often, dynamic_ncols=True) as bar:
-        for sequence in sequences:
+    with (
+        _measuring(make, protocol, export, workers) as measure,
+        tqdm(total=len(sequences), unit="sequence", leave=False, mininterval=often, dynamic_ncols=True) as bar,
+    ):
+        for sequence, records in zip(sequences, measure(sequences), strict=True):
             bar.set_postfix_str(sequence.name, refresh=False)
-            images, sequence = _prepared(sequence, protocol)
-            sizes = [tuple(image.shape[-2:]) for image in images]
-            keypoints, records = {name: [] for name in detectors}, []
-            for name, detector in detectors.items():
-                for image in images:
-                    keypoints[name].append(detector(image))
-                    bar.update()
-                records += _pairs(sequence, name, keypoints[name], sizes, protocol)
-            if export is not None:
-                export(sequence, keypoints, sizes)
+            bar.update()
             yield from records
+
+
+@contextmanager
+def _measuring(
+    make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None, workers: int
+) -> Iterator[Callable[[Series[Sequence]], Iterator[list[dict[str, Any]]]]]:
+    """A function that measures sequences one after the other, here or in other processes."""
+    if workers == 1:
+        yield partial(map, partial(measure_sequence, detectors=make(), protocol=protocol, export=export))
+        return
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_work, (make, protocol, export))
+    try:
+        yield partial(pool.map, _work)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_work(make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None) -> None:
+    """What a worker process does first: it has one core, and leaves Ctrl-C to the parent."""
+    global _work_with
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _work_with = partial(measure_sequence, detectors=make(), protocol=protocol, export=export)
+
+
+def _work(sequence: Sequence) -> list[dict[str, Any]]:
+    return _work_with(sequence)
+
+
+def measure_sequence(
+    sequence: Sequence, detectors: Mapping[str, Detector], protocol: Protocol, export: Export | None = None
+) -> list[dict[str, Any]]:
+    """The records of one sequence, see :func:`evaluate`. Each image is loaded once, and each detector sees it once."""
+    images, sequence = _prepared(sequence, protocol)
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    keypoints = {name: [detector(image) for image in images] for name, detector in detectors.items()}
+    if export is not None:
+        export(sequence, keypoints, sizes)
+    return [record for name in detectors for record in _pairs(sequence, name, keypoints[name], sizes, protocol)]
 
 
 def _prepared(sequence: Sequence, protocol: Protocol) -> tuple[list[Tensor], Sequence]:
@@ -184,10 +181,19 @@ def exporter(directory: Path, names: Series[str], subpixel: bool = False, protoc
     name = "kp" if "kp" in names else names[0]
     check_writable(directory / "file")
 
-    def export(sequence: Sequence, keypoints: dict[str, list[Keypoints]], sizes: list[Size]) -> None:
-        export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
+    return partial(_export, directory=directory, name=name)
 
-    return export
+
+def _export(
+    sequence: Sequence, keypoints: dict[str, list[Keypoints]], sizes: list[Size], *, directory: Path, name: str
+) -> None:
+    export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
+
+
+def check(workers: int) -> None:
+    """Raises ValueError, naming the flag, on a number of processes that is none."""
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {workers}")
 
 
 def check_writable(path: Path | None) -> None:

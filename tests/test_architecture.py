@@ -23,7 +23,7 @@ FLOORS = [
         "downstream",
     },
     {"catalogue", "leaves", "planes", "photographs", "checkpoint", "report"},
-    {"shapes"},
+    {"shapes", "detectors"},
     {"pairs"},
     {"validation", "evaluation", "statistics", "viewpoint"},
     {"training", "preview"},

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import evaluate
-from kp import evaluation
+from kp import detectors, evaluation
 from kp.download import DownloadError
 
 SCRIPT = Path(evaluate.__file__)
@@ -112,6 +112,23 @@ def test_split_detector_and_settings_reach_the_measurement(root, tmp_path, capsy
     assert {pair["sequence"] for pair in content["pairs"]} == {"v_wall"}
 
 
+def test_workers_share_the_sequences(root, tmp_path, capsys):
+    for workers in (1, 2):
+        flags = ["--detectors", "fast", "random", "--workers", workers, "--json", tmp_path / f"{workers}.json"]
+        assert run(capsys, "--hpatches", root, *flags)[0] == 0
+    first, second = (json.loads((tmp_path / f"{workers}.json").read_text())["pairs"] for workers in (1, 2))
+    assert first == second
+
+
+def test_bad_input_in_a_worker_is_one_line(root, tmp_path, capsys):
+    (root / "v_wall" / "3.ppm").write_bytes(b"P6 1")
+    code, out, err = run(capsys, "--hpatches", root, "--detectors", "harris", "--workers", 2)
+    assert code == 2
+    assert "v_wall/3.ppm is truncated" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert "harris" in out
+
+
 def test_the_same_command_gives_the_same_numbers(root, tmp_path, capsys):
     rows = []
     for name in ("a", "b"):
@@ -130,7 +147,7 @@ class Logits(torch.nn.Module):
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """A weights file, and a loader that takes it."""
-    monkeypatch.setattr(evaluation, "load_detector", lambda path, device: Logits().to(device))
+    monkeypatch.setattr(detectors, "load_detector", lambda path, device: Logits().to(device))
     (tmp_path / "my.safetensors").write_bytes(b"weights")
     return tmp_path / "my.safetensors"
 
@@ -236,6 +253,7 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
         (["--border", "-1"], "--border must be 0 pixels or more"),
         (["--split", "x"], "--split"),
         (["--protocol", "superpoint"], "--protocol"),
+        (["--workers", "0"], "--workers"),
         (["--protocol", "native", "squash", "--detectors", "harris", "--export", "maps"], "one protocol"),
         (["--detectors", "akaze"], "--detectors"),
         (["--device", "abacus"], "abacus"),

@@ -3,13 +3,15 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from kp.evaluation import collect, evaluate, exporter, make_detectors
+from kp.detectors import make_detectors
+from kp.evaluation import collect, evaluate, exporter
 from kp.hpatches import HPatchesError, Sequence
 from kp.keypoints import Keypoints, extract_keypoints
 from kp.protocols import PROTOCOLS
@@ -76,7 +78,7 @@ def test_the_exported_files_give_the_same_repeatability(tmp_path, name, count, t
     detectors = detectors_of(**({"kp": saturated_logits} | others if name == "kp" else others))
     sequences = [scene("v_a", 0), scene("i_b", 1)]
     protocol = replace(NATIVE, max_keypoints=count, threshold=threshold)
-    records = list(evaluate(sequences, detectors, protocol, exporter(tmp_path, tuple(detectors))))
+    records = list(evaluate(sequences, lambda: detectors, protocol, exporter(tmp_path, tuple(detectors))))
     records = [record for record in records if record["detector"] == name]
     assert len(records) == 4
     assert any(record["repeatability"] > 0 for record in records)
@@ -90,7 +92,7 @@ def test_exported_files_of_a_protocol_give_the_same_repeatability(tmp_path, name
     protocol = replace(PROTOCOLS[name], max_keypoints=40)
     detectors = detectors_of(a=lambda image: image - 0.5)
     sequences = [scene("v_a", 0, ((297, 331), (188, 420), (301, 219))), scene("i_b", 1)]
-    for record in evaluate(sequences, detectors, protocol, exporter(tmp_path, ("a",))):
+    for record in evaluate(sequences, lambda: detectors, protocol, exporter(tmp_path, ("a",))):
         folder = tmp_path / record["sequence"]
         assert np.load(folder / "1_det.npy").shape == protocol.size
         expected = read_back(folder, record["image"], 40, 3.0)
@@ -117,7 +119,7 @@ def test_a_perfect_detector_scores_one_and_a_blind_one_zero():
         "perfect": lambda image: corners_of_view(sequence, next(numbers)),
         "blind": lambda image: extract_keypoints(torch.full_like(image, -torch.inf)),
     }
-    records, stop = collect(evaluate([sequence], detectors))
+    records, stop = collect(evaluate([sequence], lambda: detectors))
     assert stop is None
     perfect, blind = records[:2], records[2:]
     assert [r["repeatability"] for r in perfect] == [1, 1]
@@ -135,7 +137,7 @@ def test_each_image_is_loaded_and_detected_once():
         calls.append(image.shape[-1])
         return extract_keypoints(image)
 
-    records = list(evaluate([sequence], {"a": detector, "b": detector}))
+    records = list(evaluate([sequence], lambda: {"a": detector, "b": detector}))
     assert loads == [0, 1, 2, 3]
     assert calls == [20, 21, 22, 23] * 2
     assert [(r["detector"], r["image"]) for r in records] == [(d, k) for d in "ab" for k in (2, 3, 4)]
@@ -224,7 +226,7 @@ def test_what_was_done_before_bad_input_is_kept():
         raise HPatchesError("2.ppm is truncated")
 
     good, bad = scene("v_a", 0), Sequence("v_b", "v", (broken,) * 2, (torch.eye(3, dtype=torch.float64),))
-    records, stop = collect(evaluate([good, bad], detectors_of(a=lambda image: image)))
+    records, stop = collect(evaluate([good, bad], lambda: detectors_of(a=lambda image: image)))
     assert {r["sequence"] for r in records} == {"v_a"}
     assert str(stop) == "2.ppm is truncated"
 
@@ -238,7 +240,7 @@ def test_ctrl_c_keeps_whole_sequences_only():
             raise KeyboardInterrupt
         return extract_keypoints(image)
 
-    records, stop = collect(evaluate([scene(f"v_{c}", 0) for c in "abcde"], {"a": detector}))
+    records, stop = collect(evaluate([scene(f"v_{c}", 0) for c in "abcde"], lambda: {"a": detector}))
     assert [r["sequence"] for r in records] == ["v_a", "v_a", "v_b", "v_b", "v_c", "v_c"]
     assert isinstance(stop, KeyboardInterrupt)
 
@@ -265,16 +267,29 @@ def test_all_detectors_keep_the_same_distance(name, nms_size, border):
 def test_random_points_score_about_their_chance_level():
     """Chance from the area of a disc of 3 px, for points that keep no distance (NMS of one pixel)."""
     size, n, r = (120, 160), 100, 3
-    images = (lambda: torch.zeros(1, 1, *size),) * 101
+    images = (lambda: torch.rand(1, 1, *size),) * 101
     sequence = Sequence("i_a", "i", images, (torch.eye(3, dtype=torch.float64),) * 100)
     protocol = replace(NATIVE, max_keypoints=n, threshold=r)
-    records = list(evaluate([sequence], make(["random"], nms_size=1, border=0), protocol))
+    records = list(evaluate([sequence], lambda: make(["random"], nms_size=1, border=0), protocol))
     offsets = [(x, y) for x in range(-r, r + 1) for y in range(-r, r + 1) if x * x + y * y <= r * r]
     seen = np.mean([(size[1] - abs(x)) * (size[0] - abs(y)) / (size[0] * size[1]) for x, y in offsets]) * len(offsets)
     expected = 1 - (1 - seen / (size[0] * size[1])) ** n
     assert summarise(records)[0]["repeatability"] == pytest.approx(expected, abs=0.015)
     assert math.isclose(summarise(records)[0]["common"], n)
     assert summarise(records)[0]["chance"] == pytest.approx(expected, abs=0.01)
+
+
+def test_the_records_do_not_depend_on_the_number_of_workers(tmp_path):
+    sequences = [scene(name, i) for i, name in enumerate(("i_a", "v_b", "v_c"))]
+    still = [replace(s, images=tuple(partial(torch.Tensor.clone, load()) for load in s.images)) for s in sequences]
+    settings = {"nms_size": 9, "border": 4, "subpixel": False, "seed": 0, "device": torch.device("cpu")}
+    makers = partial(make_detectors, ["harris", "random"], weights="nowhere", **settings)
+    alone = list(evaluate(still, makers))
+    export = exporter(tmp_path, ("harris",))
+    assert list(evaluate(still, makers, export=export, workers=2)) == alone
+    assert len(alone) == 3 * 2 * 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i_a", "v_b", "v_c"]
+    assert list(evaluate(still[::-1], makers))[-4:] == alone[:4], "the order of sequences changes chance"
 
 
 def test_unknown_detectors_and_missing_weights_are_errors():
