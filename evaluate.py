@@ -8,10 +8,8 @@ from pathlib import Path
 from kp import evaluation, hpatches, protocols, report
 from kp.config import EvaluateSettings, Parser, add_flags, from_args
 from kp.detector import choose_device
-from kp.detectors import make_detectors
+from kp.detectors import SHIPPED, make_detectors, score_maps
 from kp.download import DownloadError
-
-WEIGHTS = Path(evaluation.__file__).parent / "weights" / "mobilenet_v3_small.safetensors"
 
 
 def parse(argv: list[str] | None) -> Namespace:
@@ -22,7 +20,9 @@ def parse(argv: list[str] | None) -> Namespace:
     text = f"fetch HPatches first, to ROOT or {hpatches.FOLDER}, unless it is there"
     parser.add_argument("--download", action="store_true", help=text)
     text = "weights of the detector kp (default: the shipped ones)"
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, metavar="FILE", help=text)
+    parser.add_argument("--weights", type=Path, default=SHIPPED, metavar="FILE", help=text)
+    text = "read the learned baselines' weights from files in DIR and never from the network"
+    parser.add_argument("--baseline-weights", type=Path, metavar="DIR", help=text)
     text = "write DIR/SEQUENCE/N_det.npy and H_1_K: score maps of kp or, without kp, of the one detector measured"
     parser.add_argument("--export", type=Path, metavar="DIR", help=text)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write protocol, rows and every pair's numbers")
@@ -40,22 +40,22 @@ def measure(args: Namespace, s: EvaluateSettings) -> None:
     evaluation.check_writable(args.json)
     root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
     sequences = evaluation.read_sequences(root, s.split, s.subset, s.seed, args.download)
-    detect = {"weights": args.weights, "subpixel": s.subpixel, "seed": s.seed, "device": choose_device(s.device)}
+    where = {"weights": args.weights, "baseline_weights": args.baseline_weights, "device": choose_device(s.device)}
+    maps, skipped = score_maps(names, seed=s.seed, **where)
     source = str(root or f"the built-in photographs, seed {s.seed}")
     records, stop = [], None
     for protocol in chosen:
-        make = partial(make_detectors, names, nms_size=protocol.nms_size, border=protocol.border, **detect)
-        make()  # what is wrong with weights or names shows now
+        make = partial(make_detectors, maps, protocol, s.subpixel, where["device"])
         print(f"{source}, {len(sequences)} sequences, {protocol.describe()}", flush=True)
         found, stop = evaluation.collect(evaluation.evaluate(sequences, make, protocol, export, s.workers))
-        print(report.table(report.summarise(found, s.split)), flush=True)
+        print(report.table(report.summarise(found, s.split), skipped), flush=True)
         records += found
         if stop is not None:
             break
     if args.json:
         settings = report.settings(source, s.split, s.subpixel, s.seed, chosen)
         weights = args.weights if "kp" in names else None
-        report.write_json(args.json, report.report(records, settings, weights, complete=stop is None))
+        report.write_json(args.json, report.report(records, settings, weights, skipped, stop is None))
     if stop is not None:
         raise stop
 

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
+BASELINES = ("akaze", "kornia-harris", "kornia-gftt", "kornia-hessian", "kornia-dog")  # beside these, on request
+LEARNED = ("keynet", "disk", "aliked", "xfeat", "dedode")  # of Kornia, whose weights it fetches
 
 T = TypeVar("T")
 
@@ -104,7 +106,9 @@ class RunSettings:
 class EvaluateSettings:
     """How ``evaluate.py`` measures."""
 
-    detectors: tuple[str, ...] = setting(DETECTORS, "what to measure, in this order", DETECTORS, metavar="NAME")
+    detectors: tuple[str, ...] = setting(
+        DETECTORS, "what to measure, in this order", DETECTORS + BASELINES + LEARNED, metavar="NAME"
+    )
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
     subset: str = setting("all", "d2net leaves out the eight HPatches sequences of very large images", ("all", "d2net"))
     protocol: tuple[str, ...] = setting(("native",), "one table for each of these", PROTOCOLS, metavar="NAME")

@@ -1,6 +1,6 @@
 """Every detector that can be measured, by name, behind one call: image -> keypoints, all with the same suppression."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Series
 from functools import partial
 from pathlib import Path
@@ -9,35 +9,41 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from kp.baselines import BASELINES, random_scores
+from kp import baselines, learned
+from kp.baselines import BASELINES, ScoreMap, random_scores
 from kp.checkpoint import load_detector
 from kp.keypoints import Keypoints, extract_keypoints
+from kp.protocols import Protocol
 
+SHIPPED = Path(__file__).parent / "weights" / "mobilenet_v3_small.safetensors"
 Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 
 
-def make_detectors(
-    names: Series[str],
-    *,
-    weights: Path,
-    nms_size: int,
-    border: int,
-    subpixel: bool,
-    seed: int,
-    device: torch.device,
-) -> dict[str, Detector]:
-    """The named detectors behind one call, all with the same NMS; ``kp`` runs the network of ``weights``.
+def score_maps(
+    names: Series[str], *, weights: Path, baseline_weights: Path | None, seed: int, device: torch.device
+) -> tuple[dict[str, ScoreMap], dict[str, str]]:
+    """What each named detector makes of an image, and of those that cannot run here, by name, the reason in a line.
 
-    Raises ValueError on a name that is none, CheckpointError on weights that cannot be used.
+    ``kp`` runs the network of ``weights``; learned baselines read theirs from the folder ``baseline_weights``, or
+    Kornia fetches them. Raises ValueError on a name that is none, CheckpointError on weights of ours that cannot be
+    used.
     """
-    scores = BASELINES | {"random": partial(_random_scores, seed=seed)}
-    if "kp" in names:
-        scores["kp"] = load_detector(weights, device)
-    if unknown := [name for name in names if name not in scores]:
-        raise ValueError(f"no detector is called {unknown[0]}: there are kp, {', '.join(scores)}")
-    settings = {"nms_size": nms_size, "border": border, "device": device}
+    makers = {name: partial(baselines.make, name) for name in BASELINES}
+    makers |= {name: partial(learned.make, name, baseline_weights, device) for name in learned.NAMES}
+    makers |= {"random": lambda: partial(_random_scores, seed=seed), "kp": lambda: load_detector(weights, device)}
+    if unknown := [name for name in names if name not in makers]:
+        raise ValueError(f"no detector is called {unknown[0]}: there are {', '.join(makers)}")
+    return baselines.available({name: makers[name] for name in names})
+
+
+def make_detectors(
+    scores: Mapping[str, ScoreMap], protocol: Protocol, subpixel: bool, device: torch.device
+) -> dict[str, Detector]:
+    """The detectors of these score maps, all with the protocol's NMS; only ours, ``kp``, refines keypoints."""
+    settings = {"nms_size": protocol.nms_size, "border": protocol.border, "device": device}
     return {
-        name: partial(_detect, scores=scores[name], subpixel=subpixel and name == "kp", **settings) for name in names
+        name: partial(_detect, scores=score_map, subpixel=subpixel and name == "kp", **settings)
+        for name, score_map in scores.items()
     }
 
 

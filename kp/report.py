@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from collections.abc import Sequence as Series
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +15,9 @@ import numpy as np
 import torch
 
 import kp
+from kp import downstream
 from kp.hpatches import write_file
+from kp.metrics import THRESHOLDS
 from kp.protocols import Protocol
 
 MEASURES = (
@@ -26,6 +30,10 @@ MEASURES = (
     "one_to_one",
     "coverage",
     "chance",
+    "matches",
+    "matching_accuracy_1px",
+    "matching_accuracy_3px",
+    "matching_accuracy_5px",
 )
 SPLITS = ("i", "v", "all")
 _RESAMPLES = 1000
@@ -39,6 +47,8 @@ _OVER_ALL = {
     "coverage": ("cover", 2),
     "chance": ("chance", 3),
     "common": ("points", 0),
+    "homography_3px": ("H 3px", 3),
+    "matching_accuracy_3px": ("MMA", 3),
 }
 
 
@@ -57,8 +67,16 @@ def summarise(records: Series[dict[str, Any]], split: str = "all") -> list[dict[
             if pairs:
                 means = {measure: _mean([r[measure] for r in pairs]) for measure in MEASURES}
                 row = {"protocol": protocol, "detector": name, "split": part}
-                rows.append(row | means | {"interval": interval(pairs), "pairs": len(pairs)})
+                rows.append(row | means | homographies(pairs) | {"interval": interval(pairs), "pairs": len(pairs)})
     return rows
+
+
+def homographies(pairs: Series[dict[str, Any]]) -> dict[str, float]:
+    """The shares of pairs whose fitted homography is right to 1, 3 and 5 px, and the area under that curve to 5 px."""
+    errors = [math.inf if r["corner_error"] is None else r["corner_error"] for r in pairs]
+    shares = downstream.accuracy(errors, THRESHOLDS)
+    named = {f"homography_{pixels}px": float(share) for pixels, share in zip(THRESHOLDS, shares, strict=True)}
+    return named | {"homography_auc_5px": float(downstream.auc(errors, [5])[0])}
 
 
 def interval(pairs: Series[dict[str, Any]], measure: str = "repeatability") -> list[float]:
@@ -73,10 +91,11 @@ def interval(pairs: Series[dict[str, Any]], measure: str = "repeatability") -> l
     return np.quantile(total[drawn].sum(1) / count[drawn].sum(1), [0.025, 0.975]).tolist()
 
 
-def table(rows: Series[dict[str, Any]]) -> str:
-    """Rows of one protocol as aligned text: a line for each detector."""
+def table(rows: Series[dict[str, Any]], skipped: Mapping[str, str] | None = None) -> str:
+    """Rows of one protocol as aligned text: a line for each detector, and for each that was skipped, why."""
+    reasons = [f"{name:12}  skipped: {reason}" for name, reason in (skipped or {}).items()]
     if not rows:
-        return "nothing was measured"
+        return "\n".join([*reasons, "nothing was measured"])
     splits = [split for split in SPLITS if any(row["split"] == split for row in rows)]
     cells = {(row["detector"], row["split"]): row for row in rows}
     width = 7 * len(splits)
@@ -86,7 +105,7 @@ def table(rows: Series[dict[str, Any]]) -> str:
     heads[0] += f"{'of ' + splits[-1]:>{len(heads[1]) - len(heads[0])}}"
     lines = heads + [_line(name, cells, splits) for name in dict.fromkeys(row["detector"] for row in rows)]
     counts = {split: max(row["pairs"] for row in rows if row["split"] == split) for split in splits}
-    return "\n".join([*lines, "pairs: " + ", ".join(f"{split} {count}" for split, count in counts.items())])
+    return "\n".join([*lines, *reasons, "pairs: " + ", ".join(f"{split} {count}" for split, count in counts.items())])
 
 
 def _line(name: str, cells: dict[tuple[str, str], dict[str, Any]], splits: Series[str]) -> str:
@@ -127,6 +146,9 @@ def settings(source: str, split: str, subpixel: bool, seed: int, protocols: Seri
         "coverage": "share of the shared view within the radius of discs of which max_keypoints have its area",
         "chance": "expected repeatability of as many points strewn evenly over the shared view",
         "common": "counted points, mean of the two views",
+        "homography": "shares of pairs whose homography, fitted by OpenCV's MAGSAC to mutual nearest neighbours of "
+        "Kornia's SIFT descriptor, moves the corners right to so many px of view 1 on average",
+        "matching_accuracy": "share of matches that the true homography sends within so many px",
         "interval": "95 %, percentile bootstrap over sequences, 1000 resamples",
     }
 
@@ -137,12 +159,17 @@ def versions() -> dict[str, str]:
 
 
 def report(
-    records: list[dict[str, Any]], settings: dict[str, Any], weights: Path | None, complete: bool = True
+    records: list[dict[str, Any]],
+    settings: dict[str, Any],
+    weights: Path | None,
+    skipped: Mapping[str, str] | None = None,
+    complete: bool = True,
 ) -> dict[str, Any]:
     """What the JSON file holds; ``weights`` is the file that ``kp`` was read from, None if it was not measured."""
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     return {
         "settings": settings,
+        "skipped": dict(skipped or {}),
         "complete": complete,
         "rows": summarise(records, settings["split"]),
         "pairs": records,

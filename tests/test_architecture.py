@@ -84,7 +84,7 @@ def test_scripts_stay_thin(script):
 
 
 def test_the_settings_have_the_defaults_of_the_functions_they_feed():
-    from kp import config
+    from kp import baselines, config, learned
     from kp.config import LightSettings, WorldSettings
     from kp.homography import random_homographies
     from kp.photometric import change_photometry
@@ -93,6 +93,8 @@ def test_the_settings_have_the_defaults_of_the_functions_they_feed():
 
     assert WorldSettings().families == MIXTURE
     assert tuple(PROTOCOLS) == config.PROTOCOLS
+    assert {*config.DETECTORS, *config.BASELINES} == {"kp", "random", *baselines.BASELINES}
+    assert config.LEARNED == learned.NAMES
     ranges = {name: value for name, value in random_homographies.__kwdefaults__.items() if name.startswith("max_")}
     assert {name: value for name, value in vars(WorldSettings()).items() if name.startswith("max_")} == ranges
     defaults = change_photometry.__kwdefaults__

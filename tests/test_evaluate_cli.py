@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from kornia.feature import KeyNet
 
 import evaluate
-from kp import detectors, evaluation
+from kp import detectors, evaluation, learned
 from kp.download import DownloadError
 
 SCRIPT = Path(evaluate.__file__)
@@ -110,6 +111,28 @@ def test_split_detector_and_settings_reach_the_measurement(root, tmp_path, capsy
     assert code == 0
     assert [(row["detector"], row["split"], row["common"]) for row in content["rows"]] == [("harris", "v", 7)]
     assert {pair["sequence"] for pair in content["pairs"]} == {"v_wall"}
+
+
+def test_a_detector_that_cannot_run_is_a_row_with_its_reason(root, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    flags = ["--detectors", "keynet", "harris", "--baseline-weights", tmp_path / "empty", "--json", tmp_path / "t.json"]
+    code, out, _ = run(capsys, "--hpatches", root, *flags)
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("keynet"))
+    assert "skipped: " in line
+    assert "keynet_pytorch.pth" in line
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert list(content["skipped"]) == ["keynet"]
+    assert {row["detector"] for row in content["rows"]} == {"harris"}
+
+
+def test_learned_baselines_read_their_weights_from_files(root, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save({"state_dict": KeyNet(pretrained=False).state_dict()}, tmp_path / learned.FILES["keynet"])
+    code, out, _ = run(capsys, "--hpatches", root, "--detectors", "keynet", "--baseline-weights", tmp_path)
+    assert code == 0
+    assert "skipped" not in out
+    assert any(line.startswith("keynet") for line in out.splitlines())
 
 
 def test_workers_share_the_sequences(root, tmp_path, capsys):
@@ -255,7 +278,7 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
         (["--protocol", "superpoint"], "--protocol"),
         (["--workers", "0"], "--workers"),
         (["--protocol", "native", "squash", "--detectors", "harris", "--export", "maps"], "one protocol"),
-        (["--detectors", "akaze"], "--detectors"),
+        (["--detectors", "surf"], "--detectors"),
         (["--device", "abacus"], "abacus"),
         (["--nonsense"], "--nonsense"),
         (["--detectors", "harris", "fast", "--export", "maps"], "--export writes one detector"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from kp.detectors import make_detectors
+from kp.detectors import make_detectors, score_maps
 from kp.evaluation import collect, evaluate, exporter
 from kp.hpatches import HPatchesError, Sequence
 from kp.keypoints import Keypoints, extract_keypoints
@@ -147,13 +147,16 @@ def record(detector, split, value, error=1.0, common=300.0, sequence="a", protoc
     others = dict.fromkeys(
         ("repeatability_1px", "repeatability_3px", "repeatability_5px", "one_to_one", "coverage", "chance"), 0.125
     )
+    others |= {f"matching_accuracy_{n}px": 0.125 for n in (1, 3, 5)} | {"matches": 9.0, "corner_error": 2.0}
     named = {"protocol": protocol, "detector": detector, "split": split, "sequence": sequence}
     return named | {"repeatability": value, "localisation_error": error, "common": common} | others
 
 
 def row(*values, pairs, **changes):
     """The row that a record would make, but for its interval."""
-    return {k: v for k, v in record(*values).items() if k != "sequence"} | {"pairs": pairs} | changes
+    named = {k: v for k, v in record(*values).items() if k not in ("sequence", "corner_error")}
+    homographies = {"homography_1px": 0.0, "homography_3px": 1.0, "homography_5px": 1.0}
+    return named | homographies | {"homography_auc_5px": pytest.approx((3 + 1 / pairs) / 5), "pairs": pairs} | changes
 
 
 def without_interval(rows):
@@ -198,9 +201,9 @@ def test_the_table_is_aligned_and_has_every_number():
     text = table(summarise(records))
     lines = text.splitlines()
     assert lines[1].split()[:7] == ["detector"] + ["i", "v", "all"] * 2
-    others = ["0.125", "0.125", "0.125", "0.12", "0.125", "300"]
+    others = ["0.125", "0.125", "0.125", "0.12", "0.125", "300", "1.000", "0.125"]
     assert lines[2].split()[:7] == ["harris", "0.250", "0.750", "0.500", "0.50", "1.50", "1.00"]
-    assert lines[2].split()[-6:] == lines[3].split()[-6:] == others
+    assert lines[2].split()[-8:] == lines[3].split()[-8:] == others
     assert lines[3].split()[:10] == ["shi-tomasi", "0.000", "-", "0.000", "-", "-", "-", "0.000", "to", "0.000"]
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[4] == "pairs: i 1, v 1, all 2"
@@ -246,8 +249,10 @@ def test_ctrl_c_keeps_whole_sequences_only():
 
 
 def make(names, **changed):
-    settings = {"nms_size": 9, "border": 4, "subpixel": False, "seed": 0, "device": torch.device("cpu")}
-    return make_detectors(names, weights="nowhere", **(settings | changed))
+    cpu = torch.device("cpu")
+    scores, skipped = score_maps(names, weights="nowhere", baseline_weights=None, seed=0, device=cpu)
+    assert not skipped
+    return make_detectors(scores, replace(NATIVE, **changed), False, cpu)
 
 
 @pytest.mark.parametrize("name", ["harris", "shi-tomasi", "fast", "sift", "orb", "random"])
@@ -282,8 +287,7 @@ def test_random_points_score_about_their_chance_level():
 def test_the_records_do_not_depend_on_the_number_of_workers(tmp_path):
     sequences = [scene(name, i) for i, name in enumerate(("i_a", "v_b", "v_c"))]
     still = [replace(s, images=tuple(partial(torch.Tensor.clone, load()) for load in s.images)) for s in sequences]
-    settings = {"nms_size": 9, "border": 4, "subpixel": False, "seed": 0, "device": torch.device("cpu")}
-    makers = partial(make_detectors, ["harris", "random"], weights="nowhere", **settings)
+    makers = partial(dict, make(["harris", "random"]))
     alone = list(evaluate(still, makers))
     export = exporter(tmp_path, ("harris",))
     assert list(evaluate(still, makers, export=export, workers=2)) == alone
