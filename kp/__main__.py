@@ -29,6 +29,7 @@ from kp.detector import choose_device
 from kp.evaluation import check_writable
 from kp.files import write_atomically
 from kp.preview import pair_sheet
+from kp.process import progress_interval
 from kp.validation import Validation
 
 matplotlib.use("Agg")  # pictures go to files: no window is opened, and none is needed
@@ -160,8 +161,7 @@ def check_numbers(args: argparse.Namespace, count: str) -> None:
 
 
 def progress(total: int, unit: str) -> tqdm:
-    often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log file needs no moving picture
-    return tqdm(total=total, unit=unit, leave=False, mininterval=often, dynamic_ncols=True)
+    return tqdm(total=total, unit=unit, leave=False, mininterval=progress_interval(), dynamic_ncols=True)
 
 
 def show(spread: Sequence[float]) -> str:

@@ -3,6 +3,8 @@
 After the synthetic shapes of DeTone et al., "SuperPoint", CVPRW 2018, section 4.1.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def background(size: Size, draw: Draw) -> tuple[Tensor, Tensor]:
     return uneven.add_(tone.view(-1, 1, 1, 1)).clamp_(0, 1), tone
 
 
-def _polygons(batch: int, size: Size, draw: Draw, layers: int, smallest: float, largest: float) -> Scene:
+def _polygons(size: Size, draw: Draw, layers: int, smallest: float, largest: float) -> Scene:
     ground, base = background(size, draw)
     canvas = Canvas(ground)
     radius = min(size) * smallest * (largest / smallest) ** draw.uniform(0, 1, layers)
@@ -35,41 +37,42 @@ def _polygons(batch: int, size: Size, draw: Draw, layers: int, smallest: float, 
     return canvas.scene()
 
 
-def polygon(batch: int, size: Size, draw: Draw) -> Scene:
+def polygon(size: Size, draw: Draw) -> Scene:
     """One convex polygon of 3 to 6 vertices."""
-    return _polygons(batch, size, draw, 1, 0.15, 0.45)
+    return _polygons(size, draw, 1, 0.15, 0.45)
 
 
-def polygons(batch: int, size: Size, draw: Draw) -> Scene:
+def polygons(size: Size, draw: Draw) -> Scene:
     """Some overlapping polygons; a vertex under a later one is no corner, nor is where two outlines cross."""
-    return _polygons(batch, size, draw, 8, 0.08, 0.35)
+    return _polygons(size, draw, 8, 0.08, 0.35)
 
 
-def _strokes(canvas: Canvas, start: Tensor, end: Tensor, base: Tensor, draw: Draw) -> None:
-    """Straight strokes from start to end (B, L, 2), 2 to 5 pixels wide, with their ends and where two of them cross."""
+def _strokes(canvas: Canvas, start: Tensor, end: Tensor, base: Tensor, draw: Draw) -> Iterator[tuple[int, Tensor]]:
+    """Paint straight strokes from start to end (B, L, 2), 2 to 5 pixels wide; after each: which, what it changed."""
     layers = start.shape[1]
     outlines = stroke_outline(start, end, draw.uniform(2, 5, layers))
     tones = contrasting(draw, base, layers, 1, 1, 1)
     for i in range(layers):
-        change = canvas.paint(polygon_coverage(outlines[:, i], canvas.size)[:, None], tones[:, i])
-        canvas.mark(torch.stack([start[:, i], end[:, i]], dim=1), Kind.END, change=change)
-        if i:  # a crossing lies on the later of two strokes: what hides that one hides it too
-            this = (ends[:, i : i + 1].expand(-1, i, -1) for ends in (start, end))
-            points, cross = crossings(start[:, :i], end[:, :i], *this)
-            canvas.mark(points, Kind.LINE_CROSSING, cross)
+        yield i, canvas.paint(polygon_coverage(outlines[:, i], canvas.size)[:, None], tones[:, i])
 
 
-def lines(batch: int, size: Size, draw: Draw) -> Scene:
+def lines(size: Size, draw: Draw) -> Scene:
     """Straight strokes; corners are their ends and the places where two cross, on the axes."""
     ground, base = background(size, draw)
     canvas = Canvas(ground)
     start, way = place(size, draw, 8), draw.uniform(0, 2 * torch.pi, 8, 1)
     length = min(size) * draw.uniform(0.1, 0.9, 8, 1)
-    _strokes(canvas, start, start + length * torch.cat([way.cos(), way.sin()], dim=-1), base, draw)
+    end = start + length * torch.cat([way.cos(), way.sin()], dim=-1)
+    for i, change in _strokes(canvas, start, end, base, draw):
+        canvas.mark(torch.stack([start[:, i], end[:, i]], dim=1), Kind.END, change=change)
+        if i:  # a crossing lies on the later of two strokes: what hides that one hides it too
+            this = (ends[:, i : i + 1].expand(-1, i, -1) for ends in (start, end))
+            points, cross = crossings(start[:, :i], end[:, :i], *this)
+            canvas.mark(points, Kind.LINE_CROSSING, cross)
     return canvas.scene()
 
 
-def star(batch: int, size: Size, draw: Draw) -> Scene:
+def star(size: Size, draw: Draw) -> Scene:
     """Strokes that leave one point; corners are that point and the far ends."""
     ground, base = background(size, draw)
     canvas = Canvas(ground)
@@ -78,16 +81,13 @@ def star(batch: int, size: Size, draw: Draw) -> Scene:
     angle = (torch.arange(rays, device=draw.device) + draw.uniform(-0.25, 0.25, rays)) * (2 * torch.pi / rays)
     angle = (angle + draw.uniform(0, 2 * torch.pi, 1))[..., None]
     end = centre + min(size) * draw.uniform(0.15, 0.5, rays, 1) * torch.cat([angle.cos(), angle.sin()], dim=-1)
-    outlines = stroke_outline(centre.expand_as(end), end, draw.uniform(2, 5, rays))
-    tones = contrasting(draw, base, rays, 1, 1, 1)
-    for i in range(rays):
-        change = canvas.paint(polygon_coverage(outlines[:, i], size)[:, None], tones[:, i])
+    for i, change in _strokes(canvas, centre.expand_as(end), end, base, draw):
         canvas.mark(end[:, i : i + 1], Kind.END, change=change)
     canvas.mark(centre, Kind.LINE_CROSSING)
     return canvas.scene()
 
 
-def cube(batch: int, size: Size, draw: Draw) -> Scene:
+def cube(size: Size, draw: Draw) -> Scene:
     """A box in a random pose under orthographic projection; corners are its seven visible vertices."""
     ground, base = background(size, draw)
     canvas = Canvas(ground)
@@ -100,7 +100,7 @@ def cube(batch: int, size: Size, draw: Draw) -> Scene:
         [torch.stack([near, near - u, near - u - v, near - v], dim=1) for u, v in ((x, y), (y, z), (z, x))], 1
     )
     tones = contrasting(draw, base, 1) + torch.tensor([-0.25, 0.0, 0.25], device=draw.device) * draw.uniform(0.5, 1, 1)
-    covers = polygon_coverage(faces.flatten(0, 1), size).view(batch, 3, *size)  # a mosaic: no face over another
+    covers = polygon_coverage(faces.flatten(0, 1), size).view(-1, 3, *size)  # a mosaic: no face over another
     total = covers.sum(1, keepdim=True)
     mosaic = (covers * tones.clamp(0, 1)[..., None, None]).sum(1, keepdim=True) / total.clamp(min=1e-6)
     change = canvas.paint(total.clamp(max=1), mosaic)
@@ -134,7 +134,7 @@ def _board(draw: Draw, size: Size, tones: Tensor, aspect: float) -> Scene:
     return canvas.scene()
 
 
-def checkerboard(batch: int, size: Size, draw: Draw) -> Scene:
+def checkerboard(size: Size, draw: Draw) -> Scene:
     """A chessboard in perspective, its tones not quite even; corners are all crossings, those of the outline too."""
     columns, rows = draw.integer(4, 9), draw.integer(4, 9)
     parity = (torch.arange(rows, device=draw.device)[:, None] + torch.arange(columns, device=draw.device)) % 2
@@ -143,7 +143,7 @@ def checkerboard(batch: int, size: Size, draw: Draw) -> Scene:
     return _board(draw, size, tones.clamp(0, 1), rows / columns)
 
 
-def stripes(batch: int, size: Size, draw: Draw) -> Scene:
+def stripes(size: Size, draw: Draw) -> Scene:
     """Parallel stripes in perspective; corners are where their borders end."""
     columns = draw.integer(4, 9)
     light = torch.arange(columns, device=draw.device) % 2 == 1
@@ -151,7 +151,7 @@ def stripes(batch: int, size: Size, draw: Draw) -> Scene:
     return _board(draw, size, tones, 0.3 * 5 ** (draw.integer(0, 100) / 100))
 
 
-def ellipses(batch: int, size: Size, draw: Draw) -> Scene:
+def ellipses(size: Size, draw: Draw) -> Scene:
     """Ellipses that overlap: edges everywhere and not one corner."""
     ground, base = background(size, draw)
     canvas = Canvas(ground)

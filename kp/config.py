@@ -54,7 +54,7 @@ class WorldSettings:
 class LightSettings:
     """The changes of light, lens, sensor and file: how far each goes at most, drawn for each view."""
 
-    photometric: float = setting(1.0, "strength of all of them, of which a view draws a share; 0 is none")
+    photometric: float = setting(1.0, "strength of all of them, up to 2, of which a view draws a share; 0 is none")
     exposure: float = setting(2.0, "stops of light either way; the sensor clips")
     gamma: float = setting(1.6, "power of grey, factor either way, log-uniform")
     contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform")

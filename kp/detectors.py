@@ -9,7 +9,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from kp import baselines, learned
+from kp import baselines
 from kp.baselines import BASELINES, ScoreMap, random_scores
 from kp.checkpoint import load_detector
 from kp.keypoints import Keypoints, extract_keypoints
@@ -29,8 +29,11 @@ def score_maps(
     used.
     """
     makers = {name: partial(baselines.make, name) for name in BASELINES}
-    makers |= {name: partial(learned.make, name, baseline_weights, device) for name in learned.NAMES}
     makers |= {"random": lambda: partial(_random_scores, seed=seed), "kp": lambda: load_detector(weights, device)}
+    if not set(names) <= set(makers):
+        from kp import learned  # only now: it reaches into Kornia, whose inner parts may move
+
+        makers |= {name: partial(learned.make, name, baseline_weights, device) for name in learned.NAMES}
     if unknown := [name for name in names if name not in makers]:
         raise ValueError(f"no detector is called {unknown[0]}: there are {', '.join(makers)}")
     return baselines.available({name: makers[name] for name in names})

@@ -28,6 +28,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from kp.files import write_atomically
+from kp.process import progress_interval
 
 FOLDER = "hpatches-sequences-release"
 URL = f"https://huggingface.co/datasets/vbalnt/hpatches/resolve/main/{FOLDER}.zip"  # 1.3 GB, 116 sequences
@@ -39,8 +40,6 @@ TIMEOUT = 30.0  # seconds without a byte
 # github.com/mihaidusmanu/d2-net (Dusmanu et al., CVPR 2019). 52 i_* and 56 v_* remain; the spelling is the dataset's.
 _LARGE = "i_contruction i_crownnight i_dc i_pencils i_whitebuilding v_artisans v_astronautis v_talent"
 D2NET_LEFT_OUT = frozenset(_LARGE.split())
-
-_BAR = {"mininterval": 0.1 if sys.stderr.isatty() else 30.0}  # seconds: a log file needs no moving picture
 
 
 class DownloadError(RuntimeError):
@@ -116,7 +115,14 @@ def _transfer(url: str, part: Path, progress: Callable) -> None:
         if not start and not b"PK".startswith(head[:2]):  # a web page, say; what was there is kept
             raise ValueError(f"gives no zip archive but {head[:30]!r}")
         _check_space(part.parent, 2 * (size or 0) - start)  # twice, for it has to be unpacked
-        bar = {"total": size, "initial": start, "unit": "B", "unit_scale": True, "desc": FOLDER, **_BAR}
+        bar = {
+            "total": size,
+            "initial": start,
+            "unit": "B",
+            "unit_scale": True,
+            "desc": FOLDER,
+            "mininterval": progress_interval(),
+        }
         with open(part, "ab" if start else "wb") as file, progress(**bar) as shown:
             if not start:
                 note = {"url": url, "size": size, "tag": answer.headers["ETag"] or answer.headers["Last-Modified"]}
@@ -181,7 +187,7 @@ def _install(archive: Path, target: Path, url: str, progress: Callable) -> None:
         with zipfile.ZipFile(archive) as z, TemporaryDirectory(prefix=f"{FOLDER}.", dir=target.parent) as new:
             inside = _inside(z.infolist())
             _check_space(target.parent, sum(member.file_size for member in z.infolist()))
-            for member in progress(z.infolist(), desc="unpacking", unit="file", **_BAR):
+            for member in progress(z.infolist(), desc="unpacking", unit="file", mininterval=progress_interval()):
                 z.extract(member, Path(new, "all"))  # checks its CRC
             write_atomically(record, json.dumps(found, indent=1).encode())
             os.rename(Path(new, "all", inside), target)

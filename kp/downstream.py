@@ -24,10 +24,10 @@ from torch import Tensor
 
 from kp.geometry import Size, warp_points
 from kp.keypoints import Keypoints
+from kp.protocols import THRESHOLDS
 
 PATCH = 32  # cells a side
 PATCH_RADIUS = 12.0  # pixels from a patch's centre to its side: that of SIFT's own patch, 12 sigma wide, at sigma = 2
-THRESHOLDS = (1.0, 3.0, 5.0)  # pixels: those of published tables
 _STEPS = 16 * 255  # of gray: finer than the image's 8 bits; finer ones let a flat patch be described by rounding errors
 _MAX_ITERATIONS = 100_000  # finds the homography of 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
@@ -172,5 +172,5 @@ def measure_pair(
     return {
         "matches": len(xy0),
         "corner_error": corner_error(fit_homography(xy0, xy1, threshold), H_0to1, size0),
-        **{f"matching_accuracy_{t:g}px": share for t, share in zip(THRESHOLDS, shares, strict=True)},
+        **{f"matching_accuracy_{t}px": share for t, share in zip(THRESHOLDS, shares, strict=True)},
     }

@@ -8,14 +8,13 @@ repeatability when no point may be the neighbour of two, coverage how much of th
 points are strewn at random), chance the repeatability of as many points strewn evenly. Because repeatability alone does
 not predict use, H 3px is the share of pairs whose homography, fitted to matches of one descriptor for all detectors
 (Kornia's SIFT, mutual nearest neighbours, OpenCV's MAGSAC), moves the image's corners right to 3 px on average, and MMA
-the share of matches that are right to 3 px. Every detector gets the same
-non-maximum suppression; numbers are means over pairs (1, k), for illumination (i) and viewpoint (v) sequences apart and
-together, with 95 % intervals by bootstrap over sequences.
+the share of matches that are right to 3 px. Every detector gets the same non-maximum suppression; numbers are means
+over pairs (1, k), for illumination (i) and viewpoint (v) sequences apart and together, with 95 % intervals by bootstrap
+over sequences.
 """
 
 import math
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Series
 from concurrent.futures import ProcessPoolExecutor
@@ -34,9 +33,10 @@ from kp import downstream, hpatches, metrics, photographs
 from kp.detectors import Detector
 from kp.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.downstream import Features, describe
-from kp.geometry import Size
+from kp.geometry import Size, covisible_mask, invert
 from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence, write_file
 from kp.keypoints import Keypoints
+from kp.process import progress_interval
 from kp.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
 
 EXAMPLES = f"""protocols, each of which people call "HPatches repeatability":
@@ -84,7 +84,7 @@ def evaluate(
     ``workers`` than one, so many processes share the sequences, and both must be picklable; the records are the same,
     in the same order. Draws a progress bar, over sequences, on stderr.
     """
-    often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log file needs no moving picture
+    often = progress_interval()
     with (
         _measuring(make, protocol, export, workers) as measure,
         tqdm(total=len(sequences), unit="sequence", leave=False, mininterval=often, dynamic_ncols=True) as bar,
@@ -129,14 +129,14 @@ def measure_sequence(
     images, sequence = _prepared(sequence, protocol)
     sizes = [tuple(image.shape[-2:]) for image in images]
     keypoints = {name: [detector(image) for image in images] for name, detector in detectors.items()}
-    count = protocol.max_keypoints
-    features = {
-        name: [describe(*seen, count) for seen in zip(images, keypoints[name], strict=True)] for name in detectors
-    }
     if export is not None:
         export(sequence, keypoints, sizes)
-    seen = {name: list(zip(keypoints[name], features[name], sizes, strict=True)) for name in detectors}
-    return [record for name in detectors for record in _pairs(sequence, name, seen[name], protocol)]
+    views = _views(sequence, sizes)
+    records = []
+    for name, found in keypoints.items():
+        features = [describe(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
+        records += _pairs(sequence, name, list(zip(found, features, strict=True)), views, protocol)
+    return records
 
 
 def _prepared(sequence: Sequence, protocol: Protocol) -> tuple[list[Tensor], Sequence]:
@@ -150,15 +150,29 @@ def _prepared(sequence: Sequence, protocol: Protocol) -> tuple[list[Tensor], Seq
     return images, replace(sequence, homographies=homographies, files=())
 
 
+def _views(sequence: Sequence, sizes: list[Size]) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """H_0to1 (1, 3, 3) of every pair, and the pixels (1, 1, H, W) of either view that the other sees."""
+    views = []
+    for k, size1 in enumerate(sizes[1:], start=2):
+        H_0to1 = sequence.homography(k, sizes[0])
+        shared = covisible_mask(H_0to1, sizes[0], size1), covisible_mask(invert(H_0to1), size1, sizes[0])
+        views.append((H_0to1, shared))
+    return views
+
+
 def _pairs(
-    sequence: Sequence, name: str, seen: list[tuple[Keypoints, Features, Size]], protocol: Protocol
+    sequence: Sequence,
+    name: str,
+    seen: list[tuple[Keypoints, Features]],
+    views: list[tuple[Tensor, tuple[Tensor, Tensor]]],
+    protocol: Protocol,
 ) -> Iterator[dict[str, Any]]:
-    keypoints0, features0, size0 = seen[0]
-    for k, (keypoints1, features1, size1) in enumerate(seen[1:], start=2):
-        H_0to1 = sequence.homography(k, size0)
-        settings = protocol.max_keypoints, protocol.threshold
-        scores = metrics.measure_pair(keypoints0, keypoints1, H_0to1, size0, size1, *settings)
-        scores |= downstream.measure_pair(features0, features1, H_0to1[0], size0)
+    """One detector's record of every pair."""
+    keypoints0, features0 = seen[0]
+    settings = protocol.max_keypoints, protocol.threshold
+    for k, ((keypoints1, features1), (H_0to1, shared)) in enumerate(zip(seen[1:], views, strict=True), start=2):
+        scores = metrics.measure_pair(keypoints0, keypoints1, H_0to1, shared, *settings)
+        scores |= downstream.measure_pair(features0, features1, H_0to1[0], tuple(shared[0].shape[-2:]))
         yield {
             "protocol": protocol.name,
             "detector": name,
@@ -190,7 +204,6 @@ def exporter(directory: Path, names: Series[str], subpixel: bool = False, protoc
         raise ValueError(f"--export writes one detector: choose one of {', '.join(names)}, or kp")
     name = "kp" if "kp" in names else names[0]
     check_writable(directory / "file")
-
     return partial(_export, directory=directory, name=name)
 
 

@@ -32,8 +32,11 @@ def warp_points(points: Tensor, H_0to1: Tensor) -> tuple[Tensor, Tensor]:
 
 def inside(points: Tensor, size: Size, border: float = 0.0) -> Tensor:
     """True (B, N) where points (B, N, 2) lie in an image of this size, at least ``border`` pixels from its edge."""
+    return _within(*points.unbind(-1), size, border)
+
+
+def _within(x: Tensor, y: Tensor, size: Size, border: float) -> Tensor:
     low = border - 0.5
-    x, y = points.unbind(-1)
     return (x >= low) & (y >= low) & (x <= size[1] - 1 - low) & (y <= size[0] - 1 - low)
 
 
@@ -55,21 +58,19 @@ def pixel_grid(size: Size, like: Tensor) -> Tensor:
 
 def covisible_mask(H_0to1: Tensor, size0: Size, size1: Size, border: float = 0.0) -> Tensor:
     """The pixels of view 0 that view 1 sees: (B, 1, H, W) bool in the frame of view 0."""
-    x, y, in_front = _carry_pixels(H_0to1, size0)
-    low, (height, width) = border - 0.5, size1
-    return (in_front & (x >= low) & (y >= low) & (x <= width - 1 - low) & (y <= height - 1 - low))[:, None]
+    x, y, w = carry_pixels(H_0to1, size0)
+    depth = w.clamp(min=_W_MIN)
+    return ((w > _W_MIN) & _within(x / depth, y / depth, size1, border))[:, None]
 
 
-def _carry_pixels(H_0to1: Tensor, size0: Size) -> tuple[Tensor, Tensor, Tensor]:
-    """Where every pixel of view 0 lies in view 1, x and y (B, H, W), and whether that is in front of its camera.
+def carry_pixels(H_0to1: Tensor, size0: Size) -> tuple[Tensor, Tensor, Tensor]:
+    """H_0to1 (B, 3, 3) times every pixel of view 0: homogeneous x, y, w, each (B, H, W), in float32 or float64.
 
     Sums of a row and a column: a fifth of the time of a product for every pixel.
     """
     H_0to1 = H_0to1 if H_0to1.dtype == torch.float64 else H_0to1.float()
     y, x = (torch.arange(n, device=H_0to1.device, dtype=H_0to1.dtype) for n in size0)
-    x, y, w = ((row[:, :1] * x + row[:, 2:])[:, None] + (row[:, 1:2] * y)[..., None] for row in H_0to1.unbind(1))
-    depth = w.clamp(min=_W_MIN)
-    return x / depth, y / depth, w > _W_MIN
+    return tuple((row[:, :1] * x + row[:, 2:])[:, None] + (row[:, 1:2] * y)[..., None] for row in H_0to1.unbind(1))
 
 
 def jacobian(H_0to1: Tensor, points0: Tensor) -> Tensor:
@@ -97,9 +98,9 @@ def warp_image(
         image0 = _blur_for_shrinking(image0, H_0to1, size1)
     height, width = (max(n - 1, 1) / 2 for n in image0.shape[-2:])
     normalise = H_0to1.new_tensor([[1 / width, 0, -1], [0, 1 / height, -1], [0, 0, 1]])
-    x, y, in_front = _carry_pixels(normalise @ invert(H_0to1), size1)
-    places0 = torch.stack([x, y], dim=-1).masked_fill(~in_front[..., None], _FAR_AWAY).to(image0.dtype)
-    places0 = places0.expand(len(image0), -1, -1, -1)
+    x, y, w = carry_pixels(normalise @ invert(H_0to1), size1)
+    places0 = torch.stack([x, y], dim=-1) / w.clamp(min=_W_MIN)[..., None]
+    places0 = places0.masked_fill((w <= _W_MIN)[..., None], _FAR_AWAY).to(image0.dtype).expand(len(image0), -1, -1, -1)
     return F.grid_sample(image0, places0, mode=mode, padding_mode=padding, align_corners=True)
 
 

@@ -41,7 +41,7 @@ class Leaf:
     shadow: float = 0.0  # share of the light taken, at most
 
 
-def leaves(batch: int, size: Size, draw: Draw) -> Scene:
+def leaves(size: Size, draw: Draw) -> Scene:
     """Polygons and ellipses of every size, flat, shaded or textured, with sharp and soft edges and shadows."""
     uneven = draw.uniform(0, 0.15, 1, 1, 1) * fractal(size, draw, draw.uniform(1.8, 3.5))
     canvas = Canvas(draw.uniform(0.1, 0.9, 1, 1, 1) + uneven, ignored=True)
@@ -55,7 +55,7 @@ def leaves(batch: int, size: Size, draw: Draw) -> Scene:
     return canvas.scene()
 
 
-def foliage(batch: int, size: Size, draw: Draw) -> Scene:
+def foliage(size: Size, draw: Draw) -> Scene:
     """Slender leaves of about one size, darker the deeper they lie, on a dark ground."""
     ground = draw.uniform(0.02, 0.3, 1, 1, 1) + 0.06 * fractal(size, draw, draw.uniform(1, 2))
     canvas = Canvas(ground, ignored=True)
@@ -81,9 +81,9 @@ def drop(canvas: Canvas, side: int, textures: list[Tensor], leaf: Leaf, draw: Dr
     layer = _Layer(cells, leaf, draw)
     if leaf.shadow and draw.integer(0, 1):
         depth = draw.uniform(0, leaf.shadow, cells.count).view(-1, 1, 1)
-        canvas.shade(cells.tile(layer.cover(layer.away, (layer.radius / 4).clamp(min=1)) * depth))
+        canvas.shade(cells.tile(layer.shadow() * depth))
     fill, ignored = _fill(cells, textures, leaf, draw)
-    change = canvas.paint(cells.tile(layer.cover(0.0, layer.soft)), fill, ignored)
+    change = canvas.paint(cells.tile(layer.cover()), fill, ignored)
     if layer.outline is not None:
         corners = layer.outline + cells.origins(layer.outline)[:, None]
         seen = layer.present & (layer.soft < _SHARP) & (layer.radius > _TINY)
@@ -113,15 +113,23 @@ class _Layer:
             self.outline, self.meant = convex_polygons(self.radius, draw, leaf.elongation)
             self.outline = self.outline + self.centre[:, :, None]
 
-    def cover(self, shift: Tensor | float, softness: Tensor) -> Tensor:
-        """Coverage (B * n, h, w), moved by ``shift`` (B, n, 2) pixels."""
+    def cover(self) -> Tensor:
+        """The share (B * n, h, w) of each pixel that the leaves hide."""
+        return self._cover(torch.zeros_like(self.away), self.soft)
+
+    def shadow(self) -> Tensor:
+        """The share (B * n, h, w) of each pixel that lies in their shadows, softer the larger the leaf."""
+        return self._cover(self.away, (self.radius / 4).clamp(min=1))
+
+    def _cover(self, shift: Tensor, softness: Tensor) -> Tensor:
+        """Moved by ``shift`` (B, n, 2) pixels, with edges ``softness`` (B, n) pixels wide."""
         if self.outline is None:
             axes = torch.stack([self.radius, self.radius * self.flat], dim=-1)
             shape = ((self.centre + shift).flatten(0, 1), axes.flatten(0, 1), self.turn.flatten())
             cover = ellipse_coverage(*shape, self.cells.cell, softness.flatten())
         else:
-            shift = shift[:, :, None] if isinstance(shift, Tensor) else shift
-            cover = polygon_coverage((self.outline + shift).flatten(0, 1), self.cells.cell, softness.flatten())
+            outline = (self.outline + shift[:, :, None]).flatten(0, 1)
+            cover = polygon_coverage(outline, self.cells.cell, softness.flatten())
         return cover * self.present.view(-1, 1, 1)
 
 

@@ -17,10 +17,9 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.geometry import Size, covisible, covisible_mask, invert, warp_points
+from kp.geometry import Size, covisible, invert, warp_points
 from kp.keypoints import Keypoints
-
-THRESHOLDS = (1, 3, 5)  # pixels: what is always measured, beside a protocol's own threshold
+from kp.protocols import THRESHOLDS
 
 
 @dataclass(frozen=True)
@@ -71,43 +70,49 @@ def nearest_distances(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tens
 
     Infinite where a place holds no keypoint or the other view has none. The keypoints of view 0 must be in front.
     """
+    distance = F.pad(_distances(keypoints0, keypoints1, H_0to1), (0, 1, 0, 1), value=torch.inf)  # none: inf
+    return distance.amin(2)[:, :-1], distance.amin(1)[:, :-1]
+
+
+def _distances(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor) -> Tensor:
+    """Pixels of view 1 between keypoints of view 0, carried there, and of view 1: (B, K0, K1), infinite without one."""
     points0, _ = warp_points(keypoints0.xy.to(H_0to1.dtype), H_0to1)
     points1 = keypoints1.xy.to(H_0to1.dtype)
     # the matrix-product form of cdist is off by 1e-3 px in float32, and decides at the threshold
-    distance = torch.cdist(points0, points1, compute_mode="donot_use_mm_for_euclid_dist")  # (B, K0, K1)
-    both = keypoints0.valid[:, :, None] & keypoints1.valid[:, None]
-    distance = F.pad(distance.masked_fill(~both, torch.inf), (0, 1, 0, 1), value=torch.inf)  # none: inf
-    return distance.amin(2)[:, :-1], distance.amin(1)[:, :-1]
+    distance = torch.cdist(points0, points1, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.masked_fill(~(keypoints0.valid[:, :, None] & keypoints1.valid[:, None]), torch.inf)
 
 
 def measure_pair(
     keypoints0: Keypoints,
     keypoints1: Keypoints,
     H_0to1: Tensor,
-    size0: Size,
-    size1: Size,
+    shared: tuple[Tensor, Tensor],
     max_keypoints: int,
     threshold: float,
 ) -> dict[str, float]:
     """Everything that is measured of one pair (B = 1), as plain numbers by name; arguments as :func:`repeatability`.
 
-    The fields of PairScores at ``threshold``, and ``repeatability_1px`` to ``_5px``, ``one_to_one``, ``coverage``, the
-    mean of both views', and ``chance``: see the functions of these names.
+    ``shared`` are the pixels (1, 1, H, W) bool of view 0 that view 1 sees, and of view 1 that view 0 sees. The fields
+    of PairScores at ``threshold``, and ``repeatability_1px`` to ``_5px``, ``one_to_one``, ``coverage``, the mean of
+    both views', and ``chance``: see the functions of these names.
     """
     H_0to1 = H_0to1.to(_exact_dtype(H_0to1.device))
-    H_1to0 = invert(H_0to1)
-    seen0, seen1 = counted(keypoints0, H_0to1, size1, max_keypoints), counted(keypoints1, H_1to0, size0, max_keypoints)
-    count0, count1 = seen0.valid.sum(1), seen1.valid.sum(1)
-    nearest = torch.cat(nearest_distances(seen0, seen1, H_0to1), dim=1)
-    scores = {name: value.item() for name, value in vars(_summary(nearest, count0, count1, threshold)).items()}
+    size0, size1 = (tuple(mask.shape[-2:]) for mask in shared)
+    seen = (
+        counted(keypoints0, H_0to1, size1, max_keypoints),
+        counted(keypoints1, invert(H_0to1), size0, max_keypoints),
+    )
+    counts = [points.valid.sum(1) for points in seen]
+    nearest = torch.cat(nearest_distances(*seen, H_0to1), dim=1)
+    scores = {name: value.item() for name, value in vars(_summary(nearest, *counts, threshold)).items()}
     for pixels in THRESHOLDS:
-        scores[f"repeatability_{pixels}px"] = _summary(nearest, count0, count1, pixels).repeatability.item()
-    covered = coverage(seen0, H_0to1, size0, size1, max_keypoints), coverage(seen1, H_1to0, size1, size0, max_keypoints)
-    shared1 = covisible_mask(H_1to0, size1, size0).sum().item()
+        scores[f"repeatability_{pixels}px"] = _summary(nearest, *counts, pixels).repeatability.item()
+    covered = [coverage(points, mask, max_keypoints) for points, mask in zip(seen, shared, strict=True)]
     return scores | {
-        "one_to_one": one_to_one(seen0, seen1, H_0to1, threshold),
+        "one_to_one": one_to_one(*seen, H_0to1, threshold),
         "coverage": sum(covered) / 2,
-        "chance": chance_level(count0.item(), count1.item(), shared1, threshold),
+        "chance": chance_level(*(count.item() for count in counts), shared[1].sum().item(), threshold),
     }
 
 
@@ -115,14 +120,12 @@ def one_to_one(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor, thr
     """Repeatability of counted keypoints (B = 1) when none may be the neighbour of two: the most pairs there can be.
 
     Where the usual count is generous to points that huddle together, this one is not (Hopcroft and Karp's matching).
+    ``threshold`` in pixels of view 1; 0 if neither view has a counted point.
     """
-    points0, points1 = keypoints0.xy[keypoints0.valid], keypoints1.xy[keypoints1.valid]
-    if not len(points0) or not len(points1):
-        return 0.0
-    moved = warp_points(points0[None].to(H_0to1.dtype), H_0to1)[0][0]
-    near = torch.cdist(moved, points1.to(H_0to1.dtype), compute_mode="donot_use_mm_for_euclid_dist") <= threshold
-    matched = maximum_bipartite_matching(csr_matrix(near.cpu().numpy()), perm_type="column")
-    return 2 * float((matched >= 0).sum()) / (len(points0) + len(points1))
+    near = _distances(keypoints0, keypoints1, H_0to1)[0] <= threshold
+    matched = maximum_bipartite_matching(csr_matrix(near.cpu().numpy()), perm_type="column") if near.any() else []
+    count = keypoints0.valid.sum() + keypoints1.valid.sum()
+    return 2 * float(np.sum(np.asarray(matched) >= 0)) / max(count.item(), 1)
 
 
 def chance_level(count0: int, count1: int, shared1: float, threshold: float = 3.0) -> float:
@@ -134,23 +137,22 @@ def chance_level(count0: int, count1: int, shared1: float, threshold: float = 3.
     return found / (count0 + count1)
 
 
-def coverage(keypoints0: Keypoints, H_0to1: Tensor, size0: Size, size1: Size, max_keypoints: int = 300) -> float:
-    """The share of what view 1 sees of view 0 that lies near a counted keypoint of view 0 (B = 1).
+def coverage(keypoints: Keypoints, shared: Tensor, max_keypoints: int = 300) -> float:
+    """The share of what the other view sees, ``shared`` (1, 1, H, W) bool, that lies near a counted keypoint (B = 1).
 
     Near is the radius of discs of which ``max_keypoints`` have the whole area: points strewn evenly at random cover
     1 - 1/e = 0.63 of it, points in one heap next to nothing.
     """
-    shared = covisible_mask(H_0to1, size0, size1)[0, 0].cpu().numpy()
-    points = keypoints0.xy[keypoints0.valid].cpu()
-    if not shared.any() or not len(points):
+    seen, points = shared[0, 0].cpu().numpy(), keypoints.xy[keypoints.valid].cpu()
+    if not seen.any() or not len(points):
         return 0.0
-    radius = math.sqrt(shared.sum() / (math.pi * max_keypoints))  # pixels
+    radius = math.sqrt(seen.sum() / (math.pi * max_keypoints))  # pixels
     step = max(1, int(radius // 8))  # pixels of the lattice that distances are taken on
-    shared = shared[::step, ::step]
-    free = np.ones(shared.shape, np.uint8)
+    seen = seen[::step, ::step]
+    free = np.ones(seen.shape, np.uint8)
     x, y = (points / step).round().long().T.numpy()
-    free[y.clip(0, shared.shape[0] - 1), x.clip(0, shared.shape[1] - 1)] = 0
-    return float((cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[shared] <= radius / step).mean())
+    free[y.clip(0, seen.shape[0] - 1), x.clip(0, seen.shape[1] - 1)] = 0
+    return float((cv2.distanceTransform(free, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[seen] <= radius / step).mean())
 
 
 def _summary(nearest: Tensor, count0: Tensor, count1: Tensor, threshold: float) -> PairScores:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kp.geometry import Size, invert
+from kp.geometry import Size, carry_pixels, invert
 
 _STEEP = 0.05  # pixels: an edge that moves less within a row is drawn as if it moved so much
 
@@ -68,8 +68,7 @@ def board_tones(H_board_to_image: Tensor, tones: Tensor, size: Size) -> Tensor:
     In board coordinates a cell is one unit wide and high. Pixels off the board read its outermost cells.
     """
     inverse = invert(H_board_to_image)
-    y, x = (torch.arange(n, device=tones.device, dtype=tones.dtype) for n in size)
-    *places, w = ((row[:, :1] * x + row[:, 2:])[:, None] + (row[:, 1:2] * y)[..., None] for row in inverse.unbind(1))
+    *places, w = carry_pixels(inverse, size)
     depth = 1 / w.clamp(min=1e-4)  # pixels beyond the horizon lie off the board: its outline hides them
     near, share = [], []
     for axis, (place, cells) in enumerate(zip(places, (tones.shape[2], tones.shape[1]), strict=True)):

@@ -54,7 +54,7 @@ def canvas_size(view: Size) -> Size:
 
 
 class _View(NamedTuple):
-    """A look at a scene, and ``H`` (B, 3, 3) from the scene to it."""
+    """A look at a scene, as one side of a ViewPair, and ``H`` (B, 3, 3), pixels of the scene -> pixels of the look."""
 
     image: Tensor
     H: Tensor
@@ -68,6 +68,7 @@ _CARRIED = ("corners", "corner_mask", "valid", "ignore")
 
 
 def _look(scene: Scene, look: RandomHomography) -> _View:
+    """The scene through a new homography; what is known of it goes along."""
     image, ignore = look(torch.cat([scene.image, scene.ignore.float()], dim=1)).chunk(2, dim=1)
     H = look.transform_matrix
     corners, in_front = warp_points(scene.corners, H)
@@ -77,6 +78,7 @@ def _look(scene: Scene, look: RandomHomography) -> _View:
 
 
 def _relight(image: Tensor, generator: torch.Generator, photometric: float, light: Mapping[str, float]) -> Tensor:
+    """Images (B, 1, H, W) in [0, 1], each changed by a share of the strength of its own."""
     if photometric == 0:
         return image
     share = torch.rand(len(image), generator=generator, device=generator.device)

@@ -17,9 +17,9 @@ from kp.textures import contrasting, fractal, grating, voronoi
 _SHORT = 3.0  # pixels: a shorter stroke has no ends of its own
 
 
-def grain(batch: int, size: Size, draw: Draw) -> Scene:
+def grain(size: Size, draw: Draw) -> Scene:
     """Fractal noise of any spectrum, even or stretched, as it is or bent into veins, blots and cracks."""
-    along = torch.stack([draw.uniform(0.25, 1), torch.ones(batch, device=draw.device)], dim=1)
+    along = torch.stack([draw.uniform(0.25, 1), torch.ones(draw.batch, device=draw.device)], dim=1)
     noise = fractal(size, draw, draw.uniform(1, 3), along)
     bent = draw.integer(0, 3)
     if bent == 1:
@@ -32,7 +32,7 @@ def grain(batch: int, size: Size, draw: Draw) -> Scene:
     return Canvas(draw.uniform(0.25, 0.75, 1, 1, 1) + contrast * noise, ignored=True).scene()
 
 
-def cells(batch: int, size: Size, draw: Draw) -> Scene:
+def cells(size: Size, draw: Draw) -> Scene:
     """Pebbles, scales, dry mud: cells of uneven tone with or without joints."""
     side = draw.integer(10, max(11, min(size) // 5))
     border, tone = voronoi(size, draw, side)
@@ -44,7 +44,7 @@ def cells(batch: int, size: Size, draw: Draw) -> Scene:
     return Canvas(image + 0.05 * fractal(size, draw, draw.uniform(0.5, 2)), ignored=True).scene()
 
 
-def bricks(batch: int, size: Size, draw: Draw) -> Scene:
+def bricks(size: Size, draw: Draw) -> Scene:
     """A wall of rows of bricks, every other row half a brick further; corners are the bricks' vertices."""
     height = draw.integer(10, max(11, min(size) // 8))
     width = round(height * draw.integer(12, 35) / 10)
@@ -62,7 +62,7 @@ def bricks(batch: int, size: Size, draw: Draw) -> Scene:
     return canvas.scene()
 
 
-def windows(batch: int, size: Size, draw: Draw) -> Scene:
+def windows(size: Size, draw: Draw) -> Scene:
     """A front of windows in rows, each with a frame and panes; corners are those of frames and panes."""
     width = draw.integer(min(size) // 10, min(size) // 4)
     lattice = Cells(size, (round(width * draw.integer(8, 18) / 10), width), (draw.integer(0, 9), draw.integer(0, 9)))
@@ -85,7 +85,7 @@ def windows(batch: int, size: Size, draw: Draw) -> Scene:
     return canvas.scene()
 
 
-def text(batch: int, size: Size, draw: Draw) -> Scene:
+def text(size: Size, draw: Draw) -> Scene:
     """A page of made-up letters in words and lines, printed or by hand; corners are ends and joints of the strokes."""
     height = draw.integer(10, max(11, min(size) // 8))
     lattice = Cells(size, (round(1.4 * height), round(0.75 * height)), (draw.integer(0, 8), draw.integer(0, 5)))
@@ -98,7 +98,7 @@ def text(batch: int, size: Size, draw: Draw) -> Scene:
     start, end = joints[:, :, :-1] - reach, joints[:, :, 1:] + reach
     outlines = stroke_outline(start, end, width[..., None].expand(start.shape[:3]))
     written = draw.uniform(0, 1, lattice.count) < 0.82
-    cover = torch.zeros(batch * lattice.count, *lattice.cell, device=draw.device)
+    cover = torch.zeros(draw.batch * lattice.count, *lattice.cell, device=draw.device)
     for outline in outlines.flatten(0, 1).unbind(1):
         torch.maximum(cover, polygon_coverage(outline, lattice.cell), out=cover)
     change = canvas.paint(lattice.tile(cover * written.view(-1, 1, 1)), ink)
@@ -129,7 +129,7 @@ def _mark_letters(
         canvas.mark(end + origins, Kind.END, written & (length[:, :, stroke] > _SHORT), change)
 
 
-def noise(batch: int, size: Size, draw: Draw) -> Scene:
+def noise(size: Size, draw: Draw) -> Scene:
     """Noise of any grain on an uneven or blurred ground: nothing here is a corner."""
     ground = draw.uniform(0.2, 0.8, 1, 1, 1) + draw.uniform(0, 0.15, 1, 1, 1) * fractal(size, draw, draw.uniform(3, 5))
     image = ground + draw.uniform(0, 0.2, 1, 1, 1).square() * 5 * draw.normal(1, *size)

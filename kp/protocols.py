@@ -12,6 +12,8 @@ from torch import Tensor
 
 from kp.geometry import Size, resize, resize_matrix, translation
 
+THRESHOLDS = (1, 3, 5)  # pixels: what is always measured, beside a protocol's own threshold; those of published tables
+
 
 @dataclass(frozen=True)
 class Protocol:

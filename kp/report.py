@@ -17,8 +17,7 @@ import torch
 import kp
 from kp import downstream
 from kp.hpatches import write_file
-from kp.metrics import THRESHOLDS
-from kp.protocols import Protocol
+from kp.protocols import THRESHOLDS, Protocol
 
 MEASURES = (
     "repeatability",

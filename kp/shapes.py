@@ -1,6 +1,6 @@
 """Synthetic images and their exact corners, rendered in batched torch on the device of the generator.
 
-Every family is a function of (batch, size, draw) that returns a :class:`kp.canvas.Scene`; a mixture draws one for
+Every family is a function of (size, draw) that returns a :class:`kp.canvas.Scene`; a mixture draws one for
 each image.
 """
 
@@ -22,9 +22,9 @@ PLANES = ("grain", "cells", "bricks", "windows", "text")
 LEAVES = ("leaves", "foliage")
 
 
-def collage(batch: int, size: Size, draw: Draw) -> Scene:
+def collage(size: Size, draw: Draw) -> Scene:
     """Planes of two kinds side by side, cut out along straight edges."""
-    below, above = (FAMILIES[name](batch, size, draw) for name in draw.shuffled(PLANES + LEAVES)[:2])
+    below, above = (FAMILIES[name](size, draw) for name in draw.shuffled(PLANES + LEAVES)[:2])
     canvas = Canvas(below.image, below.ignore)
     _mark_all(canvas, below, below.corner_mask)
     outlines, meant = convex_polygons(min(size) * draw.uniform(0.2, 0.5, 4), draw)
@@ -44,7 +44,7 @@ def _mark_all(canvas: Canvas, scene: Scene, mask: Tensor) -> None:
         canvas.mark(scene.corners, Kind(kind), mask & (scene.kinds == kind))
 
 
-FAMILIES: dict[str, Callable[[int, Size, Draw], Scene]] = {
+FAMILIES: dict[str, Callable[[Size, Draw], Scene]] = {
     name: getattr(module, name)
     for module, names in ((catalogue, CLASSIC), (leaves, LEAVES), (planes, (*PLANES, "noise")))
     for name in names
@@ -86,7 +86,7 @@ def render(batch: int, size: Size, generator: torch.Generator, families: Iterabl
     shares = torch.tensor(list(weights.values()), device=generator.device)
     drawn = torch.multinomial(shares, batch, replacement=True, generator=generator)
     counts = drawn.bincount(minlength=len(weights)).tolist()
-    parts = [FAMILIES[name](n, size, Draw(n, generator)) for name, n in zip(weights, counts, strict=True) if n]
+    parts = [FAMILIES[name](size, Draw(n, generator)) for name, n in zip(weights, counts, strict=True) if n]
     order = torch.randperm(batch, generator=generator, device=generator.device)
     places = max(part.kinds.shape[1] for part in parts)
     corners = torch.cat([F.pad(part.corners, (0, 0, 0, places - part.kinds.shape[1])) for part in parts])[order]

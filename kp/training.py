@@ -51,6 +51,7 @@ def check(settings: RunSettings) -> None:
         "lr": (1e-9, math.inf),
         "clip": (1e-9, math.inf),
         "density": (1e-9, 1e6),
+        "photometric": (0, 2),
     }
     parse_mixture(settings.world.families)
     values = {name: value for group in vars(settings).values() for name, value in vars(group).items()}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from kp.geometry import covisible_mask
 from kp.keypoints import Keypoints
 from kp.metrics import chance_level, coverage, one_to_one, repeatability
 
@@ -211,14 +212,15 @@ def test_chance_by_strewing_points():
 
 def test_coverage_of_a_lattice_of_a_heap_and_of_chance():
     size = (240, 320)
+    everything = torch.ones(1, 1, *size, dtype=torch.bool)
     y, x = torch.meshgrid(torch.arange(8, 240, 16.0), torch.arange(8, 320, 16.0), indexing="ij")
     lattice = at(*torch.stack([x, y], -1).reshape(-1, 2).tolist())
     assert len(lattice.xy[0]) == 300
-    assert coverage(lattice, EYE, size, size) > 0.85
+    assert coverage(lattice, everything) > 0.85
     heap = at(*[(100 + i % 17, 100 + i // 17) for i in range(300)])
-    assert coverage(heap, EYE, size, size) < 0.05
+    assert coverage(heap, everything) < 0.05
     strewn = at(*(torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([319.0, 239])).tolist())
-    assert abs(coverage(strewn, EYE, size, size) - (1 - 1 / 2.718)) < 0.06
-    assert coverage(at(), EYE, size, size) == 0
+    assert abs(coverage(strewn, everything) - (1 - 1 / 2.718)) < 0.06
+    assert coverage(at(), everything) == 0
     away = torch.tensor([[[1.0, 0, 1000], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
-    assert coverage(lattice, away, size, size) == 0
+    assert coverage(lattice, covisible_mask(away, size, size)) == 0

@@ -216,6 +216,7 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--width", "0"], "--width must be at least 1"),
         (["--lr", "nan"], "--lr must be above 0"),
         (["--density", "inf"], "--density must be above 0"),
+        (["--photometric", "3"], "--photometric must be at least 0 and at most 2"),
         (["--seed", "99999999999999999999"], "--seed must be"),
         (["--crop", "8"], "--crop must be at least"),
         (["--encoder", "resnet50"], "invalid choice"),

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from kp.canvas import Scene
 from kp.hpatches import Sequence
+from kp.pairs import view_pairs
 from kp.viewpoint import QUANTITIES, draw, drawn, overlap, quantities, real, rotation, sample, spread
 
 SIZE0, SIZE1 = (60, 80), (90, 100)
@@ -110,3 +112,12 @@ def test_the_figure_tells_the_numbers():
 def test_a_figure_of_views_that_do_not_move():
     still = torch.tensor([[1.0, 1, 1, 0]]).double().expand(5, 4)
     draw({"training": still}).draw_without_rendering()
+
+
+def test_the_homographies_are_those_of_the_pairs_that_training_sees():
+    def blank(batch, size, generator):
+        nothing = torch.zeros(batch, 0, dtype=torch.long)
+        return Scene(torch.zeros(batch, 1, *size), torch.zeros(batch, 0, 2), nothing, torch.zeros(batch, 1, *size) > 0)
+
+    pairs = view_pairs(5, SIZE0, torch.Generator().manual_seed(3), render=blank, photometric=0, **RANGES)
+    assert torch.equal(next(pairs).H_0to1, sample(5, SIZE0, torch.Generator().manual_seed(3), **RANGES))
