@@ -5,6 +5,7 @@ python -m kp statistics OUT.png    statistics of synthetic images beside those o
 python -m kp views OUT.png         overlap, scale, tilt and rotation between the views of a pair
 python -m kp curves RUN OUT.png    loss and validation of a training run
 python -m kp bench                 pairs, score maps and training steps a second
+python -m kp standin ROOT          a folder of HPatches' layout and size, to time evaluate.py
 """
 
 import argparse
@@ -20,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from kp import hpatches, statistics, viewpoint
+from kp import hpatches, standin, statistics, viewpoint
 from kp.benchmark import benchmark, profile, usual_batch
 from kp.checkpoint import load_detector
 from kp.config import WorldSettings
@@ -75,6 +76,11 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--batch", type=int, help="images or pairs at a time (default: 16, on CUDA 128)")
     bench.add_argument("--threads", type=int, nargs="+", help="of the CPU, one run each (default: as torch chooses)")
     bench.add_argument("--profile", action="store_true", help="then show which operations take the time")
+    text = "write a folder of HPatches' layout, number and sizes, without a download"
+    like = commands.add_parser("standin", help=text, description=standin.__doc__)
+    like.add_argument("root", type=Path, metavar="ROOT", help="a new folder; 2 GB for all sequences")
+    text = f"sequences to write (default: {standin.COUNT}, as many as HPatches has)"
+    like.add_argument("--sequences", type=int, default=standin.COUNT, metavar="N", help=text)
     return parser
 
 
@@ -146,6 +152,13 @@ def time_parts(args: argparse.Namespace) -> None:
         print(profile(device, batch))
 
 
+def write_standin(args: argparse.Namespace) -> None:
+    check_numbers(args, "sequences")
+    with progress(args.sequences, "sequence") as bar:
+        standin.write(args.root, args.sequences, bar.update)
+    print(f"python evaluate.py --hpatches {args.root}")
+
+
 def check_picture(path: Path) -> None:
     """Raises ValueError where no picture can be written: before the work, not after."""
     if path.suffix.lower() not in (".png", ".jpg"):
@@ -156,7 +169,7 @@ def check_picture(path: Path) -> None:
 def check_numbers(args: argparse.Namespace, count: str) -> None:
     if getattr(args, count) < 1:
         raise ValueError(f"--{count} must be at least 1, not {getattr(args, count)}")
-    if not 0 <= args.seed < 2**63:
+    if not 0 <= getattr(args, "seed", 0) < 2**63:
         raise ValueError(f"--seed must be at least 0 and below 2^63, not {args.seed}")
 
 
@@ -188,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         commands = {"preview": draw_preview, "statistics": measure_world, "views": draw_views}
-        (commands | {"curves": draw_run, "bench": time_parts})[args.command](args)
+        (commands | {"curves": draw_run, "bench": time_parts, "standin": write_standin})[args.command](args)
     except (ValueError, OSError) as error:
         print(f"python -m kp: error: {error}", file=sys.stderr)
         return 1

@@ -48,10 +48,13 @@ def read(seed: int = 0, split: str = "all") -> list[Sequence]:
 
 
 def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) -> Sequence:
-    """A sequence of ``view``-sized images, of split ``i`` or ``v``, from a photograph of any size."""
+    """A sequence of ``view``-sized images, of split ``i`` or ``v``, from a photograph of any size.
+
+    Where views are larger than the photograph allows for, it goes on mirrored.
+    """
     name = f"{split}_{photograph.stem}"
     generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
-    canvas = load_canvas(photograph)
+    canvas = _mirrored(load_canvas(photograph), view)
     size = tuple(canvas.shape[-2:])
     corner = (size[1] - view[1]) // 2, (size[0] - view[0]) // 2
     H_canvas_to_0 = translation(-corner[0], -corner[1])
@@ -64,7 +67,7 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
         image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view, antialias=True)
         images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
         homographies.append(H_0tok)
-    return Sequence(name, split, tuple(partial(_as_8bit, image) for image in images), tuple(homographies))
+    return Sequence(name, split, tuple(partial(as_8bit, image) for image in images), tuple(homographies))
 
 
 def load_canvas(photograph: Path) -> Tensor:
@@ -72,6 +75,14 @@ def load_canvas(photograph: Path) -> Tensor:
     image = read_image(photograph)
     scale = CANVAS / min(image.shape[-2:])
     return resize(image, tuple(round(n * scale) for n in image.shape[-2:])).clamp(0, 1)
+
+
+def _mirrored(image: Tensor, view: Size) -> Tensor:
+    """An image (1, 1, H, W), mirrored over and over where a side is less than one and a half times the view's."""
+    size = [max(have, round(1.5 * side)) for have, side in zip(image.shape[-2:], view, strict=True)]
+    rows, columns = (torch.arange(side) % (2 * have) for side, have in zip(size, image.shape[-2:], strict=True))
+    rows, columns = (torch.minimum(i, 2 * n - 1 - i) for i, n in zip((rows, columns), image.shape[-2:], strict=True))
+    return image[..., rows[:, None], columns]
 
 
 def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -97,7 +108,7 @@ def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, ge
         strength *= 0.8
 
 
-def _as_8bit(image: Tensor) -> Tensor:
+def as_8bit(image: Tensor) -> Tensor:
     """An image (1, 1, H, W) in [0, 1] in steps of 1 / 255: like one from a file, the same for every detector."""
     return (image * 255).round() / 255
 
