@@ -9,8 +9,12 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace ``path`` by ``data`` in one step; its folder is made if need be.
 
     On any failure, a full disk among them, what was at ``path`` stays as it was, nothing is left beside it, and OSError
-    is raised.
+    is raised. A link is followed; what is no file but, say, a pipe is written to as it is.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

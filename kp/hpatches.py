@@ -142,16 +142,30 @@ def read_image(path: Path) -> Tensor:
     try:
         data = path.read_bytes()
     except OSError as e:
-        raise HPatchesError(f"{path} cannot be read: {_reason(e)}") from None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if _is_whole(data) else None
+        raise HPatchesError(f"{path} cannot be read ({_reason(e)}): unpack the archive again") from None
+    image = _decode(data) if _is_whole(data) else None
     if image is None:
         raise HPatchesError(f"{path} is truncated or no image: unpack the archive again")
     return torch.from_numpy(image)[None, None].float() / 255
 
 
+def _decode(data: bytes) -> np.ndarray | None:
+    """A gray image (H, W), 8 bits, or None; OpenCV would else write lines of its own, or raise on a huge size."""
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 def _is_whole(data: bytes) -> bool:
     """False for an empty or cut-off file, of which OpenCV may return a partly gray picture without a word."""
-    if header := re.match(rb"P[56](?:\s+|#.*\n)+(\d+)(?:\s+|#.*\n)+(\d+)(?:\s+|#.*\n)+(\d+)\s", data):
+    if data[:2] in (b"P5", b"P6"):
+        header = re.match(rb"P[56](?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,5})\s", data)
+        if header is None:
+            return False
         width, height, most = (int(n) for n in header.groups())
         channels, depth = 3 if data[1:2] == b"6" else 1, 2 if most > 255 else 1
         return len(data) - header.end() >= width * height * channels * depth
