@@ -1,10 +1,12 @@
 """Every setting: its default, its unit and the reason for it, once. Command line and checkpoints both read it here.
 
-Only the scripts, the training loop and checkpoints know settings objects; every other function takes plain values.
+Only the scripts, the two loops (training, session) and checkpoints know settings objects; every other function takes
+plain values.
 """
 
 import argparse
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
@@ -118,10 +120,30 @@ class EvaluateSettings:
         None, "non-maximum suppression of every detector, odd kernel in pixels, instead of the protocol's"
     )
     border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
+    weights: Path | None = setting(None, "weights of the detector kp, instead of the shipped ones", metavar="FILE")
+    baseline_weights: Path | None = setting(
+        None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"
+    )
     subpixel: bool = setting(False, "refine our keypoints to a fraction of a pixel (not with --export)")
+    curves: bool = setting(
+        False, "then measure the built-in photographs turned by 0 to 180 degrees, scaled by 1/4 to 4"
+    )
     seed: int = setting(0, "seed of the random detector and of the built-in sequences")
     workers: int = setting(1, "processes that share the sequences; the numbers do not depend on it")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """What ``evaluate.py`` writes, beside the table."""
+
+    report: Path | None = setting(None, "write DIR/index.html: tables, plots, best and worst sequences", metavar="DIR")
+    json: Path | None = setting(None, "write protocol, rows and every pair's numbers", metavar="FILE")
+    export: Path | None = setting(
+        None,
+        "write DIR/SEQUENCE/N_det.npy and H_1_K: score maps of kp or, without kp, of the one detector measured",
+        metavar="DIR",
+    )
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,30 +14,27 @@ over sequences.
 """
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Series
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from kp import downstream, hpatches, metrics, photographs
 from kp.detectors import Detector
 from kp.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.downstream import Features, describe
+from kp.files import write_atomically
 from kp.geometry import Size, covisible_mask, invert
-from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence, write_file
+from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence
 from kp.keypoints import Keypoints
-from kp.process import progress_interval
 from kp.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
+from kp.spread import spread
 
 EXAMPLES = f"""protocols, each of which people call "HPatches repeatability":
 {describe_all()}
@@ -81,54 +78,27 @@ def evaluate(
     :mod:`kp.metrics` and of :mod:`kp.downstream` say (None where nothing matched). They come a sequence at a time, so
     that all detectors have measured the same pairs whenever it stops. ``make`` gives the detectors by name; ``export``
     gets each sequence once, as the protocol sees it, with every detector's keypoints in each image. With more
-    ``workers`` than one, so many processes share the sequences, and both must be picklable; the records are the same,
-    in the same order. Draws a progress bar, over sequences, on stderr.
+    ``workers`` than one, or under torchrun, processes share the sequences, see :func:`kp.spread.spread`, and both must
+    be picklable; the records are the same, in the same order. Draws a progress bar, over sequences, on stderr.
     """
-    often = progress_interval()
-    with (
-        _measuring(make, protocol, export, workers) as measure,
-        tqdm(total=len(sequences), unit="sequence", leave=False, mininterval=often, dynamic_ncols=True) as bar,
-    ):
-        for sequence, records in zip(sequences, measure(sequences), strict=True):
-            bar.set_postfix_str(sequence.name, refresh=False)
-            bar.update()
-            yield from records
+    work = partial(_measurer, make, protocol, export)
+    for records in spread(work, sequences, workers, name=attrgetter("name"), unit="sequence"):
+        yield from records
 
 
-@contextmanager
-def _measuring(
-    make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None, workers: int
-) -> Iterator[Callable[[Series[Sequence]], Iterator[list[dict[str, Any]]]]]:
-    """A function that measures sequences one after the other, here or in other processes."""
-    if workers == 1:
-        yield partial(map, partial(measure_sequence, detectors=make(), protocol=protocol, export=export))
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_work, (make, protocol, export))
-    try:
-        yield partial(pool.map, _work)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_work(make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None) -> None:
-    """What a worker process does first: it has one core, and leaves Ctrl-C to the parent."""
-    global _work_with
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    _work_with = partial(measure_sequence, detectors=make(), protocol=protocol, export=export)
-
-
-def _work(sequence: Sequence) -> list[dict[str, Any]]:
-    return _work_with(sequence)
+def _measurer(
+    make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None
+) -> Callable[[Sequence], list[dict[str, Any]]]:
+    return partial(measure_sequence, detectors=make(), protocol=protocol, export=export)
 
 
 def measure_sequence(
     sequence: Sequence, detectors: Mapping[str, Detector], protocol: Protocol, export: Export | None = None
 ) -> list[dict[str, Any]]:
     """The records of one sequence, see :func:`evaluate`. Each image is loaded once, and each detector sees it once."""
-    images, sequence = _prepared(sequence, protocol)
+    images, sequence = prepared_sequence(sequence, protocol)
     sizes = [tuple(image.shape[-2:]) for image in images]
-    keypoints = {name: [detector(image) for image in images] for name, detector in detectors.items()}
+    keypoints = {name: _detect(f"{name} on {sequence.name}", d, images) for name, d in detectors.items()}
     if export is not None:
         export(sequence, keypoints, sizes)
     views = _views(sequence, sizes)
@@ -139,7 +109,14 @@ def measure_sequence(
     return records
 
 
-def _prepared(sequence: Sequence, protocol: Protocol) -> tuple[list[Tensor], Sequence]:
+def _detect(what: str, detector: Detector, images: Series[Tensor]) -> list[Keypoints]:
+    try:
+        return [detector(image) for image in images]
+    except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
+        raise ValueError(f"{what}: {str(error).splitlines()[0] if str(error) else 'out of memory'}") from error
+
+
+def prepared_sequence(sequence: Sequence, protocol: Protocol) -> tuple[list[Tensor], Sequence]:
     """The images as the protocol looks at them, and the sequence with the homographies between these."""
     prepared = [prepare(load(), protocol) for load in sequence.images]
     images = [image for image, _ in prepared]
@@ -189,7 +166,7 @@ def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], Ba
     try:
         for record in records:
             done.append(record)
-    except (KeyboardInterrupt, ValueError) as stop:
+    except (KeyboardInterrupt, ValueError, OSError) as stop:
         return done, stop
     return done, None
 
@@ -213,21 +190,17 @@ def _export(
     export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
 
 
-def check(workers: int) -> None:
-    """Raises ValueError, naming the flag, on a number of processes that is none."""
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {workers}")
-
-
 def check_writable(path: Path | None) -> None:
     """Make the folder of a file to be written, if any, and try to write there. Raises HPatchesError."""
     if path is None:
         return
     if path.is_dir():
         raise HPatchesError(f"{path} is a folder: name a file in it")
-    probe = path.with_name(f".{path.name}.probe")
-    write_file(probe, b"")
-    probe.unlink()
+    try:
+        write_atomically(path.with_name(".kp-probe"), b"")
+        path.with_name(".kp-probe").unlink(missing_ok=True)  # another rank may have been here
+    except OSError as error:
+        raise HPatchesError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
 
 
 def _number(value: float) -> float | None:

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"geometry", "config", "files", "curves", "process", "opencv_world"},
-    {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines", "protocols", "download"},
+    {"geometry", "config", "files", "curves", "process", "ranks", "opencv_world"},
+    {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines", "protocols", "download", "spread"},
     {
         "photometric",
         "outlines",
@@ -21,13 +21,17 @@ FLOORS = [
         "hpatches",
         "learned",
         "downstream",
+        "plots",
+        "published",
     },
-    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "report"},
-    {"shapes", "detectors"},
-    {"pairs"},
+    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows"},
+    {"shapes", "detectors", "terminal", "tables", "results", "standin"},
+    {"pairs", "compare"},
     {"validation", "evaluation", "statistics", "viewpoint"},
-    {"training", "preview"},
-    {"benchmark"},
+    {"training", "preview", "sweeps", "examples"},
+    {"benchmark", "sections"},
+    {"page"},
+    {"session"},
     {"__main__"},
 ]
 MODULES = sorted((ROOT / "kp").glob("*.py"))

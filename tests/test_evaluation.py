@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from kp import results
 from kp.detectors import make_detectors, score_maps
 from kp.evaluation import collect, evaluate, exporter
 from kp.hpatches import HPatchesError, Sequence
 from kp.keypoints import Keypoints, extract_keypoints
 from kp.protocols import PROTOCOLS
-from kp.report import interval, report, settings, summarise, table, write_json
+from kp.results import settings
+from kp.rows import interval, summarise
+from kp.terminal import table
 
 NATIVE = PROTOCOLS["native"]
 SIZES = ((97, 131), (88, 120), (101, 119))
@@ -191,7 +194,7 @@ def test_the_interval_is_that_of_the_sequences_not_of_their_pairs():
 
 def test_a_split_without_pairs_has_no_row():
     assert [row["split"] for row in summarise([record("a", "v", 0.5)])] == ["v", "all"]
-    content = report([record("a", "v", 0.5)], settings("here", "v", False, 0, [NATIVE]), None)
+    content = results.content([record("a", "v", 0.5)], settings("here", "v", False, 0, [NATIVE]), None)
     assert [row["split"] for row in content["rows"]] == ["v"]
     assert summarise([]) == []
 
@@ -213,8 +216,8 @@ def test_the_table_is_aligned_and_has_every_number():
 def test_the_json_file_is_strict_json_with_rows_and_protocol(tmp_path):
     protocol = settings("here", "all", False, 0, [replace(NATIVE, max_keypoints=7, threshold=2.5)])
     (tmp_path / "weights").write_bytes(b"abc")
-    content = report([record("kp", "i", 0.5, None)], protocol, tmp_path / "weights")
-    write_json(tmp_path / "deep" / "table.json", content)
+    content = results.content([record("kp", "i", 0.5, None)], protocol, tmp_path / "weights")
+    results.write(tmp_path / "deep" / "table.json", content)
     read = json.loads((tmp_path / "deep" / "table.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert read["rows"][0] == row("kp", "i", 0.5, None, pairs=1, interval=[0.5, 0.5])
     native = read["settings"]["protocols"]["native"]

@@ -1,0 +1,121 @@
+"""One run of ``evaluate.py``: check everything, measure, print, write."""
+
+import time
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Series
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kp import evaluation, protocols, published, ranks, results, sweeps
+from kp.config import EvaluateSettings, OutputSettings
+from kp.detector import choose_device
+from kp.detectors import SHIPPED, Detector, make_detectors, score_maps
+from kp.examples import examples
+from kp.hpatches import Sequence
+from kp.page import PAGE, write_page
+from kp.protocols import Protocol
+from kp.rows import summarise
+from kp.terminal import table
+
+Make = Callable[[], Mapping[str, Detector]]
+
+
+@dataclass
+class _Measured:
+    """What there is so far: a record for every pair, lines of the self-check, the curves, and what stopped it."""
+
+    records: list[dict[str, Any]]
+    checks: list[str]
+    curves: list[dict[str, Any]]
+    stop: BaseException | None = None
+
+
+def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSettings) -> None:
+    """Measure what the settings say on the sequences in ``root``, or on the built-in photographs; print and write it.
+
+    Raises ValueError with a message of one line, before anything is measured where that is possible; what was measured
+    is written before it is raised.
+    """
+    names = tuple(dict.fromkeys(s.detectors))
+    changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
+    chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
+    _check(output, s.workers)
+    export = evaluation.exporter(output.export, names, s.subpixel, len(chosen)) if output.export else None
+    sequences = ranks.first(lambda: evaluation.read_sequences(root, s.split, s.subset, s.seed, download))
+    device, weights = choose_device(s.device), s.weights or SHIPPED
+    where = {"weights": weights, "baseline_weights": s.baseline_weights, "device": device}
+    maps, skipped = ranks.first(lambda: score_maps(names, seed=s.seed, **where))
+    make = partial(make_detectors, maps, subpixel=s.subpixel, device=device)
+    source = str(root or f"the built-in photographs, seed {s.seed}")
+    done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, source, skipped)
+    if s.curves and done.stop is None:
+        native = protocols.choose("native", **changes)
+        _measure_curves(done, partial(make, native), native, s)
+    settings = results.settings(source, s.split, s.subpixel, s.seed, chosen)
+    content = results.content(done.records, settings, weights if "kp" in names else None, skipped, done.stop is None)
+    content |= {"curves": done.curves, "checks": done.checks}
+    if ranks.rank() == 0:
+        _write(content, output, sequences, chosen[0], make)
+    if done.stop is not None:
+        raise done.stop
+
+
+def _check(output: OutputSettings, workers: int) -> None:
+    """Raises ValueError where the work could not be shared, or a file not be written, before anything is measured."""
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {workers}")
+    if workers > 1 and ranks.ranks() > 1:
+        raise ValueError("torchrun's ranks share the sequences already: leave out --workers")
+    evaluation.check_writable(output.json)
+    evaluation.check_writable(output.report and output.report / PAGE)
+
+
+def _measure(
+    sequences: Series[Sequence],
+    makers: Mapping[Protocol, Make],
+    s: EvaluateSettings,
+    export: evaluation.Export | None,
+    source: str,
+    skipped: Mapping[str, str],
+) -> _Measured:
+    """Every protocol's table, printed as soon as it is there."""
+    done = _Measured([], [], [])
+    for protocol, make in makers.items():
+        started = time.perf_counter()
+        print(f"{source}, {len(sequences)} sequences, {protocol.describe()}", flush=True)
+        records, done.stop = evaluation.collect(evaluation.evaluate(sequences, make, protocol, export, s.workers))
+        rows = summarise(records, s.split)
+        checks = published.check(rows, records, protocol)
+        seconds = f"{time.perf_counter() - started:.0f} s"
+        print("\n".join([table(rows, skipped), *checks, seconds]), flush=True)
+        done.records += records
+        done.checks += checks
+        if done.stop is not None:
+            break
+    return done
+
+
+def _measure_curves(done: _Measured, make: Make, protocol: Protocol, s: EvaluateSettings) -> None:
+    try:
+        done.curves = sweeps.measure(make, protocol, s.seed, s.workers)
+        print(sweeps.table(done.curves), flush=True)
+    except (KeyboardInterrupt, ValueError) as stop:
+        done.stop = stop
+
+
+def _write(
+    content: dict[str, Any],
+    output: OutputSettings,
+    sequences: Series[Sequence],
+    protocol: Protocol,
+    make: Callable[[Protocol], Mapping[str, Detector]],
+) -> None:
+    if output.json:
+        results.write(output.json, content)
+    if output.report:
+        detectors = make(protocol)
+        name = "kp" if "kp" in detectors else next(iter(detectors), None)
+        shown = examples(sequences, content["pairs"], name, detectors[name], protocol) if content["pairs"] else []
+        print(f"see {write_page(output.report, content, shown)}")

@@ -1,0 +1,83 @@
+"""Work that processes share: the same results in the same order, whoever did it; torchrun's ranks among them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from test_evaluate_cli import SCRIPT, write_root
+
+from kp import ranks
+from kp.spread import spread
+
+
+def square_or_complain(item):
+    if item == 7:
+        raise ValueError("seven is not liked")
+    return item**2, os.getpid()
+
+
+def make_square():
+    return square_or_complain
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order_from_as_many_processes_as_asked(workers):
+    results = list(spread(make_square, [5, 3, 9, 0], workers))
+    assert [square for square, _ in results] == [25, 9, 81, 0]
+    here = {pid == os.getpid() for _, pid in results}
+    assert here == {workers == 1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_done_before_an_error_is_kept(workers):
+    results = spread(make_square, [1, 2, 7, 3], workers)
+    assert [next(results)[0], next(results)[0]] == [1, 4]
+    with pytest.raises(ValueError, match="seven"):
+        next(results)
+
+
+def test_a_process_of_its_own_is_rank_0_of_1(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert (ranks.rank(), ranks.ranks(), ranks.gather("a"), ranks.first(lambda: "b")) == (0, 1, ["a"], "b")
+
+
+def evaluate_with_ranks(count, *args, cwd):
+    """A run of evaluate.py under torchrun; ``cwd`` is away from the repository."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return subprocess.run(
+        [*launcher, str(SCRIPT), *map(str, args)], capture_output=True, text=True, timeout=300, cwd=cwd
+    )
+
+
+def test_ranks_of_torchrun_give_the_numbers_of_one_process(tmp_path):
+    root = write_root(tmp_path / "root", ("i_a", "v_b", "v_c"))
+    flags = ["--hpatches", root, "--detectors", "harris", "random", "--json"]
+    alone = subprocess.run([sys.executable, SCRIPT, *flags, tmp_path / "1.json"], capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+    done = evaluate_with_ranks(2, *flags, tmp_path / "2.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("1.json", "2.json"))
+    assert first["pairs"] == second["pairs"]
+    assert len(second["pairs"]) == 2 * 3 * 2
+    assert done.stdout.count("detector") == alone.stdout.count("detector"), "only one rank prints"
+
+
+def test_an_error_in_one_rank_keeps_what_the_others_did(tmp_path):
+    root = write_root(tmp_path / "root", ("i_a", "v_b", "v_c"))
+    (root / "v_b" / "2.ppm").write_bytes(b"P6 broken")  # the second sequence: rank 1's only one
+    flags = ["--hpatches", root, "--detectors", "harris", "--json", tmp_path / "table.json"]
+    done = evaluate_with_ranks(2, *flags, cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("evaluate.py: error: ") == 1
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["complete"] is False
+    assert {record["sequence"] for record in content["pairs"]} == {"i_a", "v_c"}
+
+
+def test_workers_and_ranks_are_not_mixed(tmp_path):
+    root = write_root(tmp_path / "root", ("i_a",))
+    done = evaluate_with_ranks(2, "--hpatches", root, "--detectors", "fast", "--workers", 2, cwd=tmp_path)
+    assert "leave out --workers" in done.stderr
