@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from kp import ranks
-from kp.process import Interruption, progress_interval
+from kp.process import Interruption, keep_freed_memory, progress_interval
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,6 +55,7 @@ def _begin(make: Callable[[], Work]) -> None:
     """What a worker process does first: it has one core, and leaves Ctrl-C to the parent."""
     global _work_here
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     torch.set_num_threads(1)
     _work_here = make()
 

@@ -14,7 +14,7 @@ import torch
 from kornia.feature import KeyNet
 
 import evaluate
-from kp import detectors, evaluation, learned
+from kp import detectors, evaluation, learned, results
 from kp.download import DownloadError
 
 SCRIPT = Path(evaluate.__file__)
@@ -364,3 +364,53 @@ def test_ctrl_c_exits_130_and_keeps_what_was_done(tmp_path):
     assert content["complete"] is False
     assert 0 < content["rows"][0]["pairs"] < 150 * 5
     assert "sift" in out
+
+
+def test_report_is_one_page_with_the_numbers_of_the_json(root, tmp_path, capsys):
+    flags = ["--detectors", "harris", "fast", "--json", tmp_path / "table.json", "--report", tmp_path / "page"]
+    code, out, _ = run(capsys, "--hpatches", root, *flags)
+    assert code == 0
+    assert f"see {tmp_path / 'page' / 'index.html'}" in out
+    assert [f.name for f in (tmp_path / "page").iterdir()] == ["index.html"]
+    page = (tmp_path / "page" / "index.html").read_text()
+    for row in json.loads((tmp_path / "table.json").read_text())["rows"]:
+        assert f"{row['repeatability']:.3f}" in page
+    assert page.count("data:image/jpeg") == 4  # a best and a worst sequence, two views each
+
+
+def test_a_report_folder_that_is_a_file_is_refused_before_measuring(root, tmp_path, capsys):
+    (tmp_path / "page").write_text("")
+    assert str(tmp_path / "page") in error(capsys, "--hpatches", root, "--report", tmp_path / "page")
+
+
+def test_curves_are_printed_and_written(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kp.photographs.FILES", ("coins.png",))
+    monkeypatch.setattr("kp.sweeps.SWEEPS", {"rotation": (0.0, 90.0), "scale": (0.5,)})
+    flags = ["--detectors", "harris", "random", "--curves", "--json", tmp_path / "table.json"]
+    code, out, _ = run(capsys, "--hpatches", root, *flags)
+    assert code == 0
+    assert "repeatability by rotation (degrees)" in out
+    content = json.loads((tmp_path / "table.json").read_text())
+    keys = [(row["sweep"], row["value"], row["detector"]) for row in content["curves"]]
+    values = [("rotation", 0.0), ("rotation", 90.0), ("scale", 0.5)]
+    assert keys == [(*value, name) for value in values for name in ("harris", "random")]
+
+
+def test_every_field_of_the_json_is_documented(root, tmp_path, capsys):
+    run(capsys, "--hpatches", root, "--detectors", "harris", "--json", tmp_path / "table.json")
+    content = json.loads((tmp_path / "table.json").read_text())
+    text = results.__doc__
+    for name in content:
+        assert f"\n{name} " in text
+    for name in {**content["rows"][0], **content["pairs"][0]}:
+        stem, _, end = name.rpartition("_")
+        assert f"``{name}``" in text or (f"``{stem}_1px``" in text and f"``_{end}``" in text), name
+
+
+def test_comparing_measures_nothing(root, tmp_path, capsys):
+    for name, detector in (("a", "harris"), ("b", "fast")):
+        run(capsys, "--hpatches", root, "--detectors", detector, "--json", tmp_path / f"{name}.json")
+    code, out, _ = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert code == 0
+    assert "harris of a v. fast of b" in out
+    assert "cannot be read" in error(capsys, "--compare", tmp_path / "a.json", tmp_path / "none.json")
