@@ -158,10 +158,10 @@ class Parser(argparse.ArgumentParser):
 
 def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
     """One flag for every field of a settings class, in a group of its own, with the field's help and default."""
-    group = parser.add_argument_group(cls.__doc__.strip().splitlines()[0].replace("``", ""))
+    group = parser.add_argument_group(cls.__doc__.strip().splitlines()[0].replace("``", "").rstrip("."))
     for f in fields(cls):
         name, flag = f.name, "--" + f.name.replace("_", "-")
-        text = f"{f.metadata['help']} (default: {_show(f)})".replace("%", "%%")
+        text = (f.metadata["help"] + _default(f)).replace("%", "%%")
         common = {"dest": name, "help": text, "default": f.default}
         if f.type is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
@@ -198,7 +198,10 @@ def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
     return kinds[0], "+" if kinds[-1] is Ellipsis else len(kinds)
 
 
-def _show(f: Field) -> str:
-    if isinstance(f.default, tuple):
-        return " ".join(str(v) for v in f.default)
-    return "none" if f.default is None else str(f.default)
+def _default(f: Field) -> str:
+    if f.default is None:
+        return ""
+    if isinstance(f.default, bool):
+        return " (default: yes)" if f.default else " (default: no)"
+    shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    return f" (default: {shown})"

@@ -23,23 +23,24 @@ _OVER_ALL = {
 
 def table(rows: Series[dict[str, Any]], skipped: Mapping[str, str] | None = None) -> str:
     """Rows of one protocol as aligned text: a line for each detector, and for each that was skipped, why."""
-    reasons = [f"{name:12}  skipped: {reason}" for name, reason in (skipped or {}).items()]
+    first = max(map(len, ["detector", *(row["detector"] for row in rows), *(skipped or {})]))
+    reasons = [f"{name:{first}}  skipped: {reason}" for name, reason in (skipped or {}).items()]
     if not rows:
         return "\n".join([*reasons, "nothing was measured"])
     splits = [split for split in SPLITS if any(row["split"] == split for row in rows)]
     cells = {(row["detector"], row["split"]): row for row in rows}
     width = 7 * len(splits)
-    heads = [" " * 12 + "".join(f"  {title:>{max(width, 15)}}" for title, _ in _BY_SPLIT.values())]
-    heads.append(f"{'detector':12}" + ("  " + "".join(f"{s:>7}" for s in splits).rjust(15)) * len(_BY_SPLIT))
+    heads = [" " * first + "".join(f"  {title:>{max(width, 15)}}" for title, _ in _BY_SPLIT.values())]
+    heads.append(f"{'detector':{first}}" + ("  " + "".join(f"{s:>7}" for s in splits).rjust(15)) * len(_BY_SPLIT))
     heads[1] += "".join(f"{title:>{_width(measure)}}" for measure, (title, _) in _OVER_ALL.items())
     heads[0] += f"{'of ' + splits[-1]:>{len(heads[1]) - len(heads[0])}}"
-    lines = heads + [_line(name, cells, splits) for name in dict.fromkeys(row["detector"] for row in rows)]
+    lines = heads + [_line(name, first, cells, splits) for name in dict.fromkeys(row["detector"] for row in rows)]
     counts = {split: max(row["pairs"] for row in rows if row["split"] == split) for split in splits}
     return "\n".join([*lines, *reasons, "pairs: " + ", ".join(f"{split} {count}" for split, count in counts.items())])
 
 
-def _line(name: str, cells: dict[tuple[str, str], dict[str, Any]], splits: Series[str]) -> str:
-    line = f"{name:12}"
+def _line(name: str, first: int, cells: dict[tuple[str, str], dict[str, Any]], splits: Series[str]) -> str:
+    line = f"{name:{first}}"
     for measure, (_, digits) in _BY_SPLIT.items():
         values = [_show(cells.get((name, split), {}).get(measure), digits) for split in splits]
         line += "  " + "".join(f"{value:>7}" for value in values).rjust(15)
