@@ -127,9 +127,9 @@ def table(rows: Series[dict[str, Any]]) -> str:
     for kind in dict.fromkeys(row["sweep"] for row in rows):
         ours = [row for row in rows if row["sweep"] == kind]
         values = sorted({row["value"] for row in ours})
-        lines = [f"repeatability by {kind} ({_UNITS[kind]})", f"{kind:12}" + "".join(f"{v:7.3g}" for v in values)]
-        cells = {(row["detector"], row["value"]): f"{row['repeatability']:7.3f}" for row in ours}
-        for name in dict.fromkeys(row["detector"] for row in ours):
-            lines.append(f"{name:12}" + "".join(cells[name, value] for value in values))
+        names = list(dict.fromkeys(row["detector"] for row in ours))
+        first = max(map(len, [kind, *names]))
+        lines = [f"repeatability by {kind} ({_UNITS[kind]})", f"{kind:{first}}" + "".join(f"{v:7.3g}" for v in values)]
+        lines += [f"{name:{first}}" + "".join(cells[name, value] for value in values) for name in names]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
