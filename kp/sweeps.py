@@ -127,6 +127,7 @@ def table(rows: Series[dict[str, Any]]) -> str:
     for kind in dict.fromkeys(row["sweep"] for row in rows):
         ours = [row for row in rows if row["sweep"] == kind]
         values = sorted({row["value"] for row in ours})
+        cells = {(row["detector"], row["value"]): f"{row['repeatability']:7.3f}" for row in ours}
         names = list(dict.fromkeys(row["detector"] for row in ours))
         first = max(map(len, [kind, *names]))
         lines = [f"repeatability by {kind} ({_UNITS[kind]})", f"{kind:{first}}" + "".join(f"{v:7.3g}" for v in values)]
