@@ -124,12 +124,12 @@ def measure(
 def table(rows: Series[dict[str, Any]]) -> str:
     """Repeatability in rows of :func:`measure` as aligned text: for each sweep a line a detector, a column a value."""
     parts = []
+    first = max((len(row[key]) for row in rows for key in ("sweep", "detector")), default=0)
     for kind in dict.fromkeys(row["sweep"] for row in rows):
         ours = [row for row in rows if row["sweep"] == kind]
         values = sorted({row["value"] for row in ours})
         cells = {(row["detector"], row["value"]): f"{row['repeatability']:7.3f}" for row in ours}
-        names = list(dict.fromkeys(row["detector"] for row in ours))
-        first = max(map(len, [kind, *names]))
+        names = dict.fromkeys(row["detector"] for row in ours)
         lines = [f"repeatability by {kind} ({_UNITS[kind]})", f"{kind:{first}}" + "".join(f"{v:7.3g}" for v in values)]
         lines += [f"{name:{first}}" + "".join(cells[name, value] for value in values) for name in names]
         parts.append("\n".join(lines))
