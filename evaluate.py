@@ -1,5 +1,6 @@
 """Measure interest-point detectors on HPatches sequences, or on the built-in photographs. See --help."""
 
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -26,19 +27,20 @@ def parse(argv: list[str] | None) -> Namespace:
 
 def run(args: Namespace) -> None:
     """What the command line asks for. Raises ValueError with a message of one line."""
+    output = from_args(OutputSettings, args)
     if args.compare:
+        if any(vars(output).values()):
+            raise ValueError("--compare only prints: leave out --json, --report and --export")
         print(compare(*args.compare))
         return
     root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
-    session.run(root, args.download, from_args(EvaluateSettings, args), from_args(OutputSettings, args))
+    session.run(root, args.download, from_args(EvaluateSettings, args), output)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    args = parse(argv)
+def attempt(args: Namespace) -> int:
+    """The exit code of a run; an error is one line, by one rank."""
     try:
-        with ranks.together():
-            run(args)
+        run(args)
         return 0
     except (ValueError, OSError, DownloadError) as error:
         code, message = 2, f"error: {error}"
@@ -49,5 +51,13 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse(argv)
+    with ranks.together():
+        return attempt(args)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster or a container sends: as Ctrl-C
     sys.exit(main())

@@ -51,6 +51,7 @@ examples:
 
 HPatches: {DOWNLOAD}."""
 
+STOPS = (KeyboardInterrupt, ValueError, OSError)  # end the measuring, but lose nothing that was measured
 Export = Callable[[Sequence, dict[str, list[Keypoints]], list[Size]], None]
 
 
@@ -169,7 +170,7 @@ def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], Ba
     try:
         for record in records:
             done.append(record)
-    except (KeyboardInterrupt, ValueError, OSError) as stop:
+    except STOPS as stop:
         return done, stop
     return done, None
 
@@ -199,9 +200,12 @@ def check_writable(path: Path | None) -> None:
         return
     if path.is_dir():
         raise HPatchesError(f"{path} is a folder: name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a pipe, say
     try:
-        write_atomically(path.with_name(".kp-probe"), b"")
-        path.with_name(".kp-probe").unlink(missing_ok=True)  # another rank may have been here
+        probe = path.resolve().with_name(".kp-probe")
+        write_atomically(probe, b"")
+        probe.unlink(missing_ok=True)  # another rank may have been here
     except OSError as error:
         raise HPatchesError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
 

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -18,12 +18,12 @@ _PATIENCE = timedelta(hours=12)  # one rank may download or measure for long bef
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ.get("RANK") or 0) if ranks() > 1 else 0
 
 
 def ranks() -> int:
     """How many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def join() -> None:
@@ -32,28 +32,43 @@ def join() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+    except ValueError as error:
+        raise SystemExit(f"error: WORLD_SIZE is set, but {error}: start with torchrun, or unset it") from None
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Meet the other ranks, and part from them at the end; meanwhile only rank 0 prints."""
+    """Meet the other ranks; meanwhile only rank 0 prints. At the end none leaves before all are done.
+
+    torchrun stops every rank as soon as one has failed, and what another was writing would be lost.
+    """
     join()
-    with redirect_stdout(sys.stdout if rank() == 0 else io.StringIO()):
-        try:
+    try:
+        with redirect_stdout(sys.stdout if rank() == 0 else io.StringIO()):
             yield
-        finally:
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
+        with suppress(RuntimeError):  # a rank that was lost
+            gather(None)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def first(action: Callable[[], T]) -> T:
-    """What an action gives, done by rank 0 before any other rank does it."""
-    if rank() > 0:
-        gather(None)
-    value = action()
-    if rank() == 0:
-        gather(None)
+    """What an action gives, done by rank 0 before any other rank does it; what it raises anywhere is raised by all."""
+    value = None
+    for turn in (True, False):
+        error = None
+        if turn == (rank() == 0):
+            try:
+                value = action()
+            except (ValueError, OSError, RuntimeError) as raised:
+                error = raised
+        for raised in gather(error):
+            if raised is not None:
+                raise raised
     return value
 
 

@@ -1,7 +1,7 @@
 """The file that ``evaluate.py --json`` writes: what it holds, written and read.
 
-settings    ``source``, ``split``, ``seed``, ``subpixel``; ``protocols``: by name, every field of a Protocol; and what
-            each measure is, in words
+settings    ``source``, ``split``, ``subset``, ``seed``, ``subpixel``; ``protocols``: by name, every field of a
+            Protocol; and what each measure is, in words
 skipped     detectors that could not run, by name: the reason
 complete    false if the run was stopped
 rows        means over pairs: ``protocol``, ``detector``, ``split`` (i, v or all), ``pairs`` (how many), the measures,
@@ -36,14 +36,12 @@ from kp.protocols import Protocol
 from kp.rows import MEASURES, RESAMPLES, SPLITS, summarise
 
 
-def settings(source: str, split: str, subpixel: bool, seed: int, protocols: Series[Protocol]) -> dict[str, Any]:
-    """Everything that decides the numbers, settings and wording, for the JSON file."""
+def settings(source: str, protocols: Series[Protocol], **choices: Any) -> dict[str, Any]:
+    """Everything that decides the numbers, for the JSON file: ``choices`` by their flags' names, and the wording."""
     return {
         "protocols": {p.name: {"summary": p.describe()} | vars(p) for p in protocols},
         "source": source,
-        "split": split,
-        "subpixel": subpixel,
-        "seed": seed,
+        **choices,
         "images": "gray, 8 bits",
         "counted": "keypoints whose place in the other view, by the homography, is in front of the camera and within "
         "[-0.5, W - 0.5] x [-0.5, H - 0.5]; of these the best max_keypoints by score, in each view",
@@ -67,15 +65,19 @@ def versions() -> dict[str, str]:
     return {"kp": kp.__version__, "torch": torch.__version__, "kornia": kornia.__version__, "opencv": cv2.__version__}
 
 
+def fingerprint(path: Path) -> dict[str, str]:
+    """What the results say of a file of weights; ask before it can be replaced. Raises OSError."""
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
 def content(
     records: list[dict[str, Any]],
     settings: dict[str, Any],
-    weights: Path | None,
+    weights: Mapping[str, str] | None,
     skipped: Mapping[str, str] | None = None,
     complete: bool = True,
 ) -> dict[str, Any]:
-    """What the JSON file holds; ``weights`` is the file that ``kp`` was read from, None if it was not measured."""
-    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
+    """What the file holds; ``weights``: the :func:`fingerprint` of those of ``kp``, None if it was not measured."""
     return {
         "settings": settings,
         "skipped": dict(skipped or {}),
@@ -83,7 +85,7 @@ def content(
         "rows": summarise(records, settings["split"]),
         "pairs": records,
         "versions": versions(),
-        "weights": {"path": str(weights), "sha256": sha256} if weights else None,
+        "weights": weights,
     }
 
 
@@ -105,6 +107,8 @@ def read(path: str | Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError):
         raise ValueError(f"{str(path)!r} is not JSON: write it again with evaluate.py --json") from None
+    if isinstance(content, dict) and content.get("pairs") == []:
+        raise ValueError(f"{str(path)!r} has no pair, nothing was measured: run evaluate.py --json again")
     wrong = next(_misfits(content, _FORM), None)
     if wrong is not None:
         text = f"{wrong or 'the whole'} is missing, empty or not what this version of evaluate.py --json writes"

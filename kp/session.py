@@ -1,5 +1,7 @@
 """One run of ``evaluate.py``: check everything, measure, print, write."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Series
@@ -8,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kp import evaluation, protocols, published, ranks, results, sweeps
+from kp import evaluation, photographs, protocols, published, ranks, results, sweeps
 from kp.config import EvaluateSettings, OutputSettings
 from kp.detector import choose_device
 from kp.detectors import SHIPPED, Detector, make_detectors, score_maps
@@ -41,20 +43,18 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
     names = tuple(dict.fromkeys(s.detectors))
     changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
-    _check(output, s.workers)
+    _check(s, output)
     export = evaluation.exporter(output.export, names, s.subpixel, len(chosen)) if output.export else None
     sequences = ranks.first(lambda: evaluation.read_sequences(root, s.split, s.subset, s.seed, download))
-    device, weights = choose_device(s.device), s.weights or SHIPPED
-    where = {"weights": weights, "baseline_weights": s.baseline_weights, "device": device}
-    maps, skipped = ranks.first(lambda: score_maps(names, seed=s.seed, **where))
-    make = partial(make_detectors, maps, subpixel=s.subpixel, device=device)
+    make, skipped, weights = _detectors(names, s)
     source = str(root or f"the built-in photographs, seed {s.seed}")
     done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, source, skipped)
     if s.curves and done.stop is None:
         native = protocols.choose("native", **changes)
         _measure_curves(done, partial(make, native), native, s)
-    settings = results.settings(source, s.split, s.subpixel, s.seed, chosen)
-    content = results.content(done.records, settings, weights if "kp" in names else None, skipped, done.stop is None)
+    choices = {name: getattr(s, name) for name in ("split", "subset", "subpixel", "seed")}
+    settings = results.settings(source, chosen, **choices)
+    content = results.content(done.records, settings, weights, skipped, done.stop is None)
     content |= {"curves": done.curves, "checks": done.checks}
     if ranks.rank() == 0:
         _write(content, output, sequences, chosen[0], make)
@@ -62,14 +62,29 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
         raise done.stop
 
 
-def _check(output: OutputSettings, workers: int) -> None:
+def _detectors(
+    names: Series[str], s: EvaluateSettings
+) -> tuple[Callable[[Protocol], dict[str, Detector]], dict[str, str], dict[str, str] | None]:
+    """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
+    device, path = choose_device(s.device), s.weights or SHIPPED
+    where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device}
+    maps, skipped = ranks.first(lambda: score_maps(names, seed=s.seed, **where))
+    if not maps:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
+    make = partial(make_detectors, maps, subpixel=s.subpixel, device=device)
+    return make, skipped, results.fingerprint(path) if "kp" in names else None
+
+
+def _check(s: EvaluateSettings, output: OutputSettings) -> None:
     """Raises ValueError where the work could not be shared, or a file not be written, before anything is measured."""
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {workers}")
-    if workers > 1 and ranks.ranks() > 1:
+    if s.workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {s.workers}")
+    if s.workers > 1 and ranks.ranks() > 1:
         raise ValueError("torchrun's ranks share the sequences already: leave out --workers")
     evaluation.check_writable(output.json)
     evaluation.check_writable(output.report and output.report / PAGE)
+    if s.curves:
+        photographs.folder()
 
 
 def _measure(
@@ -84,12 +99,12 @@ def _measure(
     done = _Measured([], [], [])
     for protocol, make in makers.items():
         started = time.perf_counter()
-        print(f"{source}, {len(sequences)} sequences, {protocol.describe()}", flush=True)
+        _say(f"{source}, {len(sequences)} sequences, {protocol.describe()}")
         records, done.stop = evaluation.collect(evaluation.evaluate(sequences, make, protocol, export, s.workers))
         rows = summarise(records, s.split)
         checks = published.check(rows, records, protocol)
         seconds = f"{time.perf_counter() - started:.0f} s"
-        print("\n".join([table(rows, skipped), *checks, seconds]), flush=True)
+        _say("\n".join([table(rows, skipped), *checks, seconds]))
         done.records += records
         done.checks += checks
         if done.stop is not None:
@@ -100,8 +115,9 @@ def _measure(
 def _measure_curves(done: _Measured, make: Make, protocol: Protocol, s: EvaluateSettings) -> None:
     try:
         done.curves = sweeps.measure(make, protocol, s.seed, s.workers)
-        print(sweeps.table(done.curves), flush=True)
-    except (KeyboardInterrupt, ValueError) as stop:
+        _say(sweeps.table(done.curves))
+    except evaluation.STOPS as stop:
+        _say("the curves were not finished, and are left out")
         done.stop = stop
 
 
@@ -112,10 +128,21 @@ def _write(
     protocol: Protocol,
     make: Callable[[Protocol], Mapping[str, Detector]],
 ) -> None:
-    if output.json:
-        results.write(output.json, content)
-    if output.report:
-        detectors = make(protocol)
-        name = "kp" if "kp" in detectors else next(iter(detectors), None)
-        shown = examples(sequences, content["pairs"], name, detectors[name], protocol) if content["pairs"] else []
-        print(f"see {write_page(output.report, content, shown)}")
+    """The files that were asked for: what goes wrong with one does not keep the other from being written."""
+    try:
+        if output.json:
+            results.write(output.json, content)
+    finally:
+        if output.report:
+            detectors = make(protocol)
+            name = "kp" if "kp" in detectors else next(iter(detectors))
+            shown = examples(sequences, content["pairs"], name, detectors[name], protocol) if content["pairs"] else []
+            _say(f"see {write_page(output.report, content, shown)}")
+
+
+def _say(text: str) -> None:
+    """Print at once. Where nobody listens any more, as behind ``| head``, go on in silence: files are to be written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,10 +1,12 @@
 """The same work on one item after the other: in this process, in several, or in the ranks that torchrun started."""
 
+import pickle
 import signal
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Series
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from typing import TypeVar
 
 import torch
@@ -44,24 +46,39 @@ def spread(
 
 
 def _over_processes(make: Callable[[], Work], items: Series[Item], workers: int) -> Iterator[Result]:
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (make,))
+    packed = pickle.dumps((make, items))  # once: torch's own way would hold a file open for every tensor sent
+    pool = ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), _begin, (packed,))
+    others = active_children()
     try:
-        yield from pool.map(_work, items)
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers inherit it: Ctrl-C is the parent's
+        try:
+            results = pool.map(_work, range(len(items)))
+        finally:
+            signal.signal(signal.SIGINT, before)
+        yield from results
+    except BrokenProcessPool:
+        raise ChildProcessError("a worker was killed, perhaps for want of memory: take fewer --workers") from None
+    except BaseException:
+        for worker in active_children():
+            if worker not in others:
+                worker.terminate()  # what it is doing is not waited for
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(make: Callable[[], Work]) -> None:
-    """What a worker process does first: it has one core, and leaves Ctrl-C to the parent."""
-    global _work_here
+def _begin(packed: bytes) -> None:
+    """What a worker process does first: it has one core, and its own copy of the work and of all items."""
+    global _work_here, _items
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
     torch.set_num_threads(1)
+    make, _items = pickle.loads(packed)
     _work_here = make()
 
 
-def _work(item: Item) -> Result:
-    return _work_here(item)
+def _work(index: int) -> Result:
+    return _work_here(_items[index])
 
 
 def _over_ranks(work: Work, items: Series[Item], step: Callable[[Item, int], None]) -> Iterator[Result]:
@@ -78,7 +95,10 @@ def _over_ranks(work: Work, items: Series[Item], step: Callable[[Item, int], Non
             if stop is not None:
                 break
             step(items[index], min(ranks.ranks(), len(items) - index))
-        outcomes = ranks.gather((done, stop))
+        try:
+            outcomes = ranks.gather((done, stop))
+        except RuntimeError:
+            outcomes = [(done, stop or ChildProcessError("another rank was lost: these are not all numbers"))]
     together = {index: result for theirs, _ in outcomes for index, result in theirs.items()}
     for index in sorted(together):
         yield together[index]

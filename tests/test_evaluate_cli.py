@@ -414,3 +414,23 @@ def test_comparing_measures_nothing(root, tmp_path, capsys):
     assert code == 0
     assert "harris of a v. fast of b" in out
     assert "cannot be read" in error(capsys, "--compare", tmp_path / "a.json", tmp_path / "none.json")
+    assert "leave out --json" in error(
+        capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json", "c.json"
+    )
+
+
+def test_a_reader_that_has_left_does_not_keep_the_json_from_being_written(root, tmp_path):
+    flags = ["--hpatches", root, "--detectors", "fast", "--json", tmp_path / "table.json"]
+    process = subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert b"rror" not in process.stderr.read()  # beside the progress bar
+    assert process.wait() == 0
+    assert json.loads((tmp_path / "table.json").read_text())["complete"] is True
+
+
+def test_a_file_that_cannot_be_written_does_not_keep_the_report_from_being_written(root, tmp_path, capsys):
+    flags = ["--detectors", "fast", "--json", "/dev/full", "--report", tmp_path / "page"]
+    code, _, err = run(capsys, "--hpatches", root, *flags)
+    assert code == 2
+    assert "/dev/full cannot be written" in err
+    assert (tmp_path / "page" / "index.html").exists()

@@ -194,7 +194,7 @@ def test_the_interval_is_that_of_the_sequences_not_of_their_pairs():
 
 def test_a_split_without_pairs_has_no_row():
     assert [row["split"] for row in summarise([record("a", "v", 0.5)])] == ["v", "all"]
-    content = results.content([record("a", "v", 0.5)], settings("here", "v", False, 0, [NATIVE]), None)
+    content = results.content([record("a", "v", 0.5)], settings("here", [NATIVE], split="v"), None)
     assert [row["split"] for row in content["rows"]] == ["v"]
     assert summarise([]) == []
 
@@ -214,9 +214,9 @@ def test_the_table_is_aligned_and_has_every_number():
 
 
 def test_the_json_file_is_strict_json_with_rows_and_protocol(tmp_path):
-    protocol = settings("here", "all", False, 0, [replace(NATIVE, max_keypoints=7, threshold=2.5)])
+    protocol = settings("here", [replace(NATIVE, max_keypoints=7, threshold=2.5)], split="all")
     (tmp_path / "weights").write_bytes(b"abc")
-    content = results.content([record("kp", "i", 0.5, None)], protocol, tmp_path / "weights")
+    content = results.content([record("kp", "i", 0.5, None)], protocol, results.fingerprint(tmp_path / "weights"))
     results.write(tmp_path / "deep" / "table.json", content)
     read = json.loads((tmp_path / "deep" / "table.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert read["rows"][0] == row("kp", "i", 0.5, None, pairs=1, interval=[0.5, 0.5])

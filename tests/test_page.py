@@ -69,7 +69,7 @@ def record(detector, sequence, image, value, protocol="native", **changes):
 
 
 def content(records, protocols=("native",), complete=True, skipped=None, split="all", **others):
-    protocol = settings("the source", split, False, 0, [PROTOCOLS[name] for name in protocols])
+    protocol = settings("the source", [PROTOCOLS[name] for name in protocols], split=split)
     return results.content(records, protocol, None, skipped, complete) | others
 
 
@@ -239,9 +239,11 @@ def test_a_run_that_was_stopped_has_a_banner_and_another_none(tmp_path):
 def test_where_the_numbers_come_from_is_on_the_page(tmp_path):
     (tmp_path / "weights").write_bytes(b"abc")
     names = ["native", "squash"]
-    protocol = settings("some place", "all", True, 7, [PROTOCOLS[name] for name in names])
+    protocol = settings("some place", [PROTOCOLS[name] for name in names], split="all", subpixel=True, seed=7)
     records = [record("kp", "i_a", 2, 0.5, name) for name in names]
-    page = read(tmp_path, results.content(records, protocol, tmp_path / "weights", {"disk": "no network"}))
+    page = read(
+        tmp_path, results.content(records, protocol, results.fingerprint(tmp_path / "weights"), {"disk": "no network"})
+    )
     text = " ".join(page.text)
     # FIPS 180-2, appendix B.1
     for part in ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", str(tmp_path / "weights")):

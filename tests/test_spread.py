@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from test_evaluate_cli import SCRIPT, write_root
 
 from kp import ranks
@@ -15,7 +17,13 @@ from kp.spread import spread
 def square_or_complain(item):
     if item == 7:
         raise ValueError("seven is not liked")
+    if item == 13:
+        os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory runs out
     return item**2, os.getpid()
+
+
+def make_sum():
+    return torch.sum
 
 
 def make_square():
@@ -38,9 +46,27 @@ def test_what_was_done_before_an_error_is_kept(workers):
         next(results)
 
 
-def test_a_process_of_its_own_is_rank_0_of_1(monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_a_worker_that_is_killed_is_one_error_that_keeps_what_was_done():
+    results = spread(make_square, [1, 13], 2)
+    with pytest.raises(OSError, match="fewer --workers"):
+        list(results)
+
+
+def test_no_file_stays_open_for_the_tensors_that_workers_are_sent():
+    items = [torch.zeros(10) for _ in range(200)]
+    before = len(os.listdir("/proc/self/fd"))
+    results = spread(make_sum, items, 2)
+    assert next(results) == 0
+    assert len(os.listdir("/proc/self/fd")) < before + 50
+    assert len(list(results)) == 199
+
+
+@pytest.mark.parametrize("leftover", [{}, {"RANK": "1"}, {"RANK": "", "WORLD_SIZE": ""}])
+def test_a_process_of_its_own_is_rank_0_of_1(monkeypatch, leftover):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in leftover.items():
+        monkeypatch.setenv(name, value)
     assert (ranks.rank(), ranks.ranks(), ranks.gather("a"), ranks.first(lambda: "b")) == (0, 1, ["a"], "b")
 
 
