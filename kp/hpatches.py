@@ -23,6 +23,7 @@ DOWNLOAD = f"add --download, or get {FOLDER}.zip of vbalnt/hpatches ({URL}), unp
 _SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg")  # in this order, should an image be there twice
 _TINY = 0x00800000  # the bits of the smallest normal float32
 _HUGE = 0x7F7FFFFF  # of the greatest finite one
+_SILENT = 0  # OpenCV's log level
 
 
 class HPatchesError(ValueError):
@@ -151,13 +152,14 @@ def read_image(path: Path) -> Tensor:
 
 def _decode(data: bytes) -> np.ndarray | None:
     """A gray image (H, W), 8 bits, or None; OpenCV would else write lines of its own, or raise on a huge size."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # of OpenCV 4, and of 5
+    before = set_log_level(_SILENT)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     except cv2.error:
         return None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        set_log_level(before)
 
 
 def _is_whole(data: bytes) -> bool:
