@@ -27,8 +27,8 @@ from kp.checkpoint import load_detector
 from kp.config import WorldSettings
 from kp.curves import draw_curves, read_log
 from kp.detector import choose_device
-from kp.evaluation import check_writable
 from kp.files import write_atomically
+from kp.hpatches import check_writable
 from kp.preview import pair_sheet
 from kp.process import progress_interval
 from kp.validation import Validation

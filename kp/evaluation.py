@@ -29,9 +29,8 @@ from kp import downstream, hpatches, metrics, photographs
 from kp.detectors import Detector
 from kp.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.downstream import Features, describe
-from kp.files import write_atomically
 from kp.geometry import Size, covisible_mask, invert
-from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, export_sequence
+from kp.hpatches import DOWNLOAD, HPatchesError, Sequence, check_writable, export_sequence
 from kp.keypoints import Keypoints
 from kp.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
 from kp.spread import spread
@@ -105,11 +104,11 @@ def measure_sequence(
     keypoints = {name: _detect(f"{name} on {sequence.name}", d, images) for name, d in detectors.items()}
     if export is not None:
         export(sequence, keypoints, sizes)
-    views = _views(sequence, sizes)
+    between = views(sequence, sizes)
     records = []
     for name, found in keypoints.items():
         features = [describe(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
-        records += _pairs(sequence, name, list(zip(found, features, strict=True)), views, protocol)
+        records += _pairs(sequence, name, list(zip(found, features, strict=True)), between, protocol)
     return records
 
 
@@ -131,27 +130,27 @@ def prepared_sequence(sequence: Sequence, protocol: Protocol) -> tuple[list[Tens
     return images, replace(sequence, homographies=homographies, files=())
 
 
-def _views(sequence: Sequence, sizes: list[Size]) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
+def views(sequence: Sequence, sizes: list[Size]) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
     """H_0to1 (1, 3, 3) of every pair, and the pixels (1, 1, H, W) of either view that the other sees."""
-    views = []
+    found = []
     for k, size1 in enumerate(sizes[1:], start=2):
         H_0to1 = sequence.homography(k, sizes[0])
         shared = covisible_mask(H_0to1, sizes[0], size1), covisible_mask(invert(H_0to1), size1, sizes[0])
-        views.append((H_0to1, shared))
-    return views
+        found.append((H_0to1, shared))
+    return found
 
 
 def _pairs(
     sequence: Sequence,
     name: str,
     seen: list[tuple[Keypoints, Features]],
-    views: list[tuple[Tensor, tuple[Tensor, Tensor]]],
+    between: list[tuple[Tensor, tuple[Tensor, Tensor]]],
     protocol: Protocol,
 ) -> Iterator[dict[str, Any]]:
     """One detector's record of every pair."""
     keypoints0, features0 = seen[0]
     settings = protocol.max_keypoints, protocol.threshold
-    for k, ((keypoints1, features1), (H_0to1, shared)) in enumerate(zip(seen[1:], views, strict=True), start=2):
+    for k, ((keypoints1, features1), (H_0to1, shared)) in enumerate(zip(seen[1:], between, strict=True), start=2):
         scores = metrics.measure_pair(keypoints0, keypoints1, H_0to1, shared, *settings)
         scores |= downstream.measure_pair(features0, features1, H_0to1[0], tuple(shared[0].shape[-2:]))
         yield {
@@ -192,22 +191,6 @@ def _export(
     sequence: Sequence, keypoints: dict[str, list[Keypoints]], sizes: list[Size], *, directory: Path, name: str
 ) -> None:
     export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
-
-
-def check_writable(path: Path | None) -> None:
-    """Make the folder of a file to be written, if any, and try to write there. Raises HPatchesError."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise HPatchesError(f"{path} is a folder: name a file in it")
-    if path.exists() and not path.is_file():
-        return  # a pipe, say
-    try:
-        probe = path.resolve().with_name(".kp-probe")
-        write_atomically(probe, b"")
-        probe.unlink(missing_ok=True)  # another rank may have been here
-    except OSError as error:
-        raise HPatchesError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
 
 
 def _number(value: float) -> float | None:

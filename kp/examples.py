@@ -13,7 +13,7 @@ from torch import Tensor
 from kp import evaluation
 from kp.detectors import Detector
 from kp.draw import grey_picture
-from kp.geometry import Size, covisible, covisible_mask, invert, resize, resize_matrix, warp_points
+from kp.geometry import Size, covisible, invert, resize, resize_matrix, warp_points
 from kp.hpatches import Sequence
 from kp.keypoints import Keypoints
 from kp.metrics import counted, nearest_distances
@@ -104,10 +104,9 @@ def show_pair(
     """Detect in images 1 and ``image`` again: what became of the keypoints, and the two pictures that show it."""
     two = (sequence.images[0], sequence.images[image - 1]), (sequence.homographies[image - 2],)
     images, pair = evaluation.prepared_sequence(replace(sequence, images=two[0], homographies=two[1]), protocol)
-    size0, size1 = sizes = tuple(tuple(image.shape[-2:]) for image in images)
-    H_0to1 = pair.homography(2, size0)
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    [(H_0to1, shared)] = evaluation.views(pair, sizes)
     marks = classify(*map(detector, images), H_0to1, *sizes, protocol.max_keypoints, protocol.threshold)
-    shared = covisible_mask(H_0to1, size0, size1), covisible_mask(invert(H_0to1), size1, size0)
     return marks, tuple(map(draw_marks, images, shared, marks))
 
 

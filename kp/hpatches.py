@@ -238,5 +238,21 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         raise HPatchesError(f"{path} cannot be written: {_reason(e)}") from None
 
 
+def check_writable(path: Path | None) -> None:
+    """Make the folder of a file to be written, if any, and try to write there. Raises HPatchesError."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise HPatchesError(f"{path} is a folder: name a file in it")
+    if path.exists() and not path.is_file():
+        return  # a pipe, say
+    probe = path.resolve().with_name(".kp-probe")
+    try:
+        write_atomically(probe, b"")
+        probe.unlink(missing_ok=True)  # another rank may have been here
+    except OSError as e:
+        raise HPatchesError(f"{path} cannot be written: {_reason(e)}") from None
+
+
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).lower().splitlines()[0]

@@ -4,7 +4,8 @@ import ctypes
 import signal
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -21,6 +22,19 @@ def keep_freed_memory() -> None:
 def progress_interval() -> float:
     """Seconds between two pictures of a progress bar: a log file needs no moving one."""
     return 0.1 if sys.stderr.isatty() else 30.0
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile leave Ctrl-C, which reaches all of a terminal's, to this one."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may change signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Interruption:

@@ -73,9 +73,12 @@ def sequences(pairs: Series[Row]) -> list[Html]:
     """Each protocol's repeatability, sequence by sequence."""
     parts = []
     for name, ours in _by_protocol(pairs).items():
-        table = by_sequence(ours, list(dict.fromkeys(pair["detector"] for pair in ours)))
         text = "Mean repeatability of each sequence's pairs; darker is better. A pale line is a sequence hard for all."
-        parts += [element("h3", name), _quiet(text), _scroll(f"repeatability by sequence under {name}", table)]
+        parts += [
+            element("h3", name),
+            _quiet(text),
+            _scroll(f"repeatability by sequence under {name}", by_sequence(ours)),
+        ]
     return parts
 
 

@@ -15,7 +15,7 @@ from kp.config import EvaluateSettings, OutputSettings
 from kp.detector import choose_device
 from kp.detectors import SHIPPED, Detector, make_detectors, score_maps
 from kp.examples import examples
-from kp.hpatches import Sequence
+from kp.hpatches import Sequence, check_writable
 from kp.page import PAGE, write_page
 from kp.protocols import Protocol
 from kp.rows import summarise
@@ -81,8 +81,8 @@ def _check(s: EvaluateSettings, output: OutputSettings) -> None:
         raise ValueError(f"--workers must be at least 1, not {s.workers}")
     if s.workers > 1 and ranks.ranks() > 1:
         raise ValueError("torchrun's ranks share the sequences already: leave out --workers")
-    evaluation.check_writable(output.json)
-    evaluation.check_writable(output.report and output.report / PAGE)
+    check_writable(output.json)
+    check_writable(output.report and output.report / PAGE)
     if s.curves:
         photographs.folder()
 

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from kp import ranks
-from kp.process import Interruption, keep_freed_memory, progress_interval
+from kp.process import Interruption, deaf_to_interrupts, keep_freed_memory, progress_interval
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,8 +26,9 @@ def spread(
     """Yield ``make()(item)`` for every item, in order, whoever did it; draws a progress bar with names on stderr.
 
     With more ``workers`` than one, so many processes each make their own work and share the items: what goes to them
-    and comes back must be picklable. Under torchrun the ranks share them instead, and all of them get every result, at
-    the end; a ValueError or OSError that a rank met, or Ctrl-C, is raised after what was done has been yielded.
+    and comes back must be picklable; raises ChildProcessError where one of them is killed. Under torchrun the ranks
+    share them instead, and all of them get every result, at the end; a ValueError or OSError that a rank met, or
+    Ctrl-C, is raised after what was done has been yielded.
     """
     style = {"unit": unit, "leave": False, "mininterval": progress_interval(), "dynamic_ncols": True}
     with tqdm(total=len(items), disable=ranks.rank() > 0, **style) as bar:
@@ -50,11 +51,8 @@ def _over_processes(make: Callable[[], Work], items: Series[Item], workers: int)
     pool = ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), _begin, (packed,))
     others = active_children()
     try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers inherit it: Ctrl-C is the parent's
-        try:
-            results = pool.map(_work, range(len(items)))
-        finally:
-            signal.signal(signal.SIGINT, before)
+        with deaf_to_interrupts():
+            results = pool.map(_work, range(len(items)))  # starts the workers
         yield from results
     except BrokenProcessPool:
         raise ChildProcessError("a worker was killed, perhaps for want of memory: take fewer --workers") from None

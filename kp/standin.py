@@ -14,9 +14,10 @@ from kp.photographs import FILES, folder, make_sequence
 
 COUNT = 116  # sequences, of which 57 are i and 59 v, as HPatches has
 _FIRST_V = 57
-# (H, W) in pixels, taken in turn; eight sequences have the last one, for HPatches has eight above 1200x1600
+# (H, W) in pixels, taken in turn, but for eight sequences, as many as HPatches has above 1200x1600
 _SIZES: tuple[Size, ...] = ((480, 640), (512, 765), (600, 800), (640, 800), (700, 1000), (768, 1024), (900, 1200))
 _OVERSIZE: Size = (1500, 2000)
+_EVERY, _FROM = 15, 7  # sequences 7, 22, ... are those eight
 
 
 def write(root: Path, count: int = COUNT, step: Callable[[], object] = lambda: None) -> None:
@@ -25,7 +26,7 @@ def write(root: Path, count: int = COUNT, step: Callable[[], object] = lambda: N
         raise HPatchesError(f"{root} is there already: name a new folder")
     data = folder()
     for number in range(count):
-        split, size = "iv"[number >= _FIRST_V], _OVERSIZE if number % 15 == 7 else _SIZES[number % len(_SIZES)]
+        split, size = "iv"[number >= _FIRST_V], _OVERSIZE if number % _EVERY == _FROM else _SIZES[number % len(_SIZES)]
         sequence = make_sequence(data / FILES[number % len(FILES)], split, number, size)
         target = root / f"{split}_{number:03d}"
         for k, load in enumerate(sequence.images, start=1):

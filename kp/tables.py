@@ -103,11 +103,12 @@ def _cell(column: Column, row: Mapping[str, Any], best: str | None) -> Html:
     return element("td", shown, element("small", " to ".join(f"{end:.3f}" for end in row["interval"])))
 
 
-def by_sequence(pairs: Series[Mapping[str, Any]], names: Series[str]) -> Html:
+def by_sequence(pairs: Series[Mapping[str, Any]]) -> Html:
     """A line per sequence, those of a split together, a column per detector: mean repeatability, on a shade of blue."""
     found = {}
     for pair in pairs:
         found.setdefault((pair["split"], pair["sequence"]), {}).setdefault(pair["detector"], []).append(pair)
+    names = dict.fromkeys(pair["detector"] for pair in pairs)
     heads = [element("th", name, scope="col") for name in ("sequence", *names)]
     bodies = []
     for split in SPLITS:

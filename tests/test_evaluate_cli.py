@@ -348,14 +348,21 @@ def test_a_detector_that_finds_nothing_scores_zero(tmp_path, capsys):
         assert (row["repeatability"], row["localisation_error"], row["common"]) == (0, None, 0)
 
 
-def test_ctrl_c_exits_130_and_keeps_what_was_done(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "terminated"])
+def test_an_interruption_exits_130_and_keeps_what_was_done(tmp_path, number):
     root = write_root(tmp_path / "root", [f"v_{i:03}" for i in range(150)], count=6)
     flags = ["--detectors", "sift", "--export", tmp_path / "maps", "--json", tmp_path / "t.json"]
     command = [sys.executable, SCRIPT, "--hpatches", root, *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job's is deaf
+    )
     while process.poll() is None and not (tmp_path / "maps" / "v_001").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)  # with at least v_000 done
+    process.send_signal(number)  # with at least v_000 done
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err

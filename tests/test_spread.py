@@ -103,7 +103,10 @@ def test_an_error_in_one_rank_keeps_what_the_others_did(tmp_path):
     assert {record["sequence"] for record in content["pairs"]} == {"i_a", "v_c"}
 
 
-def test_workers_and_ranks_are_not_mixed(tmp_path):
+def test_what_is_wrong_for_all_ranks_is_said_once(tmp_path):
     root = write_root(tmp_path / "root", ("i_a",))
-    done = evaluate_with_ranks(2, "--hpatches", root, "--detectors", "fast", "--workers", 2, cwd=tmp_path)
-    assert "leave out --workers" in done.stderr
+    for flags, message in ((["--workers", 2], "leave out --workers"), (["--weights", tmp_path / "none"], "none")):
+        done = evaluate_with_ranks(2, "--hpatches", root, *flags, cwd=tmp_path)
+        assert done.returncode != 0
+        assert [message in line for line in done.stderr.splitlines() if line.startswith("evaluate.py: error")] == [True]
+        assert 'evaluate.py", line' not in done.stderr, "a traceback of ours"

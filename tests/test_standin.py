@@ -43,7 +43,7 @@ def test_a_homography_carries_what_is_seen(root):
 
 def test_it_counts_as_hpatches():
     assert standin.COUNT == 57 + 59
-    assert sum(number % 15 == 7 for number in range(standin.COUNT)) == 8
+    assert sum(number % standin._EVERY == standin._FROM for number in range(standin.COUNT)) == 8
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
