@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -43,39 +43,63 @@ def join() -> None:
 def together() -> Iterator[None]:
     """Meet the other ranks; meanwhile only rank 0 prints. At the end none leaves before all are done.
 
-    torchrun stops every rank as soon as one has failed, and what another was writing would be lost.
+    torchrun stops every rank as soon as one has failed, and what another was writing would be lost. An exception that
+    leaves here is printed by the rank that it comes from, whichever that is, and waits for nobody.
     """
     join()
+    out, err = (sys.stdout, sys.stderr) if rank() == 0 else (io.StringIO(), io.StringIO())
     try:
-        with redirect_stdout(sys.stdout if rank() == 0 else io.StringIO()):
+        with redirect_stdout(out), redirect_stderr(err):
             yield
-        with suppress(RuntimeError):  # a rank that was lost
+        with suppress(ChildProcessError):  # a rank that was lost
             gather(None)
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
+def each(action: Callable[[], T]) -> list[T]:
+    """What an action gives on every rank, by rank: picklable. What it raises on any rank is raised by all of them."""
+    value = error = None
+    try:
+        value = action()
+    except (ValueError, OSError, RuntimeError) as raised:
+        error = raised
+    outcomes = gather((value, error))
+    for _, raised in outcomes:
+        if raised is not None:
+            raise error or raised  # its own error has its traceback
+    return [value for value, _ in outcomes]
+
+
+def agreed(action: Callable[[], T]) -> T:
+    """What an action gives here, which need not be picklable; what it raises on any rank is raised by all of them."""
+    value = []
+    each(lambda: value.append(action()))
+    return value[0]
+
+
+def alone(action: Callable[[], T]) -> T | None:
+    """What an action gives, done by rank 0 alone, and None for the others; what it raises is raised by all."""
+    return agreed(lambda: action() if rank() == 0 else None)
+
+
 def first(action: Callable[[], T]) -> T:
     """What an action gives, done by rank 0 before any other rank does it; what it raises anywhere is raised by all."""
-    value = None
-    for turn in (True, False):
-        error = None
-        if turn == (rank() == 0):
-            try:
-                value = action()
-            except (ValueError, OSError, RuntimeError) as raised:
-                error = raised
-        for raised in gather(error):
-            if raised is not None:
-                raise raised
-    return value
+    value = alone(action)
+    return agreed(lambda: value if rank() == 0 else action())
 
 
 def gather(value: T) -> list[T]:
-    """The values that all ranks give, by rank: the same list for each of them. They must be picklable."""
+    """The values that all ranks give, by rank: the same list for each of them. They must be picklable.
+
+    Raises ChildProcessError where a rank is there no more.
+    """
     if ranks() == 1:
         return [value]
     values: list[T] = [value] * ranks()
-    distributed.all_gather_object(values, value)
+    try:
+        distributed.all_gather_object(values, value)
+    except RuntimeError as error:
+        raise ChildProcessError("another rank was lost") from error
     return values

@@ -95,7 +95,7 @@ def _over_ranks(work: Work, items: Series[Item], step: Callable[[Item, int], Non
             step(items[index], min(ranks.ranks(), len(items) - index))
         try:
             outcomes = ranks.gather((done, stop))
-        except RuntimeError:
+        except ChildProcessError:
             outcomes = [(done, stop or ChildProcessError("another rank was lost: these are not all numbers"))]
     together = {index: result for theirs, _ in outcomes for index, result in theirs.items()}
     for index in sorted(together):
