@@ -40,6 +40,8 @@ def deaf_to_interrupts() -> Iterator[None]:
 class Interruption:
     """While it lasts, Ctrl-C and SIGTERM only set ``asked``; a second Ctrl-C interrupts at once."""
 
+    asked = False
+
     def __enter__(self) -> "Interruption":
         self.asked = False
         self.before = {}
@@ -51,7 +53,7 @@ class Interruption:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _ask(self, *_: object) -> None:
-        if self.asked:
+    def _ask(self, number: int, _: object) -> None:
+        if self.asked and number == signal.SIGINT:  # a cluster may send SIGTERM twice: to torchrun, and to each rank
             raise KeyboardInterrupt
         self.asked = True
