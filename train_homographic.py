@@ -3,6 +3,7 @@
   python train_homographic.py                               twenty minutes on the best device there is
   python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
   python train_homographic.py --resume runs/first           go on from its last checkpoint
+  torchrun --nproc-per-node 4 train_homographic.py          four processes, each on a GPU if there are any
   tensorboard --logdir runs                                 watch it
 
 The run's folder holds weights.safetensors (for evaluate.py --weights), checkpoint.pt, log.jsonl and TensorBoard's
@@ -15,6 +16,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+from kp import ranks
 from kp.checkpoint import CheckpointError, load_checkpoint
 from kp.config import RunSettings, add_flags, from_args, from_dict
 from kp.encoders import PretrainedError
@@ -36,13 +38,13 @@ def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
     """From the command line; with --resume its flags change the settings that the checkpoint recorded."""
     args = parser.parse_args()
     if args.resume is None:
-        folder = args.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        folder = args.out or Path("runs") / ranks.gather(time.strftime("%Y%m%d-%H%M%S"))[0]
         if (folder / "checkpoint.pt").exists():
             parser.error(f"{folder} holds a run: go on with --resume {folder}, or choose another --out")
         return Trainer(RunSettings(*(from_args(group, args) for group in GROUPS.values())), folder)
     if args.out is not None:
         parser.error("--resume goes on in the folder of its run: leave out --out")
-    state = load_checkpoint(args.resume / "checkpoint.pt")
+    state = ranks.first(lambda: load_checkpoint(args.resume / "checkpoint.pt"))
     recorded = from_dict(RunSettings, state["settings"])
     for name, group in GROUPS.items():
         parser.set_defaults(**{f.name: getattr(getattr(recorded, name), f.name) for f in fields(group)})
@@ -52,12 +54,16 @@ def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
     return resume(state, RunSettings(*(from_args(group, args) for group in GROUPS.values())), args.resume)
 
 
+@ranks.together()
 def main() -> int:
+    """The exit code of a run; what is wrong is one line, by one rank."""
     trainer = None
     try:
         trainer = make_trainer(make_parser())
-        print(f"training on {trainer.device}, writing to {trainer.folder}")
+        print(f"training on {trainer.learner.device}, writing to {trainer.folder}", flush=True)
         trainer.run()
+    except SystemExit as end:  # the command line: whoever leaves at once may end the rank that is still printing
+        return end.code
     except (CheckpointError, PretrainedError, TrainingError, ValueError, OSError) as error:
         print(f"train_homographic.py: error: {error}", file=sys.stderr)
         return 1

@@ -159,7 +159,7 @@ def _network_rows(generator: torch.Generator, batch: int, seconds: float) -> lis
     with TemporaryDirectory() as folder:
         trainer = _trainer(device, Path(folder))
         steps = _rate(trainer.take_step, device, seconds)
-        detector = trainer.average.module.eval()
+        detector = trainer.learner.average.module.eval()
         with torch.inference_mode():
             scores = detector(view)
             images = _rate(lambda: detector(view), device, seconds) * batch

@@ -76,7 +76,7 @@ class TrainSettings:
 
     minutes: float = setting(20.0, "length of the whole run, unless --steps is given")
     steps: int | None = setting(None, "length of the whole run in steps instead of minutes")
-    batch: int = setting(8, "pairs a step; a GPU takes 64 and more")
+    batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
     lr: float = setting(4e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
     decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")

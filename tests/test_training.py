@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kp import training
+from kp import learner, training
 from kp.checkpoint import CheckpointError, load_checkpoint, load_detector, read_metadata, save_checkpoint, save_weights
 from kp.config import RunSettings, to_dict
 from kp.detector import Detector
 from kp.files import write_atomically
+from kp.journal import forget_later_steps
 from kp.training import Trainer, TrainingError, learning_rate, resume
 from kp.validation import Validation
 
@@ -68,9 +69,9 @@ def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path):
     broken.save()
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     resumed = resume(state, SMALL, tmp_path)
-    assert resumed.step == 2
+    assert resumed.learner.step == 2
     assert losses(resumed, 3) == expected[2:]
-    for a, b in zip(straight.average.parameters(), resumed.average.parameters(), strict=True):
+    for a, b in zip(straight.learner.average.parameters(), resumed.learner.average.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -95,17 +96,19 @@ def test_a_run_writes_all_it_promises(tmp_path):
 def test_a_non_finite_loss_stops_with_step_and_term(tmp_path, monkeypatch):
     trainer = Trainer(SMALL, tmp_path)
     trainer.take_step()
-    kept = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    real = training.repeatability_losses
+    kept = {k: v.clone() for k, v in trainer.learner.model.state_dict().items()}
+    real = learner.repeatability_losses
 
     def poisoned(*args, **kwargs):
         return real(*args, **kwargs) | {"ranking": torch.tensor(float("nan"))}
 
-    monkeypatch.setattr(training, "repeatability_losses", poisoned)
+    monkeypatch.setattr(learner, "repeatability_losses", poisoned)
     with pytest.raises(TrainingError, match="step 2: the ranking loss is nan"):
         trainer.take_step()
     assert all(
-        torch.equal(v, kept[k]) for k, v in trainer.model.state_dict().items() if "running" not in k and "num_" not in k
+        torch.equal(v, kept[k])
+        for k, v in trainer.learner.model.state_dict().items()
+        if "running" not in k and "num_" not in k
     )
 
 
@@ -113,16 +116,14 @@ def test_weights_that_blow_up_stop_with_the_step(tmp_path):
     trainer = Trainer(SMALL, tmp_path)
     trainer.take_step()
     with torch.no_grad():
-        trainer.model.mix.weight.fill_(float("nan"))
+        trainer.learner.model.mix.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="step 2: the scores"):
         trainer.take_step()
 
 
 def test_a_log_forgets_what_came_after_the_checkpoint(tmp_path):
-    trainer = Trainer(SMALL, tmp_path)
-    trainer.step = 2
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    trainer.forget_later_steps()
+    forget_later_steps(tmp_path, 2)
     assert [line["step"] for line in logged(tmp_path)] == [1, 2]
 
 
