@@ -50,7 +50,7 @@ def two(tmp_path_factory):
 
 
 def step_of_one_process(shares):
-    """Parameters and gradients after one step down the mean loss of both ranks' batches, each with statistics of its own."""
+    """Parameters and gradients after a step on both ranks' batches by turns, each with statistics of its own."""
     learner = Learner(SETTINGS)
     train = SETTINGS.train
     optimiser = torch.optim.AdamW(learner.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
