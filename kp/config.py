@@ -130,7 +130,7 @@ class EvaluateSettings:
     baseline_weights: Path | None = setting(
         None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"
     )
-    subpixel: bool = setting(False, "refine our keypoints to a fraction of a pixel (not with --export)")
+    subpixel: bool = setting(True, "refine the keypoints of kp to a fraction of a pixel; never with --export")
     curves: bool = setting(
         False, "then measure the built-in photographs turned by 0 to 180 degrees, scaled by 1/4 to 4"
     )

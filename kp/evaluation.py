@@ -174,12 +174,10 @@ def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], Ba
     return done, None
 
 
-def exporter(directory: Path, names: Series[str], subpixel: bool = False, protocols: int = 1) -> Export:
+def exporter(directory: Path, names: Series[str], protocols: int = 1) -> Export:
     """Write the exercise's files of ``kp`` or, without it, of the one detector there is. Raises ValueError."""
     if protocols != 1:
         raise ValueError("--export writes the keypoints of one protocol: choose one")
-    if subpixel:
-        raise ValueError("--export writes keypoints at whole pixels: leave out --subpixel")
     if "kp" not in names and len(names) != 1:
         raise ValueError(f"--export writes one detector: choose one of {', '.join(names)}, or kp")
     name = "kp" if "kp" in names else names[0]

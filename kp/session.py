@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Series
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,10 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
     changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
     _check(s, output)
-    export = evaluation.exporter(output.export, names, s.subpixel, len(chosen)) if output.export else None
+    export = evaluation.exporter(output.export, names, len(chosen)) if output.export else None
+    if export and s.subpixel and "kp" in names:
+        s = replace(s, subpixel=False)
+        print("kp: keypoints at whole pixels, as --export writes them")
     sequences = ranks.first(lambda: evaluation.read_sequences(root, s.split, s.subset, s.seed, download))
     make, skipped, weights = _detectors(names, s)
     source = str(root or f"the built-in photographs, seed {s.seed}")

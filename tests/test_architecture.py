@@ -25,7 +25,7 @@ FLOORS = [
         "published",
     },
     {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal"},
-    {"shapes", "detectors", "terminal", "tables", "results", "standin"},
+    {"shapes", "detectors", "terminal", "tables", "results", "standin", "models"},
     {"pairs", "compare"},
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
     {"training", "preview", "sweeps", "examples"},

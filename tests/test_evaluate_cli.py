@@ -282,7 +282,6 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
         (["--device", "abacus"], "abacus"),
         (["--nonsense"], "--nonsense"),
         (["--detectors", "harris", "fast", "--export", "maps"], "--export writes one detector"),
-        (["--detectors", "kp", "--export", "maps", "--subpixel"], "--subpixel"),
         (["--detectors", "kp", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
@@ -290,6 +289,16 @@ def test_a_wrong_flag_is_one_line(root, capsys, tmp_path, monkeypatch, flags, co
     monkeypatch.chdir(tmp_path)
     detectors = [] if "--detectors" in flags else ["--detectors", "harris"]
     assert complaint in error(capsys, "--hpatches", root, *detectors, *flags)
+
+
+def test_exported_keypoints_of_kp_are_at_whole_pixels_and_so_is_the_table(root, capsys, tmp_path):
+    table, tables = tmp_path / "table.json", []
+    for flags in ([], ["--no-subpixel"], ["--export", tmp_path / "maps"]):
+        run(capsys, "--hpatches", root, "--detectors", "kp", "--json", table, *flags)
+        tables.append(json.loads(table.read_text()))
+    assert [t["settings"]["subpixel"] for t in tables] == [True, False, False]
+    fine, whole, exported = (t["rows"] for t in tables)
+    assert fine != whole == exported
 
 
 def test_weights_that_are_none_are_one_line(root, capsys, tmp_path):
