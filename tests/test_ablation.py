@@ -262,9 +262,7 @@ def test_a_pyramid_sees_the_image_at_three_scales():
     scores = image_pyramid(itself)(image)
     assert seen == [(60, 80), (42, 57), (30, 40)]
     assert scores.shape == image.shape
-    assert (scores - image)[
-        ..., 4:-4, 4:-4
-    ].abs().max() < 2e-3  # smooth: the same at all scales, in its place
+    assert (scores - image)[..., 4:-4, 4:-4].abs().max() < 2e-3  # smooth: the same at all scales, in its place
 
 
 def test_smoothing_is_a_gaussian_of_a_pixel():
