@@ -1,4 +1,4 @@
-"""Weights for those who use a detector, and checkpoints for those who go on training one.
+"""Weights for those who use a detector, the shipped ones by name, and checkpoints for those who go on training one.
 
 Weights are safetensors with the settings in their metadata; a checkpoint is a torch file read with ``weights_only``, so
 neither can run code.
@@ -7,7 +7,9 @@ neither can run code.
 import io
 import json
 import pickle
+import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ import kp
 from kp.config import DetectorSettings, from_dict
 from kp.detector import Detector
 from kp.files import write_atomically
+from kp.symmetry import settle
+
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
+DEFAULT = "default"  # of these
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
 
@@ -28,9 +34,9 @@ class CheckpointError(ValueError):
 
 
 def save_weights(path: Path, detector: Detector, settings: Mapping[str, Mapping[str, Any]], **facts: Any) -> None:
-    """Write a detector's weights with its ``settings`` by group and other facts, such as the step."""
+    """Write a detector's weights with its ``settings`` by group, the code's revision and other facts, as the step."""
     metadata = {"format": _FORMAT, "kp": kp.__version__, "settings": json.dumps(settings)}
-    metadata |= {name: json.dumps(fact) for name, fact in facts.items()}
+    metadata |= {name: json.dumps(fact) for name, fact in (facts | {"revision": revision()}).items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in detector.state_dict().items()}
     write_atomically(path, save(tensors, metadata))
 
@@ -40,14 +46,27 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return _read(path)[1]
 
 
-def load_detector(path: Path | str, device: torch.device | str = "cpu") -> Detector:
-    """The detector that a file of weights describes, in evaluation mode. Raises CheckpointError."""
-    path = Path(path)
+@cache
+def revision() -> str | None:
+    """The git commit of this code, with ``+`` if files differ from it; None where it is not in a clone of its own."""
+    ask = ["git", "-C", str(Path(__file__).parents[1])]
+    try:
+        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*ask, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed.stdout.strip() else "")
+
+
+def load_detector(weights: Path | str = DEFAULT, device: torch.device | str = "cpu") -> Detector:
+    """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError."""
+    path = SHIPPED.get(str(weights), Path(weights))
     tensors, metadata = _read(path)
     try:
         settings = from_dict(DetectorSettings, metadata["settings"]["detector"])
-        detector = Detector(settings.encoder, settings.stride, settings.prior, settings.width)
+        detector = Detector(settings.encoder, settings.stride, settings.prior, settings.width, settings.symmetric)
         detector.load_state_dict(tensors)
+        settle(detector)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version of kp: {_one_line(error)}") from error
     return detector.eval().to(device)
@@ -75,7 +94,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if not path.is_file():
-        raise CheckpointError(f"no weights at {path}: train some with train_homographic.py")
+        names = ", ".join(SHIPPED)
+        raise CheckpointError(f"no weights at {path}: train some with train_homographic.py, or take {names}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

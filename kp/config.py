@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
+PRIORS = ("corner", "none")
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 BASELINES = ("akaze", "kornia-harris", "kornia-gftt", "kornia-hessian", "kornia-dog")  # beside these, on request
@@ -29,8 +30,9 @@ class DetectorSettings:
 
     encoder: str = setting("mobilenet_v3_small", "torchvision's MobileNetV3 or timm's MobileNetV4", ENCODERS)
     stride: int = setting(8, "pixels a feature of the coarsest stage kept is wide", (8, 16))
-    prior: str = setting("harris", "what the score is a learnt correction of: harris, or none", ("harris", "none"))
+    prior: str = setting("corner", "what the score is a learnt correction of: a corner response, or none", PRIORS)
     width: int = setting(32, "channels of the feature pyramid")
+    symmetric: bool = setting(True, "kernels that are the same turned or mirrored: so are then the score maps")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
 
@@ -50,6 +52,8 @@ class WorldSettings:
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
     max_shear: float = setting(45.0, "degrees of a view's shear, either way")
     max_perspective: float = setting(0.4, "change of depth from the centre to the corners of a view, in [0, 1)")
+    same_view: float = setting(0.25, "share of pairs that differ in hardly anything but the light")
+    same_light: float = setting(0.5, "share of pairs that differ in hardly anything but the view")
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,19 @@ class TrainSettings:
     minutes: float = setting(20.0, "length of the whole run, unless --steps is given")
     steps: int | None = setting(None, "length of the whole run in steps instead of minutes")
     batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
-    lr: float = setting(4e-3, "peak learning rate of AdamW")
+    lr: float = setting(2e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
     decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")
     weight_decay: float = setting(1e-4, "of AdamW")
     clip: float = setting(1.0, "largest norm of the gradient")
     ema: float = setting(0.99, "memory of the averaged weights, which are what is validated and saved, a step")
-    corner_weight: float = setting(0.01, "weight of the corner labels")
-    repeatability_weight: float = setting(1.0, "weight of where a keypoint is found in the other view")
-    ranking_weight: float = setting(1.0, "weight of whether a keypoint is found in the other view")
+    corner_weight: float = setting(0.001, "weight of the corner labels")
+    repeatability_weight: float = setting(0.1, "weight of where a keypoint is found in the other view")
+    ranking_weight: float = setting(1.0, "weight of which points count in both views")
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
-    slack: float = setting(2.0, "pixels within which a keypoint counts as found by the ranking loss")
+    slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")
-    validate_every: float = setting(2.0, "minutes between validations, which also write weights and a checkpoint")
+    validate_every: float = setting(5.0, "minutes between validations, which also write weights and a checkpoint")
     save_every: float = setting(0.5, "minutes between checkpoints")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
@@ -120,7 +124,9 @@ class EvaluateSettings:
         None, "non-maximum suppression of every detector, odd kernel in pixels, instead of the protocol's"
     )
     border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
-    weights: Path | None = setting(None, "weights of the detector kp, instead of the shipped ones", metavar="FILE")
+    weights: Path = setting(
+        Path("default"), "of the detector kp: shipped ones (tiny, default, large) or a file", metavar="NAME|FILE"
+    )
     baseline_weights: Path | None = setting(
         None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"
     )

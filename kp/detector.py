@@ -4,82 +4,87 @@ import math
 
 import torch
 from kornia.color import rgb_to_grayscale
-from kornia.feature import harris_response
-from kornia.filters import gaussian_blur2d
+from kornia.filters import gaussian_blur2d, spatial_gradient
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.encoders import Encoder
 from kp.geometry import upsample
+from kp.symmetry import symmetrise
 
-_RESPONSE_FLOOR = 1e-10  # of Harris' response: a corner of contrast 0.01, which is noise
-_SCALES = (0.0, 1.0, 2.0)  # pixels: blur (standard deviation) before the corner response, for fine and coarse corners
-_SCALE_WEIGHTS = (0.5, 0.5, 0.0)  # before training: on photographs the mean of the first two repeats best
-_MIX_BLUR = 2.0  # pixels (standard deviation): a steeper offset would move the peaks of the responses
-_OFFSET = 1.0  # before training: makes the score about the log-odds that a keypoint is found again
+_SCALES = ((0.7, 1.5), (1.4, 2.0), (2.8, 4.0))  # pixels: blur of the image, and of the products of its derivatives
+_FLOOR = 1e-5  # of a corner response: what a contrast of 0.003 gives, which is noise
+_STEM = 12  # channels of learnt full-resolution maps
+_MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the encoder below that stride
+_MIX_BLUR = 4.0  # pixels (standard deviation): smooth weights do not move peaks, nor tie them to the network's lattice
+_AROUND, _PROMINENCE = 3.0, 0.8  # a peak counts by how far it stands out of the scores around (pixels; share of these)
+_CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
 
 
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    With ``prior="harris"`` the score is a sum of the logs of Kornia's Harris responses of the image at several blurs,
-    with weights and an offset that the network draws afresh for every place, smooth over some pixels: which scale to
-    believe there, and how likely a keypoint is found again. Before training these are constants, and the detector is
-    Harris'; what is learnt may move its peaks. With ``prior="none"`` all is learnt from scratch: a
-    shallow stem keeps the full resolution beside the network.
+    A score is a sum of full-resolution maps, with weights and an offset that a network draws afresh for every place,
+    smooth over some pixels, less the mean of that sum around: prominence. The maps are, with ``prior="corner"``, the
+    logs of a corner response at three scales (see :func:`corner_response`), and beside them those of a shallow learnt
+    stem; before training only the finest response counts. With ``prior="none"`` there is the stem alone.
 
-    The network is the encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 2. Colour is turned to grey,
-    and what the network sees is standardised image by image, so the strength of the light does not matter to it.
+    The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
+    network and stem see it in units of the contrast around, so the strength of the light does not matter to them. With
+    ``symmetric`` kernels, nor does it matter which way up the image is.
     """
 
     def __init__(
         self,
         encoder: str = "mobilenet_v3_small",
         stride: int = 8,
-        prior: str = "harris",
+        prior: str = "corner",
         width: int = 32,
+        symmetric: bool = True,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        if prior not in ("harris", "none"):
-            raise ValueError(f"the prior is harris or none, not {prior}")
+        if prior not in ("corner", "none"):
+            raise ValueError(f"the prior is corner or none, not {prior}")
         self.prior = prior
         self.encoder = Encoder(encoder, stride, pretrained)
-        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in self.encoder.channels)
-        self.smooth = nn.ModuleList(_separable(width, width) for _ in self.encoder.channels)
-        if prior == "harris":
-            self.mix = nn.Conv2d(width, 1 + len(_SCALES), 1)
-            nn.init.zeros_(self.mix.weight)
-            self.mix.bias.data = torch.tensor((_OFFSET, *_SCALE_WEIGHTS))
+        used = self.encoder.channels[_UNUSED:]
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
+        self.smooth = nn.ModuleList(_separable(width, width) for _ in used)
+        responses = len(_SCALES) if prior == "corner" else 0
+        self.stem = nn.Sequential(_conv(1 + responses, _STEM), _conv(_STEM, _STEM))
+        self.mix = nn.Conv2d(width, 1 + responses + _STEM, 1)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+        if prior == "corner":
+            self.mix.bias.data[1] = 2.0  # which makes the score about the log-odds that a keypoint is found again
         else:
-            self.draw = nn.Conv2d(width, 8, 1)
-            self.stem = nn.Sequential(_conv(1, 8), _conv(8, 8))
-            self.score = nn.Sequential(_conv(16, 8), nn.Conv2d(8, 1, 1))
+            nn.init.normal_(self.mix.bias[1:].data)
+        if symmetric:
+            symmetrise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
-        padded = _pad_to_lattice(grey, 2 ** len(self.lateral))
-        standard = _standardise(padded)
-        features = self._pyramid(_blur(standard, 1.0))  # unless it is blurred, the strides alias
-        scores = self._mixed(features, padded) if self.prior == "harris" else self._learnt(features, standard)
-        return scores[..., : grey.shape[-2], : grey.shape[-1]]
+        padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
+        normalised = normalise(padded)
+        features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
+        mix = upsample(_blur(self.mix(features), _MIX_BLUR / _MIX_STRIDE), _MIX_STRIDE)
+        return self._mixed(mix, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
 
-    def _mixed(self, features: Tensor, grey: Tensor) -> Tensor:
-        """Corner responses of grey images (B, 1, H, W), mixed as features of stride 2 say: (B, 1, H, W)."""
+    def _mixed(self, mix: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
+        """The sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W). ``mix``: offset first."""
         with torch.autocast(grey.device.type, enabled=False):  # a log of fourth powers has no room in half precision
-            mix = upsample(_blur(self.mix(features.float()), _MIX_BLUR / 2), 2)  # (B, 1 + scales, H, W)
-            return mix[:, :1] + (mix[:, 1:] * corner_response(grey.float())).sum(1, keepdim=True)
-
-    def _learnt(self, features: Tensor, standard: Tensor) -> Tensor:
-        """Scores (B, 1, H, W) from features of stride 2 and from the standardised image (B, 1, H, W) itself."""
-        drawn = upsample(self.draw(features), 2)
-        return self.score(torch.cat([drawn, self.stem(standard)], dim=1)).float()
+            maps = corner_response(grey.float()) if self.prior == "corner" else grey[:, :0].float()
+            prominent = maps - _blur(maps, _AROUND) if self.prior == "corner" else maps
+        maps = torch.cat([maps, self.stem(torch.cat([normalised, prominent], dim=1))], dim=1)
+        total = (mix[:, 1:].float() * maps.float()).sum(1, keepdim=True)
+        return mix[:, :1].float() + total - _PROMINENCE * _blur(total, _AROUND)
 
     def _pyramid(self, image: Tensor) -> Tensor:
-        """From the coarsest stride down to stride 2: (B, width, (H + 1) / 2, (W + 1) / 2)."""
-        maps = self.encoder(image)
+        """From the coarsest stride down to stride 4: (B, width, (H + 3) / 4, (W + 3) / 4)."""
+        maps = self.encoder(image)[_UNUSED:]
         top = None
         for lateral, smooth, features in zip(self.lateral[::-1], self.smooth[::-1], maps[::-1], strict=True):
             features = lateral(features)
@@ -88,16 +93,28 @@ class Detector(nn.Module):
 
 
 def corner_response(grey: Tensor) -> Tensor:
-    """Log of Kornia's Harris response of grey images (B, 1, H, W), one map for each of _SCALES: (B, 3, H, W).
+    """Log of a corner response of grey images (B, 1, H, W), one map for each of _SCALES: (B, 3, H, W).
 
-    A quarter of the log, so that it counts factors of contrast, and centred so that a clear corner is at about zero.
-    H and W must be at least 6 pixels.
+    Of the determinant over the trace of the structure tensor (Noble 1988; Brown, Szeliski and Winder, CVPR 2005): half
+    the harmonic mean of its eigenvalues. On photographs it repeats better than Harris' or the least eigenvalue. Half of
+    the log, so that it counts factors of contrast, and centred so that a clear corner is at about zero. H and W must be
+    at least 2 pixels.
     """
     maps = []
-    for sigma in _SCALES:
-        response = harris_response(_blur(grey, sigma) if sigma else grey, k=0.04).clamp(min=0)
-        maps.append(torch.log(response + _RESPONSE_FLOOR) / 4 + 2.5)
+    for sigma, window in _SCALES:
+        dx, dy = spatial_gradient(_blur(grey, sigma))[:, 0].split(1, dim=1)
+        xx, yy, xy = _blur(torch.cat([dx * dx, dy * dy, dx * dy], dim=1), window).split(1, dim=1)
+        response = ((xx * yy - xy**2) / (xx + yy + _FLOOR)).clamp(min=0)
+        maps.append(torch.log(response + _FLOOR) / 2 + 1.5)
     return torch.cat(maps, dim=1)
+
+
+def normalise(grey: Tensor) -> Tensor:
+    """Grey images (B, 1, H, W), H and W of 4 n + 1 pixels: less the mean around, in units of the deviation around."""
+    smooth = _blur(grey, 2.0)[..., ::4, ::4]
+    apart = grey - upsample(_blur(smooth, _CONTRAST / 4), 4)
+    power = upsample(_blur(_blur(apart**2, 2.0)[..., ::4, ::4], _CONTRAST / 4), 4)
+    return apart / (power + 1e-4).sqrt()
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -124,12 +141,6 @@ def _pad_to_lattice(image: Tensor, stride: int) -> Tensor:
 def _blur(maps: Tensor, sigma: float) -> Tensor:
     size = 2 * math.ceil(3 * sigma) + 1
     return gaussian_blur2d(maps, (size, size), (sigma, sigma), border_type="replicate")
-
-
-def _standardise(grey: Tensor) -> Tensor:
-    mean = grey.mean((2, 3), keepdim=True)
-    deviation = grey.std((2, 3), keepdim=True)
-    return (grey - mean) / (deviation + 0.005)
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:

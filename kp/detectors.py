@@ -15,7 +15,6 @@ from kp.checkpoint import load_detector
 from kp.keypoints import Keypoints, extract_keypoints
 from kp.protocols import Protocol
 
-SHIPPED = Path(__file__).parent / "weights" / "mobilenet_v3_small.safetensors"
 Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 
 

@@ -152,7 +152,8 @@ def _network(settings: RunSettings, fresh: bool) -> Detector:
     torch.manual_seed(settings.train.seed)
     network = settings.detector
     pretrained = network.pretrained and fresh
-    return Detector(network.encoder, network.stride, network.prior, network.width, pretrained).train()
+    shape = network.encoder, network.stride, network.prior, network.width, network.symmetric
+    return Detector(*shape, pretrained).train()
 
 
 def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPair]:
@@ -169,6 +170,8 @@ def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPa
         max_rotation=world.max_rotation,
         max_shear=world.max_shear,
         max_perspective=world.max_perspective,
+        same_view=world.same_view,
+        same_light=world.same_light,
     )
 
 

@@ -1,6 +1,6 @@
 """The terms of the training loss: each in one direction, from view 0 to view 1; add the term of ``pair.swap()``.
 
-Scores are logits (B, 1, H, W). A score stands for the log-odds that a keypoint there is found again in another view.
+Scores are logits (B, 1, H, W).
 """
 
 import math
@@ -16,6 +16,8 @@ from kp.views import ViewPair
 _WINDOW = 9  # pixels, odd: no wider than the NMS window, so that it holds one keypoint
 _BORDER = _WINDOW // 2 + 1  # pixels: a window about a place so far from the edge lies inside the image
 _SIGMA = 0.8  # pixels: where in the window the keypoint may be; far below half the spacing of keypoints
+_CANDIDATES = 3  # for each keypoint that counts: those that could come to count
+_SOFTNESS = 0.3  # of scores: a candidate so far below the last rank that counts is chosen with probability 0.27
 _CORNER_SIGMA = 1.0  # pixels of the blob that a corner is rendered as
 
 
@@ -63,7 +65,7 @@ def repeatability_losses(
     scores1: Tensor,
     density: float = 1000.0,
     nms_size: int = 9,
-    slack: float = 2.0,
+    slack: float = 1.0,
 ) -> dict[str, Tensor]:
     """The self-supervised terms: scalars by name, none of which needs to know a corner.
 
@@ -75,26 +77,60 @@ def repeatability_losses(
     share of :func:`chance_level`. A place without a keypoint counts as an even window, so 1 is chance: what any empty
     or constant map costs.
 
-    ``ranking``: binary cross-entropy of the scores of view 0's keypoints, whose target is the metric itself: is there a
-    keypoint of view 1 within ``slack`` pixels? It makes the score the log-odds of being repeated.
+    ``ranking``: one less the metric itself, made soft. Of three times as many candidates, each is chosen with a
+    probability that falls from one to zero as its score falls below those about the last rank that counts; the term is
+    the share of what is chosen in view 0 that has no chosen candidate of view 1 within ``slack`` pixels. Its gradient
+    asks both views to rank the same points first, and those behind to make room.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
-    keypoints0 = _best(scores0, shared0, shared0, density, nms_size)
-    keypoints1 = _best(scores1, shared1, shared0, density, nms_size)
-    at0 = sample_at(scores0, keypoints0.xy)[:, 0]  # (B, K), with gradient
-    places1, _ = warp_points(keypoints0.xy, pair.H_0to1)
-    spread = window_divergence(scores1, places1)
-    # A keypoint that is not there says nothing of where it is: an even window, for the whole weight of a keypoint.
-    weight = torch.where(keypoints0.valid, at0.detach().sigmoid(), torch.ones_like(at0))
-    spread = torch.where(keypoints0.valid, spread, torch.full_like(spread, chance_level()))
+    candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)
+    candidates1 = _best(scores1, shared1, shared0, _CANDIDATES * density, nms_size)
     wanted = _wanted(shared0, density)
     return {
-        "repeatability": _mean(spread, weight * wanted) / chance_level(),
-        "ranking": _mean(
-            F.binary_cross_entropy_with_logits(at0, _repeated(places1, keypoints1, slack).to(at0), reduction="none"),
-            keypoints0.valid,
-        ),
+        "repeatability": _spread(pair, scores0, scores1, candidates0, wanted),
+        "ranking": _not_repeated(pair, scores0, scores1, candidates0, candidates1, wanted.sum(1), slack),
     }
+
+
+def _spread(pair: ViewPair, scores0: Tensor, scores1: Tensor, candidates0: Keypoints, wanted: Tensor) -> Tensor:
+    """How badly view 1 shows the ``wanted`` (B, K) first candidates of view 0, as a share of chance."""
+    count = wanted.shape[1]
+    xy, valid = candidates0.xy[:, :count], candidates0.valid[:, :count]
+    places1, _ = warp_points(xy, pair.H_0to1)
+    divergence = window_divergence(scores1, places1)
+    # A keypoint that is not there says nothing of where it is: an even window, for the whole weight of a keypoint.
+    weight = torch.where(valid, sample_at(scores0, xy)[:, 0].detach().sigmoid(), 1.0)
+    return _mean(torch.where(valid, divergence, chance_level()), weight * wanted) / chance_level()
+
+
+def _not_repeated(
+    pair: ViewPair,
+    scores0: Tensor,
+    scores1: Tensor,
+    candidates0: Keypoints,
+    candidates1: Keypoints,
+    wanted: Tensor,
+    slack: float,
+) -> Tensor:
+    """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` (B,) are to be."""
+    chosen0, chosen1 = (_chosen(s, c, wanted) for s, c in ((scores0, candidates0), (scores1, candidates1)))
+    places1, _ = warp_points(candidates0.xy, pair.H_0to1)
+    distance = torch.cdist(
+        places1.detach(), candidates1.xy.to(places1), compute_mode="donot_use_mm_for_euclid_dist"
+    )  # (B, K0, K1)
+    repeated = chosen0 * (chosen1[:, None] * (distance <= slack)).amax(2)
+    share = repeated.sum(1) / chosen0.sum(1).clamp(min=1e-6)  # (B,)
+    return _mean(1 - share, wanted > 0)
+
+
+def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor) -> Tensor:
+    """The probabilities (B, K), with gradient, that candidates, best first, are among the ``wanted`` (B,) best."""
+    at = sample_at(scores, candidates.xy)[:, 0]
+    share = torch.arange(at.shape[1], device=at.device) / wanted.clamp(min=1)[:, None]  # of the ranks that count
+    last, next_ = candidates.valid & (share >= 0.6) & (share < 1), candidates.valid & (share >= 1) & (share < 1.4)
+    inside, beyond = ((at * ranks).sum(1) / ranks.sum(1).clamp(min=1) for ranks in (last, next_))
+    cut = torch.where(next_.any(1), (inside + beyond) / 2, at.detach().amin(1) - 9 * _SOFTNESS)  # else: room for all
+    return torch.sigmoid((at - cut[:, None]) / _SOFTNESS) * candidates.valid
 
 
 def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:
@@ -122,14 +158,6 @@ def _wanted(shared0: Tensor, density: float) -> Tensor:
     most = max(1, math.ceil(shared0.shape[-2] * shared0.shape[-1] * density / 1e6))
     count = (shared0.sum((1, 2, 3)) * density / 1e6).ceil()
     return torch.arange(most, device=shared0.device) < count[:, None]
-
-
-def _repeated(places1: Tensor, keypoints1: Keypoints, slack: float) -> Tensor:
-    """True (B, K) where a keypoint of view 1 lies within ``slack`` pixels of places (B, K, 2)."""
-    distance = torch.cdist(
-        places1.detach(), keypoints1.xy.to(places1.dtype), compute_mode="donot_use_mm_for_euclid_dist"
-    )
-    return ((distance <= slack) & keypoints1.valid[:, None]).any(-1)
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

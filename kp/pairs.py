@@ -14,6 +14,7 @@ from kp.shapes import render
 from kp.views import ViewPair
 
 CANVAS = 1.5  # the scene is so many times larger than its views, to leave little of them empty
+_HARDLY = 0.05  # of a change: so much is left where it is to be as good as none
 _VALID_BORDER = 4.0  # pixels: blur and interpolation carry the canvas' edge about this far into a view
 
 
@@ -24,6 +25,8 @@ def view_pairs(
     render: Callable[[int, Size, torch.Generator], Scene] = render,
     photometric: float = 1.0,
     light: Mapping[str, float] | None = None,
+    same_view: float = 0.0,
+    same_light: float = 0.0,
     **ranges: float,
 ) -> Iterator[ViewPair]:
     """Yield batches of pairs of size (H, W) for ever, on the device of ``generator``, which makes every draw.
@@ -31,14 +34,18 @@ def view_pairs(
     ``ranges`` are the limits of :func:`kp.homography.random_homographies`; both views are drawn, so between the two the
     rotation, say, goes up to twice its limit. A pair draws a share of them, from 0 to 1: some views hardly differ.
     ``photometric`` is the strength of the changes of light, of which each view draws a share likewise, and ``light``
-    their ranges, see :func:`kp.photometric.change_photometry`.
+    their ranges, see :func:`kp.photometric.change_photometry`. Shares of the pairs differ in hardly anything but the
+    light, ``same_view``, or but the view, ``same_light``; together they are at most 1.
     """
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:
         scene = render(batch, canvas_size(size), generator)
         look.strength = torch.rand(batch, generator=generator, device=generator.device)
+        kind = torch.rand(batch, generator=generator, device=generator.device)
+        look.strength = torch.where(kind < same_view, _HARDLY * look.strength, look.strength)
+        lights = photometric * torch.where(kind > 1 - same_light, _HARDLY, 1.0)
         view0, view1 = (_look(scene, look) for _ in range(2))
-        image0, image1 = (_relight(view.image, generator, photometric, light or {}) for view in (view0, view1))
+        image0, image1 = (_relight(view.image, generator, lights, light or {}) for view in (view0, view1))
         yield ViewPair(
             image0=image0,
             image1=image1,
@@ -77,9 +84,9 @@ def _look(scene: Scene, look: RandomHomography) -> _View:
     return _View(image, H, corners, seen, valid, ignore > 0.5)
 
 
-def _relight(image: Tensor, generator: torch.Generator, photometric: float, light: Mapping[str, float]) -> Tensor:
-    """Images (B, 1, H, W) in [0, 1], each changed by a share of the strength of its own."""
-    if photometric == 0:
+def _relight(image: Tensor, generator: torch.Generator, photometric: Tensor, light: Mapping[str, float]) -> Tensor:
+    """Images (B, 1, H, W) in [0, 1], each changed by a share of the strength (B,) of its own."""
+    if not photometric.any():
         return image
     share = torch.rand(len(image), generator=generator, device=generator.device)
     return change_photometry(image, generator, photometric * share, **light)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from kp import evaluation, photographs, protocols, published, ranks, results, sweeps
+from kp.checkpoint import SHIPPED
 from kp.config import EvaluateSettings, OutputSettings
 from kp.detector import choose_device
-from kp.detectors import SHIPPED, Detector, make_detectors, score_maps
+from kp.detectors import Detector, make_detectors, score_maps
 from kp.examples import examples
 from kp.hpatches import Sequence, check_writable
 from kp.page import PAGE, write_page
@@ -66,7 +67,7 @@ def _detectors(
     names: Series[str], s: EvaluateSettings
 ) -> tuple[Callable[[Protocol], dict[str, Detector]], dict[str, str], dict[str, str] | None]:
     """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
-    device, path = choose_device(s.device), s.weights or SHIPPED
+    device, path = choose_device(s.device), SHIPPED.get(str(s.weights), s.weights)
     where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device}
     maps, skipped = ranks.first(lambda: score_maps(names, seed=s.seed, **where))
     if not maps:

@@ -2,16 +2,18 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
-from kornia.feature import harris_response
+from scipy import ndimage
 from torch import nn
 
 from kp import encoders
-from kp.config import ENCODERS
+from kp.config import ENCODERS, PRIORS
 from kp.detector import Detector, choose_device
 from kp.encoders import Encoder, PretrainedError
 from kp.keypoints import extract_keypoints
+from kp.symmetry import settle
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -37,16 +39,57 @@ def test_unused_stages_are_dropped(encoder):
         assert features.shape[1] == channels
 
 
-def test_an_untrained_detector_ranks_like_kornias_harris():
-    torch.manual_seed(0)
-    image = torch.rand(1, 1, 96, 128).round()
-    image = torch.nn.functional.interpolate(image[..., ::6, ::6], (96, 128))  # blocks with corners
-    detector = Detector().eval()
+def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
+    """Determinant over trace of scipy's structure tensor, half its log, less 0.8 of the mean around; all times two."""
+    image = np.random.default_rng(0).random((1, 12, 16)).round().repeat(8, 1).repeat(8, 2)[0]
+    smooth = ndimage.gaussian_filter(image, 0.7, mode="nearest", truncate=4)
+    dx, dy = (ndimage.sobel(smooth, axis, mode="nearest") / 8 for axis in (1, 0))
+    xx, yy, xy = (ndimage.gaussian_filter(p, 1.5, mode="nearest", truncate=3.34) for p in (dx * dx, dy * dy, dx * dy))
+    response = np.log(np.maximum((xx * yy - xy**2) / (xx + yy + 1e-5), 0) + 1e-5) / 2
+    expected = 2 * (response - 0.8 * ndimage.gaussian_filter(response, 3, mode="nearest", truncate=3))
     with torch.no_grad():
-        detector.mix.bias[1:] = torch.tensor([1.0, 0.0, 0.0])
-        ours = extract_keypoints(detector(image), 40)
-    theirs = extract_keypoints(harris_response(image), 40)
-    assert set(map(tuple, ours.xy[0].tolist())) == set(map(tuple, theirs.xy[0].tolist()))
+        scores = Detector().eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+    inner = np.s_[16:-16, 16:-16]
+    assert np.corrcoef(scores[inner].ravel(), expected[inner].ravel())[0, 1] > 0.9999
+    assert np.ptp((scores - expected)[inner]) < 0.02 * np.ptp(scores[inner])
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("prior", PRIORS)
+def test_scores_of_a_turned_image_are_the_turned_scores(encoder, prior):
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 65, 81)
+    for symmetric in (True, False):
+        detector = Detector(encoder, prior=prior, symmetric=symmetric).eval()
+        nn.init.normal_(detector.mix.weight)
+        with torch.no_grad():
+            scores = detector(image)
+            for turn in (lambda x: x.rot90(1, (-2, -1)), lambda x: x.flip(-1)):
+                apart = (detector(turn(image)) - turn(scores)).std() / scores.std()
+                assert (apart < 1e-3) == symmetric
+
+
+def test_settled_kernels_give_the_same_scores():
+    detector = Detector().eval()
+    nn.init.normal_(detector.mix.weight)
+    image = torch.rand(1, 1, 40, 56)
+    with torch.no_grad():
+        before = detector(image)
+        settle(detector)
+        assert torch.equal(detector(image), before)
+    assert not any("parametrizations" in name for name in detector.state_dict())
+
+
+def test_peaks_do_not_depend_on_the_lattice():
+    """An image moved by a pixel gives the scores moved by a pixel, or nearly: strides alias, smooth weights hide it."""
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 20, 24), scale_factor=6.0, mode="bicubic").clamp(0, 1)
+    detector = Detector().eval()
+    nn.init.normal_(detector.mix.weight, std=0.3)
+    with torch.no_grad():
+        there, moved = detector(image[..., 3:-1, 3:-1]), detector(image[..., 2:-2, 2:-2])
+    apart = there[..., 20:-21, 20:-21] - moved[..., 21:-20, 21:-20]
+    assert apart.std() < 0.05 * there.std()
 
 
 def test_a_little_of_what_the_network_draws_moves_the_peaks_little():
@@ -90,8 +133,8 @@ class _Picker(nn.Module):
 def test_features_are_drawn_where_they_were_seen(size):
     detector = Detector(prior="none").eval()
     detector.encoder = _Picker()
-    detector.lateral = nn.ModuleList(nn.Conv2d(1, 1, 1) for _ in range(3))
-    detector.smooth = nn.ModuleList(nn.Identity() for _ in range(3))
+    detector.lateral = nn.ModuleList(nn.Conv2d(1, 1, 1) for _ in range(2))
+    detector.smooth = nn.ModuleList(nn.Identity() for _ in range(2))
     for lateral in detector.lateral:
         nn.init.ones_(lateral.weight)
         nn.init.zeros_(lateral.bias)
@@ -99,15 +142,15 @@ def test_features_are_drawn_where_they_were_seen(size):
     ramp = torch.arange(float(side[1])).expand(1, 1, *side)
     from kp.geometry import upsample
 
-    drawn = upsample(detector._pyramid(ramp), 2)
-    assert torch.allclose(drawn, 3 * ramp, atol=1e-3)  # three strides, each reads x at pixel x
+    drawn = upsample(detector._pyramid(ramp), 4)
+    assert torch.allclose(drawn, 2 * ramp, atol=1e-3)  # two strides, each reads x at pixel x
 
 
-@pytest.mark.parametrize("prior", ["harris", "none"])
+@pytest.mark.parametrize("prior", PRIORS)
 def test_every_parameter_gets_gradient(prior):
     detector = Detector(prior=prior)
-    if prior == "harris":
-        nn.init.normal_(detector.mix.weight)
+    nn.init.normal_(detector.mix.weight)
+    nn.init.normal_(detector.mix.bias)
     detector(torch.rand(4, 1, 64, 64)).square().mean().backward()
     without = [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.any()]
     assert not without
@@ -118,7 +161,7 @@ def test_wrong_arguments_are_named():
         Detector("resnet50")
     with pytest.raises(ValueError, match="stride 8 or 16, not 32"):
         Detector(stride=32)
-    with pytest.raises(ValueError, match="harris or none"):
+    with pytest.raises(ValueError, match="corner or none"):
         Detector(prior="sobel")
     with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
         Detector()(torch.rand(1, 4, 32, 32))

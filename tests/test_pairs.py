@@ -53,6 +53,7 @@ def test_valid_pixels_show_the_scene_and_nothing_else():
     draw = generator()
     canvas = white(16, (144, 192), draw).image
     look.generator, look.strength = draw, torch.rand(16, generator=draw)
+    torch.rand(16, generator=draw)  # which pairs differ in what
     assert torch.all(look(canvas)[pair.valid0] > 0.999)
 
 
@@ -109,3 +110,23 @@ def test_points_are_read_where_they_are():
     )[:, 0]
     assert (both & valid).sum() > 10
     assert (at0 - at1).abs()[both & valid].max() < 0.02
+
+
+def test_some_pairs_differ_in_the_light_only_and_some_in_the_view_only():
+    def apart(**shares):
+        pair = next(view_pairs(24, SIZE, generator(), render=smooth_scene, **shares))
+        eye = torch.eye(3).expand(24, 3, 3)
+        corners = torch.tensor([[[0.0, 0.0], [SIZE[1] - 1, 0], [0, SIZE[0] - 1], [SIZE[1] - 1, SIZE[0] - 1]]])
+        moved = (warp_points(corners.expand(24, -1, -1), pair.H_0to1)[0] - warp_points(corners, eye[:1])[0]).norm(dim=2)
+        return moved.mean(1), pair
+
+    both, pair = apart()
+    assert (both < 7).float().mean() < 0.3
+    light, _ = apart(same_view=1.0)
+    assert (light < 7).all()
+    view, same = apart(same_light=1.0)
+    assert torch.equal(view, both)  # the views are drawn alike
+    seen = warp_image(same.image0, same.H_0to1, SIZE), warp_image(pair.image0, pair.H_0to1, SIZE)
+    shared = same.swap().shared0(border=4)
+    errors = [((s - p.image1).abs() * shared).sum() / shared.sum() for s, p in zip(seen, (same, pair), strict=True)]
+    assert errors[0] < 0.5 * errors[1]

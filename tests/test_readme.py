@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kp.checkpoint import load_detector
-from kp.detectors import SHIPPED
+import kp
+from kp.checkpoint import SHIPPED, read_metadata
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,9 +25,16 @@ def test_linked_files_exist_and_nothing_is_left_to_fill_in():
     assert "TODO" not in README
 
 
-def test_shipped_weights_load():
-    assert load_detector(SHIPPED).prior == "harris"
-    assert SHIPPED.stat().st_size < 4e6
+def test_shipped_weights_load_and_say_where_they_are_from():
+    assert set(SHIPPED) == {"tiny", "default", "large"}
+    for name, path in SHIPPED.items():
+        assert not kp.load_detector(name).training
+        assert path.stat().st_size < 4e6
+        facts = read_metadata(path)
+        assert facts["settings"]["train"]["seed"] >= 0
+        assert facts["step"] > 100
+        assert re.fullmatch(r"[0-9a-f]{40}", facts["revision"]), "trained by code that was committed"
+        assert facts["scores"]["repeatability"] > 0.3
 
 
 def test_the_python_in_the_readme_runs():
