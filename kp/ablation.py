@@ -6,7 +6,6 @@ scored by :mod:`kp.scorecard`, never on real test sequences. What only changes h
 
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from collections.abc import Sequence as Series
 from dataclasses import fields, replace
@@ -19,7 +18,7 @@ from torch import Tensor
 
 import kp
 from kp.baselines import ScoreMap
-from kp.checkpoint import load_checkpoint, load_detector, read_metadata
+from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
 from kp.geometry import resize
 from kp.results import fingerprint
@@ -33,12 +32,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "no repeatability": ("--repeatability-weight", "0"),
     "no ranking": ("--ranking-weight", "0"),
     "learnt from scratch": ("--prior", "none"),
+    "kernels not symmetric": ("--no-symmetric",),
     "stride 16": ("--stride", "16"),
     "classic shapes only": ("--families", "classic"),
     "no light": ("--photometric", "0"),
+    "light and view change together": ("--same-view", "0", "--same-light", "0"),
     "rotation 180": ("--max-rotation", "180"),
     "rotation 0": ("--max-rotation", "0"),
     "slack 1": ("--slack", "1"),
+    "slack 2": ("--slack", "2"),
     "slack 3": ("--slack", "3"),
     "ema 0.9": ("--ema", "0.9"),
     **{name: ("--encoder", name) for name in ENCODERS if name != DetectorSettings().encoder},
@@ -172,14 +174,3 @@ def entry(name: str, weights: Path) -> dict[str, Any]:
         "kp": kp.__version__,
         "revision": revision(),
     }
-
-
-def revision() -> str | None:
-    """Which commit this is, with ``-dirty`` where files differ from it; None outside a clone."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

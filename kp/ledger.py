@@ -2,7 +2,8 @@
 
 entries     ``variant``, ``seed``; ``flags`` that the variant changes, null if it needs no training; ``steps``,
             ``seconds``, ``batch`` (pairs) and ``crop`` (pixels) of the training; ``scores``, see :mod:`kp.scorecard`;
-            ``weights``: ``path`` and ``sha256``; ``kp`` (version) and ``revision`` of git, null outside a clone
+            ``weights``: ``path`` and ``sha256``; ``kp`` (version) and ``revision`` of git, see
+            :func:`kp.checkpoint.revision`, of the scores
 """
 
 import json

@@ -13,10 +13,10 @@ import torch
 from kp import ablation, ledger, results, scorecard
 from kp.ablation import TEST_TIME, VARIANTS
 from kp.baselines import BASELINES, ScoreMap
-from kp.checkpoint import load_detector
+from kp.checkpoint import DEFAULT, SHIPPED, load_detector
 from kp.config import LEARNED, RunSettings
 from kp.detector import choose_device
-from kp.detectors import SHIPPED, score_maps
+from kp.detectors import score_maps
 from kp.encoders import PretrainedError
 from kp.hpatches import check_writable, write_file
 from kp.training import TrainingError
@@ -29,7 +29,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     defaults = RunSettings()
     text = "the numbers that settings and weights are chosen by, without real test sequences"
     one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
-    text = f"files of weights, kp (the shipped ones), random, {', '.join((*BASELINES, *LEARNED))} (default: kp harris)"
+    text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
+    text += f"{', '.join((*BASELINES, *LEARNED))} (default: {DEFAULT} harris)"
     one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
     one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
     one.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
@@ -44,8 +45,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
     grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
-    text = "what the variants that need no training use (default: the shipped ones)"
-    grid.add_argument("--weights", type=Path, default=SHIPPED, metavar="FILE", help=text)
+    text = f"what the variants that need no training use (default: the shipped {DEFAULT})"
+    grid.add_argument("--weights", default=DEFAULT, metavar="NAME|FILE", help=text)
     grid.add_argument("--rescore", action="store_true", help="score again what was scored, as by an older kp")
     grid.add_argument("--list", action="store_true", help="only print the variants")
     grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
@@ -57,7 +58,7 @@ def score(args: Namespace) -> None:
     """A line of numbers for each detector."""
     check_writable(args.json)
     device, found = choose_device(args.device), {}
-    names = list(dict.fromkeys(args.detectors or ["kp", "harris"]))
+    names = list(dict.fromkeys(args.detectors or [DEFAULT, "harris"]))
     maps = {name: _score_map(name, device) for name in names}
     first = max(map(len, ["detector", *names]))
     print(scorecard.head(first), flush=True)
@@ -70,12 +71,10 @@ def score(args: Namespace) -> None:
 
 
 def _score_map(name: str, device: torch.device) -> ScoreMap:
-    """The detector of that name, or of a file of weights. Raises ValueError where it is neither or cannot run here."""
-    if name not in ("kp", "random", *BASELINES, *LEARNED):
-        if not Path(name).is_file():
-            raise ValueError(f"{name} is neither a file of weights nor a detector: see python -m kp score --help")
+    """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
+    if name not in ("random", *BASELINES, *LEARNED):
         return load_detector(name, device)
-    maps, skipped = score_maps([name], weights=SHIPPED, baseline_weights=None, seed=0, device=device)
+    maps, skipped = score_maps([name], weights=SHIPPED.get(DEFAULT), baseline_weights=None, seed=0, device=device)
     if skipped:
         raise ValueError(f"{name}: {skipped[name]}")
     return maps[name]
@@ -109,7 +108,8 @@ def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[t
     """Variants and their weights, as soon as these are trained; a run that fails does not keep others from theirs."""
     shared = [f"--{name}={getattr(args, name)}" for name in ("steps", "batch", "crop", "device")]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
-    if given := [(name, args.weights) for name in names if name in TEST_TIME]:
+    given_weights = SHIPPED.get(args.weights, Path(args.weights))
+    if given := [(name, given_weights) for name in names if name in TEST_TIME]:
         load_detector(args.weights)  # what is none is told now
     for number, run in enumerate(runs, start=1):
         print(f"{run.variant}, seed {run.seed} ({number} of {len(runs)} runs): {run.folder}", flush=True)

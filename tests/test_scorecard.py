@@ -144,7 +144,7 @@ def test_score_prints_a_line_a_detector_and_writes_json(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.safetensors"], "neither a file of weights nor a detector"),
+        (["nowhere.safetensors"], "no weights at nowhere.safetensors"),
         (["{tmp}/damaged"], "not a safetensors file"),
         (["harris", "--json", "{tmp}/damaged/scores.json"], "cannot be written"),
         (["harris", "--device", "cuda:99"], "no device cuda:99"),
