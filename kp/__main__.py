@@ -3,7 +3,9 @@
 python -m kp preview OUT.png       labelled pairs of every family
 python -m kp statistics OUT.png    statistics of synthetic images beside those of photographs
 python -m kp views OUT.png         overlap, scale, tilt and rotation between the views of a pair
-python -m kp curves RUN OUT.png    loss and validation of a training run
+python -m kp curves RUN OUT.png    loss and validation of training runs
+python -m kp score [WEIGHTS]       the numbers that settings and weights are chosen by
+python -m kp ablate [NAME]         train and score variants of the training, each with one change
 python -m kp bench                 pairs, score maps and training steps a second
 python -m kp standin ROOT          a folder of HPatches' layout and size, to time evaluate.py
 """
@@ -21,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from kp import hpatches, standin, statistics, viewpoint
+from kp import hpatches, standin, statistics, trials, viewpoint
 from kp.benchmark import benchmark, profile, usual_batch
 from kp.checkpoint import load_detector
 from kp.config import WorldSettings
@@ -68,8 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
     for command in (preview, world, views):
         command.add_argument("out", type=Path, metavar="OUT.png")
         command.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance (default: 0)")
-    curves = commands.add_parser("curves", help="draw loss and validation of a training run")
-    curves.add_argument("run", type=Path, metavar="RUN", help="its folder")
+    curves = commands.add_parser("curves", help="draw loss and validation of training runs")
+    curves.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     curves.add_argument("out", type=Path, metavar="OUT.png")
     bench = commands.add_parser("bench", help="time the parts on this machine")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
@@ -81,6 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     like.add_argument("root", type=Path, metavar="ROOT", help="a new folder; 2 GB for all sequences")
     text = f"sequences to write (default: {standin.COUNT}, as many as HPatches has)"
     like.add_argument("--sequences", type=int, default=standin.COUNT, metavar="N", help=text)
+    trials.add_commands(commands)
     return parser
 
 
@@ -133,9 +136,9 @@ def draw_views(args: argparse.Namespace) -> None:
     save_figure(viewpoint.draw(measured), args.out)
 
 
-def draw_run(args: argparse.Namespace) -> None:
+def draw_runs(args: argparse.Namespace) -> None:
     check_picture(args.out)
-    save_figure(draw_curves(read_log(args.run / "log.jsonl")), args.out)
+    save_figure(draw_curves({str(run): read_log(run / "log.jsonl") for run in args.runs}), args.out)
 
 
 def time_parts(args: argparse.Namespace) -> None:
@@ -201,7 +204,8 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         commands = {"preview": draw_preview, "statistics": measure_world, "views": draw_views}
-        (commands | {"curves": draw_run, "bench": time_parts, "standin": write_standin})[args.command](args)
+        commands |= {"curves": draw_runs, "bench": time_parts, "standin": write_standin}
+        (commands | {"score": trials.score, "ablate": trials.ablate})[args.command](args)
     except (ValueError, OSError) as error:
         print(f"python -m kp: error: {error}", file=sys.stderr)
         return 1

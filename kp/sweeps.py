@@ -46,15 +46,16 @@ _MEASURES = ("repeatability", "localisation_error", "chance", "common", "homogra
 _LIGHT = 0.25  # strength of the change of light
 
 
-def sequences(kind: str, seed: int = 0) -> list[tuple[float, Sequence]]:
+def sequences(kind: str, seed: int = 0, values: Series[float] | None = None) -> list[tuple[float, Sequence]]:
     """A sweep's pairs, each a Sequence of two images, with their values: all values of a photograph, then of the next.
 
-    The same seed gives the same images. Raises HPatchesError where scikit-image is not installed.
+    ``values``: only these, instead of the sweep's own. The same seed gives the same images, whatever else is made.
+    Raises HPatchesError where scikit-image is not installed.
     """
-    made = []
+    made, values = [], SWEEPS[kind] if values is None else values
     for path in [photographs.folder() / file for file in photographs.FILES]:
         canvas = load_canvas(path)
-        made += [(value, make_sequence(canvas, f"v_{path.stem}", kind, value, seed)) for value in SWEEPS[kind]]
+        made += [(value, make_sequence(canvas, f"v_{path.stem}", kind, value, seed)) for value in values]
     return made
 
 

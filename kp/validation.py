@@ -1,10 +1,11 @@
 """How good a detector is while it trains: the real metric on held-out synthetic pairs, always the same ones."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kp.draw import keypoint_picture, score_picture, sheet
 from kp.geometry import Size
@@ -27,11 +28,17 @@ class Validation:
         self.pairs = [next(pairs).to(device) for _ in range(batches)]
 
     @torch.inference_mode()
-    def measure(self, detector: nn.Module, max_keypoints: int = 300, threshold: float = _THRESHOLD) -> dict[str, float]:
+    def measure(
+        self,
+        detector: Callable[[Tensor], Tensor],
+        max_keypoints: int = 300,
+        threshold: float = _THRESHOLD,
+        subpixel: bool = False,
+    ) -> dict[str, float]:
         """Mean repeatability within ``threshold`` pixels of the best ``max_keypoints``; localisation error (pixels)."""
         scored = []
         for pair in self.pairs:
-            keypoints0, keypoints1 = _keypoints(detector, pair)
+            keypoints0, keypoints1 = _keypoints(detector, pair, subpixel)
             scored.append(
                 repeatability(keypoints0, keypoints1, pair.H_0to1, pair.size0, pair.size1, max_keypoints, threshold)
             )
@@ -40,7 +47,7 @@ class Validation:
         return scores if math.isnan(error) else scores | {"localisation_error": error}  # nothing matched: no error
 
     @torch.inference_mode()
-    def picture(self, detector: nn.Module, max_keypoints: int = 60) -> np.ndarray:
+    def picture(self, detector: Callable[[Tensor], Tensor], max_keypoints: int = 60) -> np.ndarray:
         """Both views with their best keypoints (green: found in the other view, red: not) and score maps, a pair a row.
 
         An RGB array (H, W, 3) of uint8, of the first pairs of the first batch.
@@ -62,10 +69,12 @@ class Validation:
         return sheet(rows)
 
 
-def _keypoints(detector: nn.Module, pair: ViewPair) -> tuple[Keypoints, Keypoints]:
+def _keypoints(
+    detector: Callable[[Tensor], Tensor], pair: ViewPair, subpixel: bool = False
+) -> tuple[Keypoints, Keypoints]:
     """All keypoints of both views where they show the scene."""
 
     def keypoints(image: Tensor, valid: Tensor | None) -> Keypoints:
-        return extract_keypoints(detector(image), mask=valid)
+        return extract_keypoints(detector(image), mask=valid, subpixel=subpixel)
 
     return keypoints(pair.image0, pair.valid0), keypoints(pair.image1, pair.valid1)

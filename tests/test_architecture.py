@@ -24,14 +24,14 @@ FLOORS = [
         "plots",
         "published",
     },
-    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal"},
+    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal", "ledger"},
     {"shapes", "detectors", "terminal", "tables", "results", "standin", "models"},
     {"pairs", "compare"},
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
     {"training", "preview", "sweeps", "examples"},
-    {"benchmark", "sections"},
-    {"page"},
-    {"session"},
+    {"benchmark", "sections", "scorecard"},
+    {"page", "ablation"},
+    {"session", "trials"},
     {"__main__"},
 ]
 MODULES = sorted((ROOT / "kp").glob("*.py"))

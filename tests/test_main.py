@@ -10,6 +10,7 @@ import torch
 from kp import photographs
 from kp.__main__ import main
 from kp.benchmark import benchmark
+from kp.curves import draw_curves, read_log
 from kp.shapes import FAMILIES
 
 
@@ -31,6 +32,30 @@ def test_curves_of_a_log(tmp_path):
     picture = cv2.imread(str(tmp_path / "curves.png"))
     assert picture.shape[1] > 2 * picture.shape[0]
     assert picture.std() > 5
+
+
+def test_curves_compare_runs_over_minutes_and_steps(tmp_path):
+    """A run twice as fast is as good in half the minutes, after as many steps; one not yet validated has no line."""
+    logs = {}
+    for name, pace in (("slow", 2), ("fast", 1)):
+        (tmp_path / name).mkdir()
+        lines = [{"step": i, "seconds": pace * i, "loss": {"corner": 1.0 / i}} for i in range(1, 121)]
+        scores = [(i, {"repeatability": i / 200, "localisation_error": 0.8}) for i in (60, 120)]
+        lines += [{"step": i, "seconds": pace * i, "validation": score} for i, score in scores]
+        (tmp_path / name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        logs[name] = read_log(tmp_path / name / "log.jsonl")
+    logs["new"] = [{"step": 1, "seconds": 1, "loss": {"corner": 1.0, "ranking": 1.0}}]
+    panels = {(axis.get_title(), axis.get_xlabel()): axis for axis in draw_curves(logs).axes}
+    assert len(panels) == 5
+    lines = {
+        over: {line.get_label(): line.get_xydata().tolist() for line in panels["validation: repeatability", over].lines}
+        for over in ("minutes", "steps")
+    }
+    assert lines["minutes"] == {"slow": [[2, 0.3], [4, 0.6]], "fast": [[1, 0.3], [2, 0.6]], "new": []}
+    assert lines["steps"] == {"slow": [[60, 0.3], [120, 0.6]], "fast": [[60, 0.3], [120, 0.6]], "new": []}
+    runs = [str(tmp_path / name) for name in ("slow", "fast")]
+    assert main(["curves", *runs, str(tmp_path / "both.png")]) == 0
+    assert cv2.imread(str(tmp_path / "both.png")).std() > 5
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,10 @@ def test_the_same_seed_gives_the_same_images_whatever_else_is_made(few, monkeypa
     monkeypatch.setattr(photographs, "FILES", ("coffee.png",))
     monkeypatch.setitem(SWEEPS, "rotation", (90.0, 45.0))
     alone = dict(sequences("rotation", 0))
+    asked = dict(sequences("rotation", 0, (45.0,)))
+    assert list(asked) == [45]
+    assert asked[45].name == alone[45].name
+    assert torch.equal(asked[45].images[1](), alone[45].images[1]())
     carried = pickle.loads(pickle.dumps(alone[45]))  # to another process
     for number in range(2):
         image = first[45].images[number]()

@@ -1,0 +1,176 @@
+"""What a part of the training is worth: runs of equal length that differ from the default in one thing each.
+
+Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
+scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from collections.abc import Sequence as Series
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+import kp
+from kp.baselines import ScoreMap
+from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revision
+from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
+from kp.geometry import resize
+from kp.results import fingerprint
+from kp.scorecard import scorecard
+from kp.training import Trainer, check, resume
+
+VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from the default
+    "default": (),
+    "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
+    "no corner labels": ("--corner-weight", "0"),
+    "no repeatability": ("--repeatability-weight", "0"),
+    "no ranking": ("--ranking-weight", "0"),
+    "learnt from scratch": ("--prior", "none"),
+    "kernels not symmetric": ("--no-symmetric",),
+    "stride 16": ("--stride", "16"),
+    "classic shapes only": ("--families", "classic"),
+    "no light": ("--photometric", "0"),
+    "light and view change together": ("--same-view", "0", "--same-light", "0"),
+    "rotation 180": ("--max-rotation", "180"),
+    "rotation 0": ("--max-rotation", "0"),
+    "slack 1": ("--slack", "1"),
+    "slack 2": ("--slack", "2"),
+    "slack 3": ("--slack", "3"),
+    "ema 0.9": ("--ema", "0.9"),
+    **{name: ("--encoder", name) for name in ENCODERS if name != DetectorSettings().encoder},
+}
+_ANY_TIME = ("device", "validate_every", "save_every")  # settings that a run may go on without
+
+
+class Run(NamedTuple):
+    """A training run of a variant."""
+
+    variant: str
+    settings: RunSettings
+    folder: Path
+
+    @property
+    def seed(self) -> int:
+        return self.settings.train.seed
+
+
+def plan(names: Series[str], shared: Series[str], seeds: Series[int], out: Path) -> list[Run]:
+    """The runs of variants, every variant's first seed first; ``shared`` are flags of all of them.
+
+    Raises ValueError, in one line, on flags with which nothing can be trained.
+    """
+    return [
+        Run(name, parse(name, [*shared, "--seed", str(seed), *VARIANTS[name]]), out / f"{slug(name)}-{seed}")
+        for seed in dict.fromkeys(seeds)
+        for name in names
+    ]
+
+
+def parse(name: str, flags: Series[str]) -> RunSettings:
+    """The settings that train_homographic.py has with these flags. Raises ValueError, naming the variant."""
+    parser, groups = _Flags(name, allow_abbrev=False), [f.type for f in fields(RunSettings)]
+    for group in groups:
+        add_flags(parser, group)
+    args = parser.parse_args(flags)
+    settings = RunSettings(*(from_args(group, args) for group in groups))
+    try:
+        check(settings)
+    except ValueError as error:
+        parser.error(str(error))
+    return settings
+
+
+class _Flags(Parser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"variant {self.prog!r}: {message}")
+
+
+def slug(name: str) -> str:
+    """A variant's name as part of a folder's."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower())
+
+
+def train(run: Run) -> Path:
+    """The weights of a run, which is trained to its end unless it was.
+
+    Raises what :class:`kp.training.Trainer` does, and ValueError where its folder holds a run with other settings.
+    """
+    weights, checkpoint = run.folder / "weights.safetensors", run.folder / "checkpoint.pt"
+    if not checkpoint.exists():
+        Trainer(run.settings, run.folder).run()
+        return weights
+    state = load_checkpoint(checkpoint)
+    recorded = from_dict(RunSettings, state["settings"])
+    same = {name: getattr(run.settings.train, name) for name in _ANY_TIME}
+    if replace(recorded, train=replace(recorded.train, **same)) != run.settings:
+        raise ValueError(f"{run.folder} holds a run with other settings: choose another --out, or remove it")
+    trainer = resume(state, run.settings, run.folder)
+    if trainer.progress < 1 or not weights.exists() or read_metadata(weights).get("step") != trainer.learner.step:
+        trainer.run()
+    return weights
+
+
+def image_pyramid(scores: ScoreMap) -> ScoreMap:
+    """The mean of the score maps of an image as it is, shrunk to 1/sqrt(2) and to 1/2."""
+
+    def pyramid(image: Tensor) -> Tensor:
+        size, maps = tuple(image.shape[-2:]), [scores(image)]
+        for scale in (2**-0.5, 0.5):
+            small = tuple(max(1, round(n * scale)) for n in size)
+            maps.append(resize(scores(resize(image, small).clamp(0, 1)), size))
+        return torch.stack(maps).mean(0)
+
+    return pyramid
+
+
+def smoothed(scores: ScoreMap) -> ScoreMap:
+    """Score maps blurred by a Gaussian of standard deviation 1 px."""
+    return lambda image: gaussian_blur2d(scores(image), (7, 7), (1.0, 1.0), border_type="replicate")
+
+
+def as_they_are(scores: ScoreMap) -> ScoreMap:
+    """Nothing changed: what the others are to be compared with."""
+    return scores
+
+
+def refined(scores: ScoreMap) -> ScoreMap:
+    """The same score maps, but keypoints are refined to a fraction of a pixel."""
+    return scores
+
+
+TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, which are not trained
+    "given weights": as_they_are,
+    "image pyramid": image_pyramid,
+    "smoothed scores": smoothed,
+    "sub-pixel": refined,
+}
+
+
+def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+    """The scorecard of weights, used as the variant of this name says."""
+    change = TEST_TIME.get(name, as_they_are)
+    return scorecard(change(load_detector(weights, device)), subpixel=change is refined, device=device)
+
+
+def entry(name: str, weights: Path) -> dict[str, Any]:
+    """What :mod:`kp.ledger` keeps of a variant, but for its scores."""
+    facts = read_metadata(weights)
+    world, training = (facts["settings"].get(group, {}) for group in ("world", "train"))
+    return {
+        "variant": name,
+        "seed": training.get("seed", 0),
+        "flags": list(VARIANTS[name]) if name in VARIANTS else None,
+        "steps": facts.get("step"),
+        "seconds": facts.get("seconds"),
+        "batch": training.get("batch"),
+        "crop": world.get("crop"),
+        "weights": fingerprint(weights) | {"path": os.path.relpath(weights)},  # the file is for other machines too
+        "kp": kp.__version__,
+        "revision": revision(),
+    }

@@ -1,0 +1,176 @@
+"""What settings and checkpoints are chosen by, in half a minute on a CPU core: never real test sequences.
+
+Everywhere NMS 9x9, a border of 4 px, and repeated means within 3 px. Names of the numbers, means over pairs:
+
+i_300, v_300        repeatability of the best 300 keypoints on the built-in photographs (:mod:`kp.photographs`)
+i_75, v_75          of the best 75: in 240x320 as dense as 300 of a megapixel, which is what protocol ``native`` sees
+error_75            localisation error of these, i and v, in pixels
+rotation_0 to _180  repeatability of the best 75 as the photographs are turned (:mod:`kp.sweeps`), in degrees
+scale_0.5, scale_2  of the best 300 as they are shrunk and magnified
+synthetic           of the best 75 on the held-out synthetic pairs (:mod:`kp.validation`)
+shift               how much the score map changes as the image moves by a pixel, as a share of its standard deviation:
+                    0 if the map moves with the image. A network that is tied to its strides' lattice cheats where the
+                    light changes, because there both images share the lattice.
+
+A number that there is none of is left out: an error where nothing matched, a shift of a map that is -inf nearly
+everywhere.
+"""
+
+import math
+from collections.abc import Callable
+from collections.abc import Sequence as Series
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from kp import metrics, photographs, sweeps
+from kp.baselines import ScoreMap
+from kp.detectors import make_detectors
+from kp.hpatches import Sequence
+from kp.keypoints import Keypoints
+from kp.protocols import PROTOCOLS
+from kp.validation import Validation
+
+SEEDS = (1, 2)  # of the photographs' changes; what evaluate.py shows without --hpatches is seed 0
+SWEPT = {"rotation": (0.0, 45.0, 90.0, 180.0), "scale": (0.5, 2.0)}
+NAMES = (
+    *("i_75", "v_75", "i_300", "v_300", "error_75"),
+    *(f"{kind}_{value:g}" for kind, values in SWEPT.items() for value in values),
+    *("synthetic", "shift"),
+)
+_FEW, _MANY = 75, 300  # keypoints of a view that count
+_COUNTED = {"i": (_FEW, _MANY), "v": (_FEW, _MANY), "rotation": (_FEW,), "scale": (_MANY,)}
+_INTERIOR = 32  # pixels from an image's edge on which a shift of the image is not felt
+_MOVES = ((0, 0), (1, 0), (0, 1))  # (x, y) pixels
+_ENOUGH = 0.1  # share of the pixels that must have a score in both maps for a shift to mean anything
+
+
+@dataclass
+class _Views:
+    """Images (1, 1, H, W), none twice; pairs of them: name, numbers of view 0 and 1, H_0to1 (1, 3, 3); references."""
+
+    images: list[Tensor] = field(default_factory=list)
+    pairs: list[tuple[str, int, int, Tensor]] = field(default_factory=list)
+    references: list[int] = field(default_factory=list)  # one of each photograph
+    _known: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, name: str, sequence: Sequence) -> None:
+        """All pairs of a sequence."""
+        numbers = [self._number(load()) for load in sequence.images]
+        size0 = tuple(self.images[numbers[0]].shape[-2:])
+        for k, number in enumerate(numbers[1:], start=2):
+            self.pairs.append((name, numbers[0], number, sequence.homography(k, size0)))
+        if name == "i" and numbers[0] not in self.references:
+            self.references.append(numbers[0])
+
+    def _number(self, image: Tensor) -> int:
+        number = self._known.setdefault(sha256(image.numpy().tobytes()).digest(), len(self.images))
+        if number == len(self.images):
+            self.images.append(image)
+        return number
+
+
+def scorecard(
+    detector: ScoreMap, seeds: Series[int] = SEEDS, subpixel: bool = False, device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """The numbers of a detector, by name: a network in evaluation mode, or any image (1, 1, H, W) -> score map.
+
+    The detector runs on ``device``. Images are made once in a process. ``subpixel`` refines the keypoints. Raises
+    HPatchesError where scikit-image is not installed.
+    """
+    device, views = torch.device(device), _views(tuple(seeds), photographs.FILES)
+    find = make_detectors({"kp": detector}, PROTOCOLS["native"], subpixel, device)["kp"]
+    scores = _repeatabilities(views, [find(image) for image in views.images])
+    one_by_one = _one_by_one(detector)
+    scores["synthetic"] = _held_out(device).measure(one_by_one, _FEW, subpixel=subpixel)["repeatability"]
+    references = [views.images[number].to(device) for number in views.references]
+    scores["shift"] = _mean([shift(detector, image) for image in references])
+    return {name: scores[name] for name in NAMES if math.isfinite(scores[name])}
+
+
+@torch.inference_mode()
+def shift(detector: ScoreMap, image: Tensor) -> float:
+    """How much a score map changes as the image (1, 1, H, W) moves by a pixel, in units of its standard deviation.
+
+    The mean of a move to the left and one upwards, over the interior; NaN where hardly a pixel has a score.
+    """
+    height, width = (n - 1 for n in image.shape[-2:])
+    maps = [detector(image[..., y : y + height, x : x + width]) for x, y in _MOVES]
+    inner, changes = slice(_INTERIOR, -_INTERIOR), []
+    for moved, (x, y) in zip(maps[1:], _MOVES[1:], strict=True):
+        before = maps[0][..., y:, x:][..., inner, inner]
+        after = moved[..., : height - y, : width - x][..., inner, inner]
+        both = before.isfinite() & after.isfinite()
+        if both.double().mean() < _ENOUGH:
+            return math.nan
+        changed = (before[both].double() - after[both].double()).std()
+        changes.append(changed.item() / max(before[both].double().std().item(), 1e-12))
+    return fmean(changes)
+
+
+@cache
+def _views(seeds: tuple[int, ...], files: tuple[str, ...]) -> _Views:
+    """The pairs of the photographs ``files``, which must be those that :mod:`kp.photographs` has."""
+    views = _Views()
+    for seed in seeds:
+        for sequence in photographs.read(seed):
+            views.add(sequence.split, sequence)
+        for kind, values in SWEPT.items():
+            for value, sequence in sweeps.sequences(kind, seed, values):
+                views.add(f"{kind}_{value:g}", sequence)
+    return views
+
+
+@cache
+def _held_out(device: torch.device) -> Validation:
+    return Validation(device)
+
+
+def _repeatabilities(views: _Views, keypoints: Series[Keypoints]) -> dict[str, float]:
+    """Of all pairs, by name; and the error."""
+    found, errors = {}, []
+    for name, number0, number1, H_0to1 in views.pairs:
+        sizes = [tuple(views.images[number].shape[-2:]) for number in (number0, number1)]
+        counts = _COUNTED[name.split("_")[0]]
+        for count in counts:
+            scores = metrics.repeatability(keypoints[number0], keypoints[number1], H_0to1, *sizes, count)
+            found.setdefault(f"{name}_{count}" if len(counts) > 1 else name, []).append(scores.repeatability.item())
+            if name in ("i", "v") and count == _FEW:
+                errors.append(scores.localisation_error.item())
+    return {name: fmean(values) for name, values in found.items()} | {"error_75": _mean(errors)}
+
+
+def _mean(values: Series[float]) -> float:
+    """Of those that are numbers; NaN if none is."""
+    known = [value for value in values if math.isfinite(value)]
+    return fmean(known) if known else math.nan
+
+
+def _one_by_one(detector: ScoreMap) -> Callable[[Tensor], Tensor]:
+    """The same for a batch: the classical detectors take one image at a time."""
+    return lambda images: torch.cat([detector(image[None]).to(images.device) for image in images])
+
+
+def table(scores: dict[str, dict[str, float]]) -> str:
+    """Scorecards by detector as aligned text."""
+    first = max(map(len, ["detector", *scores]))
+    return "\n".join([head(first), *(line(name, card, first) for name, card in scores.items())])
+
+
+def head(first: int) -> str:
+    """The first line of a table whose first column is so wide."""
+    return f"{'detector':{first}}" + "".join(f"{name:>{_width(name)}}" for name in NAMES)
+
+
+def line(name: str, scores: dict[str, float], first: int) -> str:
+    """A detector's line of a table."""
+    cells = [f"{scores[number]:.3f}" if number in scores else "-" for number in NAMES]
+    return f"{name:{first}}" + "".join(f"{cell:>{_width(n)}}" for cell, n in zip(cells, NAMES, strict=True))
+
+
+def _width(name: str) -> int:
+    return max(len(name), 5) + 2

@@ -1,0 +1,144 @@
+"""The commands that say which weights and which settings are better: python -m kp score and python -m kp ablate."""
+
+import argparse
+import json
+import sys
+from argparse import Namespace, RawTextHelpFormatter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kp import ablation, ledger, results, scorecard
+from kp.ablation import TEST_TIME, VARIANTS
+from kp.baselines import BASELINES, ScoreMap
+from kp.checkpoint import DEFAULT, SHIPPED, load_detector
+from kp.config import LEARNED, RunSettings
+from kp.detector import choose_device
+from kp.detectors import score_maps
+from kp.encoders import PretrainedError
+from kp.hpatches import check_writable, write_file
+from kp.training import TrainingError
+
+RESULTS = Path("notebooks/results/ablation.json")
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """What the two commands take."""
+    defaults = RunSettings()
+    text = "the numbers that settings and weights are chosen by, without real test sequences"
+    one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
+    text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
+    text += f"{', '.join((*BASELINES, *LEARNED))} (default: {DEFAULT} harris)"
+    one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
+    one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
+    one.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    text = "train and score variants, each with one change; the same command goes on"
+    grid = commands.add_parser("ablate", help=text, description=ablation.__doc__)
+    grid.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
+    grid.add_argument("--steps", type=int, default=300, metavar="N", help="of every run (default: 300)")
+    text = f"pairs a step (default: {defaults.train.batch})"
+    grid.add_argument("--batch", type=int, default=defaults.train.batch, metavar="N", help=text)
+    text = f"side of a training view in pixels (default: {defaults.world.crop})"
+    grid.add_argument("--crop", type=int, default=defaults.world.crop, metavar="N", help=text)
+    grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
+    grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
+    grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
+    text = f"what the variants that need no training use (default: the shipped {DEFAULT})"
+    grid.add_argument("--weights", default=DEFAULT, metavar="NAME|FILE", help=text)
+    grid.add_argument("--rescore", action="store_true", help="score again what was scored, as by an older kp")
+    grid.add_argument("--list", action="store_true", help="only print the variants")
+    grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
+    for command in (one, grid):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def score(args: Namespace) -> None:
+    """A line of numbers for each detector."""
+    check_writable(args.json)
+    device, found = choose_device(args.device), {}
+    names = list(dict.fromkeys(args.detectors or [DEFAULT, "harris"]))
+    maps = {name: _score_map(name, device) for name in names}
+    first = max(map(len, ["detector", *names]))
+    print(scorecard.head(first), flush=True)
+    for name, score_map in maps.items():
+        found[name] = scorecard.scorecard(score_map, subpixel=args.subpixel, device=device)
+        print(scorecard.line(name, found[name], first), flush=True)
+        if args.json is not None:
+            content = {"scores": found, "subpixel": args.subpixel, "versions": results.versions()}
+            write_file(args.json, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _score_map(name: str, device: torch.device) -> ScoreMap:
+    """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
+    if name not in ("random", *BASELINES, *LEARNED):
+        return load_detector(name, device)
+    maps, skipped = score_maps([name], weights=SHIPPED.get(DEFAULT), baseline_weights=None, seed=0, device=device)
+    if skipped:
+        raise ValueError(f"{name}: {skipped[name]}")
+    return maps[name]
+
+
+def ablate(args: Namespace) -> None:
+    """Train what is not trained, score what is not scored, and show all that is in the file."""
+    if args.list or args.table is not None:
+        print(_variants() if args.list else ledger.markdown(_entries(args.table)))
+        return
+    names = list(dict.fromkeys(args.names or (*VARIANTS, *TEST_TIME)))
+    if unknown := [name for name in names if name not in VARIANTS and name not in TEST_TIME]:
+        raise ValueError(f"no variant is called {unknown[0]}: see --list")
+    check_writable(args.json)
+    ledger.read(args.json)  # a damaged one is told before hours of work
+    device, failed = choose_device(args.device), []
+    try:
+        for name, weights in _trained(args, names, failed):
+            _enter(args, name, weights, device)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on", file=sys.stderr)
+        raise
+    entries = ledger.read(args.json)
+    if entries:
+        print(ledger.aligned(entries))
+    if failed:
+        raise ValueError(f"{len(failed)} of the runs failed: {', '.join(failed)}")
+
+
+def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[tuple[str, Path]]:
+    """Variants and their weights, as soon as these are trained; a run that fails does not keep others from theirs."""
+    shared = [f"--{name}={getattr(args, name)}" for name in ("steps", "batch", "crop", "device")]
+    runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
+    given_weights = SHIPPED.get(args.weights, Path(args.weights))
+    if given := [(name, given_weights) for name in names if name in TEST_TIME]:
+        load_detector(args.weights)  # what is none is told now
+    for number, run in enumerate(runs, start=1):
+        print(f"{run.variant}, seed {run.seed} ({number} of {len(runs)} runs): {run.folder}", flush=True)
+        try:
+            yield run.variant, ablation.train(run)
+        except (TrainingError, PretrainedError, torch.OutOfMemoryError) as error:
+            print(f"{run.variant}, seed {run.seed}: {str(error).splitlines()[0]}", file=sys.stderr)
+            failed.append(f"{run.variant} {run.seed}")
+    yield from given
+
+
+def _enter(args: Namespace, name: str, weights: Path, device: torch.device) -> None:
+    """Score weights and put that into the file, unless it is there."""
+    entry = ablation.entry(name, weights)
+    known = ledger.find(ledger.read(args.json), name, entry["seed"])
+    if args.rescore or known is None or known["weights"].get("sha256") != entry["weights"]["sha256"]:
+        ledger.put(args.json, entry | {"scores": ablation.measure(name, weights, device)})
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    entries = ledger.read(path)
+    if not entries:
+        raise ValueError(f"{path} holds no scores: write some with python -m kp ablate --json {path}")
+    return entries
+
+
+def _variants() -> str:
+    """Every variant and what it changes."""
+    first = max(map(len, (*VARIANTS, *TEST_TIME)))
+    lines = [f"{name:{first}}  {' '.join(flags)}".rstrip() for name, flags in VARIANTS.items()]
+    docs = {name: change.__doc__.splitlines()[0] for name, change in TEST_TIME.items()}
+    return "\n".join([*lines, "without training, of --weights:", *(f"{name:{first}}  {docs[name]}" for name in docs)])
