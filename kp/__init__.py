@@ -3,10 +3,10 @@
 __version__ = "0.1.0"
 
 
-def load_detector(weights="default", device="cpu"):
+def load_detector(weights="mobilenet_v3_small", device="cpu"):
     """A trained detector, ready for use: images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W).
 
-    ``weights`` is ``default``, ``tiny`` or ``large``, which come with kp, or the path of a file that training wrote;
+    ``weights`` is a name of those that come with kp (``python -m kp models``) or the path of a file from training;
     :func:`kp.keypoints.extract_keypoints` makes keypoints of the scores. Raises kp.checkpoint.CheckpointError, a
     ValueError, where there are none such.
     """

@@ -24,7 +24,7 @@ from kp.files import write_atomically
 from kp.symmetry import settle
 
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
-DEFAULT = "default"  # of these
+DEFAULT = "mobilenet_v3_small"  # of these
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
 

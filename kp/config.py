@@ -125,7 +125,7 @@ class EvaluateSettings:
     )
     border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
     weights: Path = setting(
-        Path("default"), "of the detector kp: shipped ones (tiny, default, large) or a file", metavar="NAME|FILE"
+        Path("mobilenet_v3_small"), "of the detector kp: a name of python -m kp models, or a file", metavar="NAME|FILE"
     )
     baseline_weights: Path | None = setting(
         None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"

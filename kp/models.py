@@ -46,8 +46,7 @@ def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:
     rows = []
     for name, path in weights.items():
         detector, facts = load_detector(path), read_metadata(path)
-        row = {"name": name, "encoder": facts["settings"]["detector"]["encoder"]} | cost(detector)
-        row |= {"kilobytes": path.stat().st_size / 1e3, "ms": milliseconds(detector)}
+        row = {"name": name} | cost(detector) | {"kilobytes": path.stat().st_size / 1e3, "ms": milliseconds(detector)}
         row |= {"steps": facts["step"], "minutes": facts["seconds"] / 60, **facts["scores"]}
         rows.append(row | {"revision": facts.get("revision")})
     return rows
@@ -61,7 +60,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         made = f"{row['steps']:8d}{row['minutes']:9.1f}  {(row['revision'] or 'unknown')[:10]}"
         size = f"{row['parameters']:11,}{row['gmac']:7.2f}{row['kilobytes']:7.0f}{row['ms']:7.0f}"
-        lines.append(f"{row['name']:10}{row['encoder']:24}{size}{made}")
+        lines.append(f"{row['name']:24}{size}{made}")
     return "\n".join(
         [*lines, f"GMAC and ms: a score map of {SIZE[0]}x{SIZE[1]}, {torch.get_num_threads()} CPU threads"]
     )

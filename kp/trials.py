@@ -1,4 +1,4 @@
-"""The commands that say which weights and which settings are better: python -m kp score and python -m kp ablate."""
+"""The commands about trained weights: python -m kp models, and which are better, python -m kp score and ablate."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kp import ablation, ledger, results, scorecard
+from kp import models as costs
 from kp.ablation import TEST_TIME, VARIANTS
 from kp.baselines import BASELINES, ScoreMap
 from kp.checkpoint import DEFAULT, SHIPPED, load_detector
@@ -25,8 +26,9 @@ RESULTS = Path("notebooks/results/ablation.json")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """What the two commands take."""
+    """What the three commands take."""
     defaults = RunSettings()
+    commands.add_parser("models", help="the detectors that come with kp, and what they cost", description=costs.__doc__)
     text = "the numbers that settings and weights are chosen by, without real test sequences"
     one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
@@ -52,6 +54,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
     for command in (one, grid):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def models(_: Namespace) -> None:
+    """A line for each of the shipped detectors."""
+    print(costs.table(costs.describe(SHIPPED)))
 
 
 def score(args: Namespace) -> None:
