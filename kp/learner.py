@@ -170,6 +170,7 @@ def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPa
         max_rotation=world.max_rotation,
         max_shear=world.max_shear,
         max_perspective=world.max_perspective,
+        softness=world.softness,
         same_view=world.same_view,
         same_light=world.same_light,
     )

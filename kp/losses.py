@@ -80,7 +80,8 @@ def repeatability_losses(
     ``ranking``: one less the metric itself, made soft. Of three times as many candidates, each is chosen with a
     probability that falls from one to zero as its score falls below those about the last rank that counts; the term is
     the share of what is chosen in view 0 that has no chosen candidate of view 1 within ``slack`` pixels. Its gradient
-    asks both views to rank the same points first, and those behind to make room.
+    asks both views to rank the same points first, and those behind to make room. Ranks are those in the whole batch, as
+    if it were one large picture: within each small view alone, points would learn to spread, however poor the place.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)
@@ -88,7 +89,7 @@ def repeatability_losses(
     wanted = _wanted(shared0, density)
     return {
         "repeatability": _spread(pair, scores0, scores1, candidates0, wanted),
-        "ranking": _not_repeated(pair, scores0, scores1, candidates0, candidates1, wanted.sum(1), slack),
+        "ranking": _not_repeated(pair, scores0, scores1, candidates0, candidates1, wanted.sum(), slack),
     }
 
 
@@ -112,25 +113,27 @@ def _not_repeated(
     wanted: Tensor,
     slack: float,
 ) -> Tensor:
-    """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` (B,) are to be."""
+    """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` in all are to be."""
     chosen0, chosen1 = (_chosen(s, c, wanted) for s, c in ((scores0, candidates0), (scores1, candidates1)))
     places1, _ = warp_points(candidates0.xy, pair.H_0to1)
     distance = torch.cdist(
         places1.detach(), candidates1.xy.to(places1), compute_mode="donot_use_mm_for_euclid_dist"
     )  # (B, K0, K1)
     repeated = chosen0 * (chosen1[:, None] * (distance <= slack)).amax(2)
-    share = repeated.sum(1) / chosen0.sum(1).clamp(min=1e-6)  # (B,)
-    return _mean(1 - share, wanted > 0)
+    return (wanted > 0) * (1 - repeated.sum() / chosen0.sum().clamp(min=1e-6))
 
 
 def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor) -> Tensor:
-    """The probabilities (B, K), with gradient, that candidates, best first, are among the ``wanted`` (B,) best."""
+    """The probabilities (B, K), with gradient, that candidates are among the ``wanted`` best of the whole batch."""
     at = sample_at(scores, candidates.xy)[:, 0]
-    share = torch.arange(at.shape[1], device=at.device) / wanted.clamp(min=1)[:, None]  # of the ranks that count
-    last, next_ = candidates.valid & (share >= 0.6) & (share < 1), candidates.valid & (share >= 1) & (share < 1.4)
-    inside, beyond = ((at * ranks).sum(1) / ranks.sum(1).clamp(min=1) for ranks in (last, next_))
-    cut = torch.where(next_.any(1), (inside + beyond) / 2, at.detach().amin(1) - 9 * _SOFTNESS)  # else: room for all
-    return torch.sigmoid((at - cut[:, None]) / _SOFTNESS) * candidates.valid
+    best = at[candidates.valid].sort(descending=True).values
+    share = (torch.arange(len(best), device=at.device) + 1) / wanted.clamp(min=1)  # of the ranks that count, up to it
+    inside, beyond = best[(share >= 0.6) & (share <= 1)], best[(share > 1) & (share <= 1.4)]
+    if len(inside) and len(beyond):
+        cut = (inside.mean() + beyond.mean()) / 2
+    else:  # room for all, or there are none
+        cut = best[-1:].sum().detach() - 9 * _SOFTNESS
+    return torch.sigmoid((at - cut) / _SOFTNESS) * candidates.valid
 
 
 def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:
