@@ -52,7 +52,7 @@ class WorldSettings:
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
     max_shear: float = setting(45.0, "degrees of a view's shear, either way")
     max_perspective: float = setting(0.4, "change of depth from the centre to the corners of a view, in [0, 1)")
-    softness: float = setting(2.5, "blur of both views alike, up to so many pixels (standard deviation)")
+    softness: float = setting(0.0, "blur of both views alike, up to so many pixels (standard deviation)")
     same_view: float = setting(0.25, "share of pairs that differ in hardly anything but the light")
     same_light: float = setting(0.5, "share of pairs that differ in hardly anything but the view")
 
@@ -92,6 +92,7 @@ class TrainSettings:
     repeatability_weight: float = setting(0.1, "weight of where a keypoint is found in the other view")
     ranking_weight: float = setting(1.0, "weight of which points count in both views")
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
+    pooling: float = setting(0.5, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
     slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")
     validate_every: float = setting(5.0, "minutes between validations, which also write weights and a checkpoint")

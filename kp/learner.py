@@ -31,13 +31,12 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says at which step and why."""
 
 
-def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, density: float, slack: float) -> dict[str, Tensor]:
-    """Every term of the loss by name, the mean of its two directions."""
+def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, **choices: float) -> dict[str, Tensor]:
+    """Every term of the loss by name, the mean of its two directions; ``choices`` as for repeatability_losses."""
     corner = corner_loss(scores0, pair.corners0, pair.corner_mask0, pair.valid0, pair.ignore0)
-    forth = {"corner": corner} | repeatability_losses(pair, scores0, scores1, density, slack=slack)
-    back_pair = pair.swap()
+    forth = {"corner": corner} | repeatability_losses(pair, scores0, scores1, **choices)
     corner = corner_loss(scores1, pair.corners1, pair.corner_mask1, pair.valid1, pair.ignore1)
-    back = {"corner": corner} | repeatability_losses(back_pair, scores1, scores0, density, slack=slack)
+    back = {"corner": corner} | repeatability_losses(pair.swap(), scores1, scores0, **choices)
     return {name: (forth[name] + back[name]) / 2 for name in forth}
 
 
@@ -72,7 +71,7 @@ class Learner:
             raise TrainingError(
                 f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
             )
-        terms = loss_terms(pair, *scores.chunk(2), train.density, train.slack)
+        terms = loss_terms(pair, *scores.chunk(2), density=train.density, slack=train.slack, pooling=train.pooling)
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):

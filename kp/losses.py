@@ -66,6 +66,7 @@ def repeatability_losses(
     density: float = 1000.0,
     nms_size: int = 9,
     slack: float = 1.0,
+    pooling: float = 0.5,
 ) -> dict[str, Tensor]:
     """The self-supervised terms: scalars by name, none of which needs to know a corner.
 
@@ -80,8 +81,9 @@ def repeatability_losses(
     ``ranking``: one less the metric itself, made soft. Of three times as many candidates, each is chosen with a
     probability that falls from one to zero as its score falls below those about the last rank that counts; the term is
     the share of what is chosen in view 0 that has no chosen candidate of view 1 within ``slack`` pixels. Its gradient
-    asks both views to rank the same points first, and those behind to make room. Ranks are those in the whole batch, as
-    if it were one large picture: within each small view alone, points would learn to spread, however poor the place.
+    asks both views to rank the same points first, and those behind to make room. The last rank is, by a share
+    ``pooling``, that of the whole batch, as if it were one large picture: within each small view alone, points would
+    learn to spread, however poor the place.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)
@@ -89,7 +91,7 @@ def repeatability_losses(
     wanted = _wanted(shared0, density)
     return {
         "repeatability": _spread(pair, scores0, scores1, candidates0, wanted),
-        "ranking": _not_repeated(pair, scores0, scores1, candidates0, candidates1, wanted.sum(), slack),
+        "ranking": _not_repeated(pair, scores0, scores1, candidates0, candidates1, wanted.sum(1), slack, pooling),
     }
 
 
@@ -112,28 +114,35 @@ def _not_repeated(
     candidates1: Keypoints,
     wanted: Tensor,
     slack: float,
+    pooling: float,
 ) -> Tensor:
-    """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` in all are to be."""
-    chosen0, chosen1 = (_chosen(s, c, wanted) for s, c in ((scores0, candidates0), (scores1, candidates1)))
+    """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` (B,) are to be."""
+    views = (scores0, candidates0), (scores1, candidates1)
+    chosen0, chosen1 = (_chosen(*view, wanted, pooling) for view in views)
     places1, _ = warp_points(candidates0.xy, pair.H_0to1)
     distance = torch.cdist(
         places1.detach(), candidates1.xy.to(places1), compute_mode="donot_use_mm_for_euclid_dist"
     )  # (B, K0, K1)
     repeated = chosen0 * (chosen1[:, None] * (distance <= slack)).amax(2)
-    return (wanted > 0) * (1 - repeated.sum() / chosen0.sum().clamp(min=1e-6))
+    return wanted.any() * (1 - repeated.sum() / chosen0.sum().clamp(min=1e-6))
 
 
-def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor) -> Tensor:
-    """The probabilities (B, K), with gradient, that candidates are among the ``wanted`` best of the whole batch."""
+def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor, pooling: float) -> Tensor:
+    """The probabilities (B, K), with gradient, that candidates are among the ``wanted`` (B,) best of their image."""
     at = sample_at(scores, candidates.xy)[:, 0]
-    best = at[candidates.valid].sort(descending=True).values
-    share = (torch.arange(len(best), device=at.device) + 1) / wanted.clamp(min=1)  # of the ranks that count, up to it
+    own = torch.stack([_cut(s[v], n) for s, v, n in zip(at, candidates.valid, wanted, strict=True)])
+    cut = (1 - pooling) * own + pooling * _cut(at[candidates.valid], wanted.sum())
+    return torch.sigmoid((at - cut[:, None]) / _SOFTNESS) * candidates.valid
+
+
+def _cut(scores: Tensor, wanted: Tensor) -> Tensor:
+    """The score, a scalar with gradient, between the ``wanted`` best of scores (N,) and those that come next."""
+    best = scores.sort(descending=True).values
+    share = (torch.arange(len(best), device=best.device) + 1) / wanted.clamp(min=1)  # of the ranks that count, up to it
     inside, beyond = best[(share >= 0.6) & (share <= 1)], best[(share > 1) & (share <= 1.4)]
     if len(inside) and len(beyond):
-        cut = (inside.mean() + beyond.mean()) / 2
-    else:  # room for all, or there are none
-        cut = best[-1:].sum().detach() - 9 * _SOFTNESS
-    return torch.sigmoid((at - cut) / _SOFTNESS) * candidates.valid
+        return (inside.mean() + beyond.mean()) / 2
+    return best[-1:].sum().detach() - 9 * _SOFTNESS  # room for all, or there are none
 
 
 def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:

@@ -39,6 +39,7 @@ def check(settings: RunSettings) -> None:
         "clip": (1e-9, math.inf),
         "density": (1e-9, 1e6),
         "photometric": (0, 2),
+        "pooling": (0, 1),
     }
     parse_mixture(settings.world.families)
     values = {name: value for group in vars(settings).values() for name, value in vars(group).items()}

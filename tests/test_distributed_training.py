@@ -56,7 +56,7 @@ def step_of_one_process(shares):
     optimiser = torch.optim.AdamW(learner.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
     for pair, share in zip(pairs_of_both(), shares, strict=True):
         scores = learner.model(torch.cat([pair.image0, pair.image1]))
-        terms = loss_terms(pair, *scores.chunk(2), train.density, train.slack)
+        terms = loss_terms(pair, *scores.chunk(2), density=train.density, slack=train.slack, pooling=train.pooling)
         total = sum(getattr(train, f"{name}_weight") * term for name, term in terms.items())
         (share * total).backward()
     optimiser.step()
