@@ -126,7 +126,7 @@ def draw_views(args: argparse.Namespace) -> None:
     ranges = {name: value for name, value in vars(world).items() if name.startswith("max_")}
     size, generator = (world.crop, world.crop), torch.Generator().manual_seed(args.seed)
     with progress(args.pairs + sum(len(s.homographies) for s in sequences), "pair") as bar:
-        H_0to1 = viewpoint.sample(args.pairs, size, generator, **ranges)
+        H_0to1 = viewpoint.sample(args.pairs, size, generator, same_view=world.same_view, **ranges)
         measured = {"training": viewpoint.drawn(H_0to1, size, bar.update)}
         if sequences:
             measured["HPatches v"] = viewpoint.real(sequences, bar.update)

@@ -44,14 +44,11 @@ def view_pairs(
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:
         scene = render(batch, canvas_size(size), generator)
-        look.strength = torch.rand(batch, generator=generator, device=generator.device)
-        kind = torch.rand(batch, generator=generator, device=generator.device)
-        look.strength = torch.where(kind < same_view, _HARDLY * look.strength, look.strength)
-        lights = photometric * torch.where(kind > 1 - same_light, _HARDLY, 1.0)
-        sigma = softness * torch.rand(batch, generator=generator, device=generator.device)
+        look.strength, bright, soft = shares(batch, generator, same_view, same_light)
         view0, view1 = (_look(scene, look) for _ in range(2))
         image0, image1 = (
-            _relight(_soften(view.image, sigma), generator, lights, light or {}) for view in (view0, view1)
+            _relight(_soften(view.image, softness * soft), generator, photometric * bright, light or {})
+            for view in (view0, view1)
         )
         yield ViewPair(
             image0=image0,
@@ -60,6 +57,15 @@ def view_pairs(
             **{f"{name}0": getattr(view0, name) for name in _CARRIED},
             **{f"{name}1": getattr(view1, name) for name in _CARRIED},
         )
+
+
+def shares(
+    batch: int, generator: torch.Generator, same_view: float = 0.0, same_light: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How much of the ranges each pair uses, (B,) in [0, 1] each: of the view's, the light's and the softness'."""
+    view, kind, soft = torch.rand(3, batch, generator=generator, device=generator.device)
+    view = torch.where(kind < same_view, _HARDLY * view, view)
+    return view, torch.where(kind > 1 - same_light, _HARDLY, 1.0), soft
 
 
 def canvas_size(view: Size) -> Size:

@@ -22,7 +22,7 @@ from torch import Tensor
 from kp.geometry import Size, covisible_mask, jacobian
 from kp.homography import compose, random_homographies
 from kp.hpatches import Sequence
-from kp.pairs import canvas_size
+from kp.pairs import canvas_size, shares
 
 _CHUNK = 64  # pairs whose pixels are looked at together
 _COLOURS = ("tab:blue", "tab:orange", "tab:green")
@@ -69,14 +69,20 @@ def quantities(H_0to1: Tensor, size0: Size, size1: Size) -> Tensor:
 
 
 def sample(
-    pairs: int, size: Size, generator: torch.Generator, strength: Tensor | None = None, **ranges: float
+    pairs: int,
+    size: Size,
+    generator: torch.Generator,
+    strength: Tensor | None = None,
+    same_view: float = 0.0,
+    **ranges: float,
 ) -> Tensor:
     """Draw H_0to1 (B, 3, 3) between two views of one size, as :func:`kp.pairs.view_pairs` does, without the images.
 
-    ``strength`` (B,) in [0, 1] is the share of the ``ranges`` that both views of a pair draw from; None draws it too.
+    ``strength`` (B,) in [0, 1] is the share of the ``ranges`` that both views of a pair draw from; None draws it too,
+    hardly anything for a share ``same_view`` of the pairs.
     """
     if strength is None:
-        strength = torch.rand(pairs, generator=generator, device=generator.device)
+        strength, *_ = shares(pairs, generator, same_view)
     ranges |= {"strength": strength, "generator": generator}
     H_to0, H_to1 = (random_homographies(pairs, canvas_size(size), size, **ranges) for _ in range(2))
     return compose(H_to1, H_to0)

@@ -121,3 +121,5 @@ def test_the_homographies_are_those_of_the_pairs_that_training_sees():
 
     pairs = view_pairs(5, SIZE0, torch.Generator().manual_seed(3), render=blank, photometric=0, **RANGES)
     assert torch.equal(next(pairs).H_0to1, sample(5, SIZE0, torch.Generator().manual_seed(3), **RANGES))
+    pairs = view_pairs(5, SIZE0, torch.Generator().manual_seed(3), blank, photometric=0, same_view=0.5, **RANGES)
+    assert torch.equal(next(pairs).H_0to1, sample(5, SIZE0, torch.Generator().manual_seed(3), same_view=0.5, **RANGES))
