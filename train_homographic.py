@@ -1,6 +1,6 @@
 """Train an interest-point detector on synthetic geometry: no photograph, no download, no flag needed.
 
-  python train_homographic.py                               twenty minutes on the best device there is
+  python train_homographic.py                               as the shipped weights were, on the best device there is
   python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
   python train_homographic.py --resume runs/first           go on from its last checkpoint
   torchrun --nproc-per-node 4 train_homographic.py          four processes, each on a GPU if there are any
@@ -18,40 +18,38 @@ from pathlib import Path
 
 from kp import ranks
 from kp.checkpoint import CheckpointError, load_checkpoint
-from kp.config import RunSettings, add_flags, from_args, from_dict
+from kp.config import RunSettings, add_flags, by_flag, from_args, from_dict
 from kp.encoders import PretrainedError
 from kp.training import Trainer, TrainingError, resume
-
-GROUPS = {f.name: f.type for f in fields(RunSettings)}
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
-    for group in GROUPS.values():
-        add_flags(parser, group)
+    for group in fields(RunSettings):
+        add_flags(parser, group.type)
     return parser
 
 
 def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
     """From the command line; with --resume its flags change the settings that the checkpoint recorded."""
+    given = {word.split("=")[0] for word in sys.argv}
+    if {"--steps", "--minutes"} <= given:
+        parser.error("the length of a run is --steps or --minutes: choose one")
+    length = {"steps": None} if "--minutes" in given else {}
+    parser.set_defaults(**length)
     args = parser.parse_args()
     if args.resume is None:
         folder = args.out or Path("runs") / ranks.gather(time.strftime("%Y%m%d-%H%M%S"))[0]
         if (folder / "checkpoint.pt").exists():
             parser.error(f"{folder} holds a run: go on with --resume {folder}, or choose another --out")
-        return Trainer(RunSettings(*(from_args(group, args) for group in GROUPS.values())), folder)
+        return Trainer(from_args(RunSettings, args), folder)
     if args.out is not None:
         parser.error("--resume goes on in the folder of its run: leave out --out")
     state = ranks.first(lambda: load_checkpoint(args.resume / "checkpoint.pt"))
-    recorded = from_dict(RunSettings, state["settings"])
-    for name, group in GROUPS.items():
-        parser.set_defaults(**{f.name: getattr(getattr(recorded, name), f.name) for f in fields(group)})
-    if any(word.split("=")[0] == "--minutes" for word in sys.argv):
-        parser.set_defaults(steps=None)  # a new limit in minutes replaces a recorded one in steps
-    args = parser.parse_args()
-    return resume(state, RunSettings(*(from_args(group, args) for group in GROUPS.values())), args.resume)
+    parser.set_defaults(**by_flag(from_dict(RunSettings, state["settings"])) | length)
+    return resume(state, from_args(RunSettings, parser.parse_args()), args.resume)
 
 
 @ranks.together()

@@ -76,11 +76,10 @@ def plan(names: Series[str], shared: Series[str], seeds: Series[int], out: Path)
 
 def parse(name: str, flags: Series[str]) -> RunSettings:
     """The settings that train_homographic.py has with these flags. Raises ValueError, naming the variant."""
-    parser, groups = _Flags(name, allow_abbrev=False), [f.type for f in fields(RunSettings)]
-    for group in groups:
-        add_flags(parser, group)
-    args = parser.parse_args(flags)
-    settings = RunSettings(*(from_args(group, args) for group in groups))
+    parser = _Flags(name, allow_abbrev=False)
+    for group in fields(RunSettings):
+        add_flags(parser, group.type)
+    settings = from_args(RunSettings, parser.parse_args(flags))
     try:
         check(settings)
     except ValueError as error:

@@ -18,13 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import kp
-from kp.config import DetectorSettings, from_dict
+from kp.config import WEIGHTS, DetectorSettings, from_dict
 from kp.detector import Detector
 from kp.files import write_atomically
 from kp.symmetry import settle
 
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
-DEFAULT = "mobilenet_v3_small"  # of these
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
 
@@ -58,9 +57,14 @@ def revision() -> str | None:
     return commit + ("+" if changed.stdout.strip() else "")
 
 
-def load_detector(weights: Path | str = DEFAULT, device: torch.device | str = "cpu") -> Detector:
+def find_weights(weights: Path | str) -> Path:
+    """The file of shipped weights of that name, or else the path itself."""
+    return SHIPPED.get(str(weights), Path(weights))
+
+
+def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "cpu") -> Detector:
     """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError."""
-    path = SHIPPED.get(str(weights), Path(weights))
+    path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
         settings = from_dict(DetectorSettings, metadata["settings"]["detector"])

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 PRIORS = ("corner", "none")
+WEIGHTS = "mobilenet_v3_small"  # of those that come with kp, what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 BASELINES = ("akaze", "kornia-harris", "kornia-gftt", "kornia-hessian", "kornia-dog")  # beside these, on request
@@ -79,8 +80,8 @@ class LightSettings:
 class TrainSettings:
     """The training."""
 
-    minutes: float = setting(20.0, "length of the whole run, unless --steps is given")
-    steps: int | None = setting(None, "length of the whole run in steps instead of minutes")
+    steps: int | None = setting(400, "length of the whole run, unless --minutes is given")
+    minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
     batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
     lr: float = setting(2e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
@@ -127,7 +128,7 @@ class EvaluateSettings:
     )
     border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
     weights: Path = setting(
-        Path("mobilenet_v3_small"), "of the detector kp: a name of python -m kp models, or a file", metavar="NAME|FILE"
+        Path(WEIGHTS), "of the detector kp: a name of python -m kp models, or a file", metavar="NAME|FILE"
     )
     baseline_weights: Path | None = setting(
         None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"
@@ -180,9 +181,14 @@ def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
 
 
 def from_args(cls: type[T], args: argparse.Namespace) -> T:
-    """The settings of one class out of parsed arguments."""
-    values = {f.name: getattr(args, f.name) for f in fields(cls)}
+    """The settings of one class, or of a class of such groups, out of parsed arguments."""
+    values = {f.name: from_args(f.type, args) if is_dataclass(f.type) else getattr(args, f.name) for f in fields(cls)}
     return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def by_flag(settings: RunSettings) -> dict[str, Any]:
+    """Every setting of a run by its flag's name, out of its groups: what :func:`from_args` reads."""
+    return {name: value for group in vars(settings).values() for name, value in vars(group).items()}
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

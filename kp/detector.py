@@ -75,11 +75,14 @@ class Detector(nn.Module):
 
     def _mixed(self, mix: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
         """The sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W). ``mix``: offset first."""
-        with torch.autocast(grey.device.type, enabled=False):  # a log of fourth powers has no room in half precision
-            maps = corner_response(grey.float()) if self.prior == "corner" else grey[:, :0].float()
-            prominent = maps - _blur(maps, _AROUND) if self.prior == "corner" else maps
-        maps = torch.cat([maps, self.stem(torch.cat([normalised, prominent], dim=1))], dim=1)
-        total = (mix[:, 1:].float() * maps.float()).sum(1, keepdim=True)
+        inputs, maps = [normalised], []
+        if self.prior == "corner":
+            with torch.autocast(grey.device.type, enabled=False):  # half precision has no room for fourth powers
+                responses = corner_response(grey.float())
+                inputs.append(responses - _blur(responses, _AROUND))
+            maps.append(responses)
+        maps = torch.cat([*maps, self.stem(torch.cat(inputs, dim=1)).float()], dim=1)
+        total = (mix[:, 1:].float() * maps).sum(1, keepdim=True)
         return mix[:, :1].float() + total - _PROMINENCE * _blur(total, _AROUND)
 
     def _pyramid(self, image: Tensor) -> Tensor:

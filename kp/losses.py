@@ -139,10 +139,10 @@ def _cut(scores: Tensor, wanted: Tensor) -> Tensor:
     """The score, a scalar with gradient, between the ``wanted`` best of scores (N,) and those that come next."""
     best = scores.sort(descending=True).values
     share = (torch.arange(len(best), device=best.device) + 1) / wanted.clamp(min=1)  # of the ranks that count, up to it
-    inside, beyond = best[(share >= 0.6) & (share <= 1)], best[(share > 1) & (share <= 1.4)]
-    if len(inside) and len(beyond):
-        return (inside.mean() + beyond.mean()) / 2
-    return best[-1:].sum().detach() - 9 * _SOFTNESS  # room for all, or there are none
+    last, next_ = best[(share >= 0.6) & (share <= 1)], best[(share > 1) & (share <= 1.4)]
+    if len(last) and len(next_):
+        return (last.mean() + next_.mean()) / 2
+    return best[-1:].sum().detach() - 20 * _SOFTNESS  # room for all, or there are none
 
 
 def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kp import evaluation, photographs, protocols, published, ranks, results, sweeps
-from kp.checkpoint import SHIPPED
+from kp.checkpoint import find_weights
 from kp.config import EvaluateSettings, OutputSettings
 from kp.detector import choose_device
 from kp.detectors import Detector, make_detectors, score_maps
@@ -70,7 +70,7 @@ def _detectors(
     names: Series[str], s: EvaluateSettings
 ) -> tuple[Callable[[Protocol], dict[str, Detector]], dict[str, str], dict[str, str] | None]:
     """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
-    device, path = choose_device(s.device), SHIPPED.get(str(s.weights), s.weights)
+    device, path = choose_device(s.device), find_weights(s.weights)
     where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device}
     maps, skipped = ranks.first(lambda: score_maps(names, seed=s.seed, **where))
     if not maps:

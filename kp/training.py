@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from kp import ranks
-from kp.checkpoint import save_checkpoint, save_weights
+from kp.checkpoint import revision, save_checkpoint, save_weights
 from kp.config import RunSettings, to_dict
 from kp.journal import Journal, forget_later_steps
 from kp.learner import Learner, TrainingError
@@ -69,6 +69,7 @@ class Trainer:
     def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True) -> None:
         check(settings)
         self.settings, self.folder = settings, folder
+        revision()  # asked now, and remembered: files may change while this code trains
         self.learner = Learner(settings, fresh)
         self.began, self.seconds = time.perf_counter(), 0.0
         self.scores: dict[str, float] = {}

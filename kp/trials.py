@@ -14,8 +14,8 @@ from kp import ablation, ledger, results, scorecard
 from kp import models as costs
 from kp.ablation import TEST_TIME, VARIANTS
 from kp.baselines import BASELINES, ScoreMap
-from kp.checkpoint import DEFAULT, SHIPPED, load_detector
-from kp.config import LEARNED, RunSettings
+from kp.checkpoint import SHIPPED, find_weights, load_detector
+from kp.config import LEARNED, WEIGHTS, RunSettings
 from kp.detector import choose_device
 from kp.detectors import score_maps
 from kp.encoders import PretrainedError
@@ -32,7 +32,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     text = "the numbers that settings and weights are chosen by, without real test sequences"
     one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
-    text += f"{', '.join((*BASELINES, *LEARNED))} (default: {DEFAULT} harris)"
+    text += f"{', '.join((*BASELINES, *LEARNED))} (default: {WEIGHTS} harris)"
     one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
     one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
     one.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
@@ -47,8 +47,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
     grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
-    text = f"what the variants that need no training use (default: the shipped {DEFAULT})"
-    grid.add_argument("--weights", default=DEFAULT, metavar="NAME|FILE", help=text)
+    text = f"what the variants that need no training use (default: the shipped {WEIGHTS})"
+    grid.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
     grid.add_argument("--rescore", action="store_true", help="score again what was scored, as by an older kp")
     grid.add_argument("--list", action="store_true", help="only print the variants")
     grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
@@ -65,7 +65,7 @@ def score(args: Namespace) -> None:
     """A line of numbers for each detector."""
     check_writable(args.json)
     device, found = choose_device(args.device), {}
-    names = list(dict.fromkeys(args.detectors or [DEFAULT, "harris"]))
+    names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
     maps = {name: _score_map(name, device) for name in names}
     first = max(map(len, ["detector", *names]))
     print(scorecard.head(first), flush=True)
@@ -81,7 +81,7 @@ def _score_map(name: str, device: torch.device) -> ScoreMap:
     """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
     if name not in ("random", *BASELINES, *LEARNED):
         return load_detector(name, device)
-    maps, skipped = score_maps([name], weights=SHIPPED.get(DEFAULT), baseline_weights=None, seed=0, device=device)
+    maps, skipped = score_maps([name], weights=find_weights(WEIGHTS), baseline_weights=None, seed=0, device=device)
     if skipped:
         raise ValueError(f"{name}: {skipped[name]}")
     return maps[name]
@@ -115,7 +115,7 @@ def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[t
     """Variants and their weights, as soon as these are trained; a run that fails does not keep others from theirs."""
     shared = [f"--{name}={getattr(args, name)}" for name in ("steps", "batch", "crop", "device")]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
-    given_weights = SHIPPED.get(args.weights, Path(args.weights))
+    given_weights = find_weights(args.weights)
     if given := [(name, given_weights) for name in names if name in TEST_TIME]:
         load_detector(args.weights)  # what is none is told now
     for number, run in enumerate(runs, start=1):

@@ -75,7 +75,7 @@ def test_more_peaks_do_not_pay(pair, truth):
     crowded = tuple(torch.maximum(t, clutter) for t in truth)
     few, many = (terms(pair, maps, density=2500.0, slack=1.5)["ranking"] for maps in (truth, crowded))
     assert few < 0.05
-    assert many >= few - 1e-3
+    assert many >= few - 1e-4
 
 
 def test_ranking_is_the_share_that_the_metric_counts(pair):

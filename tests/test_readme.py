@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import kp
-from kp.checkpoint import DEFAULT, SHIPPED, read_metadata
+from kp.checkpoint import SHIPPED, read_metadata
+from kp.config import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,7 +27,7 @@ def test_linked_files_exist_and_nothing_is_left_to_fill_in():
 
 
 def test_shipped_weights_load_and_say_where_they_are_from():
-    assert DEFAULT in SHIPPED
+    assert WEIGHTS in SHIPPED
     assert kp.load_detector() is not None
     for name, path in SHIPPED.items():
         assert not kp.load_detector(name).training

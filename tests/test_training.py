@@ -214,6 +214,7 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--batch", "0"], "--batch must be at least 1"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--minutes", "-1"], "--minutes must be above 0"),
+        (["--minutes", "1", "--steps=5"], "--steps or --minutes: choose one"),
         (["--width", "0"], "--width must be at least 1"),
         (["--lr", "nan"], "--lr must be above 0"),
         (["--density", "inf"], "--density must be above 0"),
