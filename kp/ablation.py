@@ -41,7 +41,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "rotation 0": ("--max-rotation", "0"),
     "ranked view by view": ("--pooling", "0"),
     "ranked as one picture": ("--pooling", "1"),
-    "soft pictures": ("--softness", "2.5"),
     "slack 2": ("--slack", "2"),
     "slack 3": ("--slack", "3"),
     "ema 0.9": ("--ema", "0.9"),

@@ -53,8 +53,7 @@ class WorldSettings:
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
     max_shear: float = setting(45.0, "degrees of a view's shear, either way")
     max_perspective: float = setting(0.4, "change of depth from the centre to the corners of a view, in [0, 1)")
-    softness: float = setting(0.0, "blur of both views alike, up to so many pixels (standard deviation)")
-    same_view: float = setting(0.25, "share of pairs that differ in hardly anything but the light")
+    same_view: float = setting(0.25, "share of pairs that differ in hardly anything but the light and a translation")
     same_light: float = setting(0.5, "share of pairs that differ in hardly anything but the view")
 
 

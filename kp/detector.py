@@ -17,7 +17,8 @@ _FLOOR = 1e-5  # of a corner response: what a contrast of 0.003 gives, which is 
 _STEM = 12  # channels of learnt full-resolution maps
 _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the encoder below that stride
 _MIX_BLUR = 4.0  # pixels (standard deviation): smooth weights do not move peaks, nor tie them to the network's lattice
-_AROUND, _PROMINENCE = 3.0, 0.8  # a peak counts by how far it stands out of the scores around (pixels; share of these)
+_SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
+_AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
 
 
@@ -25,9 +26,10 @@ class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
     A score is a sum of full-resolution maps, with weights and an offset that a network draws afresh for every place,
-    smooth over some pixels, less the mean of that sum around: prominence. The maps are, with ``prior="corner"``, the
-    logs of a corner response at three scales (see :func:`corner_response`), and beside them those of a shallow learnt
-    stem; before training only the finest response counts. With ``prior="none"`` there is the stem alone.
+    smooth over some pixels; slightly blurred, and less the mean of that sum around: prominence. The maps are, with
+    ``prior="corner"``, the logs of a corner response at three scales (see :func:`corner_response`), and beside them
+    those of a shallow learnt stem; before training only the finest response counts. With ``prior="none"`` there is the
+    stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it in units of the contrast around, so the strength of the light does not matter to them. With
@@ -74,7 +76,7 @@ class Detector(nn.Module):
         return self._mixed(mix, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
 
     def _mixed(self, mix: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
-        """The sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W). ``mix``: offset first."""
+        """The smoothed sum of full-resolution maps, less the mean around, and an offset, the first of ``mix``."""
         inputs, maps = [normalised], []
         if self.prior == "corner":
             with torch.autocast(grey.device.type, enabled=False):  # half precision has no room for fourth powers
@@ -83,7 +85,7 @@ class Detector(nn.Module):
             maps.append(responses)
         maps = torch.cat([*maps, self.stem(torch.cat(inputs, dim=1)).float()], dim=1)
         total = (mix[:, 1:].float() * maps).sum(1, keepdim=True)
-        return mix[:, :1].float() + total - _PROMINENCE * _blur(total, _AROUND)
+        return mix[:, :1].float() + _blur(total, _SMOOTH) - _PROMINENCE * _blur(total, _AROUND)
 
     def _pyramid(self, image: Tensor) -> Tensor:
         """From the coarsest stride down to stride 4: (B, width, (H + 3) / 4, (W + 3) / 4)."""

@@ -35,8 +35,10 @@ def random_homographies(
     ``max_translation``: of the centre, either way, as a fraction of size1. ``max_scale``: factor >= 1 either way,
     log-uniform. ``max_rotation``: degrees either way. ``max_shear``: degrees, along an axis of any direction; 45 makes
     one side 2.6 times as long as the other. ``max_perspective``: how far w may be from 1 at the corners, in [0, 1).
-    ``strength``, in [0, 1], (B,) or one for all: the share of every range that is drawn from; at 0 centre falls on
-    centre. ``device`` follows the generator unless there is none. Raises ValueError on a range that is out of bounds.
+    ``strength``, in [0, 1], (B,) or one for all: the share of every range but the translation's that is drawn from. A
+    network that always saw views which hardly differ on the same lattice of pixels would learn to tie its keypoints to
+    its own lattice of strides, for there these are found again. ``device`` follows the generator unless there is none.
+    Raises ValueError on a range that is out of bounds.
     """
     _check(max_translation, max_scale, max_rotation, max_shear, max_perspective)
     device = generator.device if generator is not None else device
@@ -51,7 +53,7 @@ def random_homographies(
     angle = torch.deg2rad(within(max_rotation))
     axis = uniform(0, torch.pi)
     shear = torch.tan(torch.deg2rad(within(max_shear)))
-    dx, dy = (within(max_translation) * s for s in (size1[1], size1[0]))
+    dx, dy = (uniform(-max_translation, max_translation) * s for s in (size1[1], size1[0]))
     px, py = _perspective(uniform(0, 2 * torch.pi), uniform(0, max_perspective) * strength)
 
     zero, one = torch.zeros_like(scale), torch.ones_like(scale)

@@ -6,7 +6,7 @@ of batch normalisation are each rank's own (SyncBatchNorm has no CPU), and rank 
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,7 @@ class Learner:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.model = ranks.first(partial(_network, settings, fresh)).to(self.device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
+        self.average = AveragedModel(self.model, multi_avg_fn=_averaging(train.ema), use_buffers=True)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
         self.half = _half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
@@ -130,6 +130,15 @@ class Learner:
             self.generator.manual_seed(_seed(self.settings.train.seed + self.step, rank))
 
 
+def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Exponential averages, over a tenth of the steps so far at most, or what training began with would linger."""
+
+    def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+        get_ema_multi_avg_fn(min(memory, ((1 + count) / (10 + count)).item()))(averages, values, count)
+
+    return update
+
+
 def _seed(seed: int, rank: int) -> int:
     """What a rank's pairs begin with: for rank 0 the seed itself."""
     return (seed + rank * _RANK_SEED) % 2**63
@@ -169,7 +178,6 @@ def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPa
         max_rotation=world.max_rotation,
         max_shear=world.max_shear,
         max_perspective=world.max_perspective,
-        softness=world.softness,
         same_view=world.same_view,
         same_light=world.same_light,
     )

@@ -1,11 +1,9 @@
 """Endless batches of view pairs, made on the device: render a scene, look at it twice, change the light each time."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from kp.canvas import Scene
@@ -29,7 +27,6 @@ def view_pairs(
     light: Mapping[str, float] | None = None,
     same_view: float = 0.0,
     same_light: float = 0.0,
-    softness: float = 0.0,
     **ranges: float,
 ) -> Iterator[ViewPair]:
     """Yield batches of pairs of size (H, W) for ever, on the device of ``generator``, which makes every draw.
@@ -38,18 +35,14 @@ def view_pairs(
     rotation, say, goes up to twice its limit. A pair draws a share of them, from 0 to 1: some views hardly differ.
     ``photometric`` is the strength of the changes of light, of which each view draws a share likewise, and ``light``
     their ranges, see :func:`kp.photometric.change_photometry`. Shares of the pairs differ in hardly anything but the
-    light, ``same_view``, or but the view, ``same_light``; together they are at most 1. Both views of a pair are blurred
-    alike, by up to ``softness`` pixels (standard deviation): few pictures are sharp to the pixel.
+    light and a translation, ``same_view``, or but the view, ``same_light``; together they are at most 1.
     """
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:
         scene = render(batch, canvas_size(size), generator)
-        look.strength, bright, soft = shares(batch, generator, same_view, same_light)
+        look.strength, bright = shares(batch, generator, same_view, same_light)
         view0, view1 = (_look(scene, look) for _ in range(2))
-        image0, image1 = (
-            _relight(_soften(view.image, softness * soft), generator, photometric * bright, light or {})
-            for view in (view0, view1)
-        )
+        image0, image1 = (_relight(view.image, generator, photometric * bright, light or {}) for view in (view0, view1))
         yield ViewPair(
             image0=image0,
             image1=image1,
@@ -61,11 +54,11 @@ def view_pairs(
 
 def shares(
     batch: int, generator: torch.Generator, same_view: float = 0.0, same_light: float = 0.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """How much of the ranges each pair uses, (B,) in [0, 1] each: of the view's, the light's and the softness'."""
-    view, kind, soft = torch.rand(3, batch, generator=generator, device=generator.device)
+) -> tuple[Tensor, Tensor]:
+    """How much of the ranges each pair uses, (B,) in [0, 1] each: of the view's and the light's."""
+    view, kind = torch.rand(2, batch, generator=generator, device=generator.device)
     view = torch.where(kind < same_view, _HARDLY * view, view)
-    return view, torch.where(kind > 1 - same_light, _HARDLY, 1.0), soft
+    return view, torch.where(kind > 1 - same_light, _HARDLY, 1.0)
 
 
 def canvas_size(view: Size) -> Size:
@@ -95,14 +88,6 @@ def _look(scene: Scene, look: RandomHomography) -> _View:
     seen = scene.corner_mask & in_front & inside(corners, look.size)
     valid = covisible_mask(invert(H), look.size, tuple(scene.image.shape[-2:]), border=_VALID_BORDER)
     return _View(image, H, corners, seen, valid, ignore > 0.5)
-
-
-def _soften(image: Tensor, sigma: Tensor) -> Tensor:
-    """Images (B, 1, H, W), each blurred by a standard deviation (B,) of its own, in pixels."""
-    if not sigma.any():
-        return image
-    size = 2 * math.ceil(3 * sigma.max().item()) + 1
-    return gaussian_blur2d(image, size, sigma.clamp(min=0.05)[:, None].expand(-1, 2), border_type="replicate")
 
 
 def _relight(image: Tensor, generator: torch.Generator, photometric: Tensor, light: Mapping[str, float]) -> Tensor:

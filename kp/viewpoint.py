@@ -82,7 +82,7 @@ def sample(
     hardly anything for a share ``same_view`` of the pairs.
     """
     if strength is None:
-        strength, *_ = shares(pairs, generator, same_view)
+        strength, _ = shares(pairs, generator, same_view)
     ranges |= {"strength": strength, "generator": generator}
     H_to0, H_to1 = (random_homographies(pairs, canvas_size(size), size, **ranges) for _ in range(2))
     return compose(H_to1, H_to0)

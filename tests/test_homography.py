@@ -133,11 +133,14 @@ def test_a_size_needs_to_apply_to_all():
         RandomHomography((10, 10), p=0.5)
 
 
-def test_strength_scales_every_range_for_each_image():
+def test_strength_scales_every_range_but_the_translation_for_each_image():
     strength = torch.tensor([0.0, 0.1, 1.0]).repeat(100)
     H = random_homographies(300, SIZE, SIZE, strength=strength, generator=generator(), max_rotation=90)
-    corners = torch.tensor([[0.0, 0], [79, 0], [79, 59], [0, 59]]).expand(300, -1, -1)
-    moved = (warp_points(corners, H)[0] - corners).norm(dim=-1).amax(1).view(100, 3)
+    centre, corners = torch.tensor([[[39.5, 29.5]]]), torch.tensor([[0.0, 0], [79, 0], [79, 59], [0, 59]])
+    shift = warp_points(centre.expand(300, -1, -1), H)[0] - centre
+    moved = (warp_points(corners.expand(300, -1, -1), H)[0] - corners - shift).norm(dim=-1).amax(1).view(100, 3)
     assert moved[:, 0].max() < 1e-4
+    for each in shift[:, 0].view(100, 3, 2).unbind(1):
+        assert 0.1 < (each / torch.tensor([80, 60])).abs().amax() <= 0.15 + 1e-6
     assert 1 < moved[:, 1].median() < 20
     assert moved[:, 2].median() > 4 * moved[:, 1].median()
