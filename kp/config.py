@@ -11,10 +11,12 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 PRIORS = ("corner", "none")
-WEIGHTS = "mobilenet_v3_small"  # of those that come with kp, what is meant where none are named
+MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
+WEIGHTS = MODELS[0]  # what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 BASELINES = ("akaze", "kornia-harris", "kornia-gftt", "kornia-hessian", "kornia-dog")  # beside these, on request
+OURS = ("kp", *MODELS)
 LEARNED = ("keynet", "disk", "aliked", "xfeat", "dedode")  # of Kornia, whose weights it fetches
 
 T = TypeVar("T")
@@ -115,7 +117,11 @@ class EvaluateSettings:
     """How ``evaluate.py`` measures."""
 
     detectors: tuple[str, ...] = setting(
-        DETECTORS, "what to measure, in this order", DETECTORS + BASELINES + LEARNED, metavar="NAME"
+        DETECTORS,
+        "what to measure, in this order: kp is the detector of --weights; mobilenetv4_conv_small and "
+        "mobilenet_v3_large come with kp too",
+        DETECTORS + BASELINES + LEARNED + MODELS,
+        metavar="NAME",
     )
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
     subset: str = setting("all", "d2net leaves out the eight HPatches sequences of very large images", ("all", "d2net"))

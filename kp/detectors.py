@@ -12,6 +12,7 @@ from torch import Tensor
 from kp import baselines
 from kp.baselines import BASELINES, ScoreMap, random_scores
 from kp.checkpoint import load_detector
+from kp.config import MODELS, OURS
 from kp.keypoints import Keypoints, extract_keypoints
 from kp.protocols import Protocol
 
@@ -23,11 +24,12 @@ def score_maps(
 ) -> tuple[dict[str, ScoreMap], dict[str, str]]:
     """What each named detector makes of an image, and of those that cannot run here, by name, the reason in a line.
 
-    ``kp`` runs the network of ``weights``; learned baselines read theirs from the folder ``baseline_weights``, or
-    Kornia fetches them. Raises ValueError on a name that is none, CheckpointError on weights of ours that cannot be
-    used.
+    ``kp`` runs the network of ``weights``, and shipped ones go by their names; learned baselines read theirs from the
+    folder ``baseline_weights``, or Kornia fetches them. Raises ValueError on a name that is none, CheckpointError on
+    weights of ours that cannot be used.
     """
     makers = {name: partial(baselines.make, name) for name in BASELINES}
+    makers |= {name: partial(load_detector, name, device) for name in MODELS}
     makers |= {"random": lambda: partial(_random_scores, seed=seed), "kp": lambda: load_detector(weights, device)}
     if not set(names) <= set(makers):
         from kp import learned  # only now: it reaches into Kornia, whose inner parts may move
@@ -41,10 +43,10 @@ def score_maps(
 def make_detectors(
     scores: Mapping[str, ScoreMap], protocol: Protocol, subpixel: bool, device: torch.device
 ) -> dict[str, Detector]:
-    """The detectors of these score maps, all with the protocol's NMS; only ours, ``kp``, refines keypoints."""
+    """The detectors of these score maps, all with the protocol's NMS; only ours refine keypoints."""
     settings = {"nms_size": protocol.nms_size, "border": protocol.border, "device": device}
     return {
-        name: partial(_detect, scores=score_map, subpixel=subpixel and name == "kp", **settings)
+        name: partial(_detect, scores=score_map, subpixel=subpixel and name in OURS, **settings)
         for name, score_map in scores.items()
     }
 

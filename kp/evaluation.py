@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from kp import downstream, hpatches, metrics, photographs
+from kp.config import OURS
 from kp.detectors import Detector
 from kp.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.downstream import Features, describe
@@ -188,7 +189,7 @@ def exporter(directory: Path, names: Series[str], protocols: int = 1) -> Export:
 def _export(
     sequence: Sequence, keypoints: dict[str, list[Keypoints]], sizes: list[Size], *, directory: Path, name: str
 ) -> None:
-    export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name == "kp" else None)
+    export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name in OURS else None)
 
 
 def _number(value: float) -> float | None:

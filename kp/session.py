@@ -12,7 +12,7 @@ from typing import Any
 
 from kp import evaluation, photographs, protocols, published, ranks, results, sweeps
 from kp.checkpoint import find_weights
-from kp.config import EvaluateSettings, OutputSettings
+from kp.config import OURS, EvaluateSettings, OutputSettings
 from kp.detector import choose_device
 from kp.detectors import Detector, make_detectors, score_maps
 from kp.examples import examples
@@ -46,9 +46,9 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
     _check(s, output)
     export = evaluation.exporter(output.export, names, len(chosen)) if output.export else None
-    if export and s.subpixel and "kp" in names:
+    if export and s.subpixel and (ours := [name for name in names if name in OURS]):
         s = replace(s, subpixel=False)
-        print("kp: keypoints at whole pixels, as --export writes them")
+        print(f"{', '.join(ours)}: keypoints at whole pixels, as --export writes them")
     sequences = ranks.first(lambda: evaluation.read_sequences(root, s.split, s.subset, s.seed, download))
     make, skipped, weights = _detectors(names, s)
     source = str(root or f"the built-in photographs, seed {s.seed}")

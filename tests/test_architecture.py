@@ -99,6 +99,7 @@ def test_the_settings_have_the_defaults_of_the_functions_they_feed():
     assert tuple(PROTOCOLS) == config.PROTOCOLS
     assert {*config.DETECTORS, *config.BASELINES} == {"kp", "random", *baselines.BASELINES}
     assert config.LEARNED == learned.NAMES
+    assert set(config.MODELS) <= set(config.ENCODERS)
     ranges = {name: value for name, value in random_homographies.__kwdefaults__.items() if name.startswith("max_")}
     assert {name: value for name, value in vars(WorldSettings()).items() if name.startswith("max_")} == ranges
     defaults = change_photometry.__kwdefaults__
