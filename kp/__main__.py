@@ -7,6 +7,7 @@ python -m kp curves RUN OUT.png    loss and validation of training runs
 python -m kp models                the detectors that come with kp, and what they cost
 python -m kp score [WEIGHTS]       the numbers that settings and weights are chosen by
 python -m kp ablate [NAME]         train and score variants of the training, each with one change
+python -m kp report                fill README.md and the report with the stored results
 python -m kp bench                 pairs, score maps and training steps a second
 python -m kp standin ROOT          a folder of HPatches' layout and size, to time evaluate.py
 """
@@ -206,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         commands = {"preview": draw_preview, "statistics": measure_world, "views": draw_views}
         commands |= {"curves": draw_runs, "bench": time_parts, "standin": write_standin}
-        (commands | {"models": trials.models, "score": trials.score, "ablate": trials.ablate})[args.command](args)
+        (commands | trials.COMMANDS)[args.command](args)
     except (ValueError, OSError) as error:
         print(f"python -m kp: error: {error}", file=sys.stderr)
         return 1

@@ -20,6 +20,7 @@ import kp
 from kp.baselines import ScoreMap
 from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
+from kp.detector import Detector
 from kp.geometry import resize
 from kp.results import fingerprint
 from kp.scorecard import scorecard
@@ -41,6 +42,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "rotation 0": ("--max-rotation", "0"),
     "ranked view by view": ("--pooling", "0"),
     "ranked as one picture": ("--pooling", "1"),
+    "soft ranks": ("--softness", "0.6"),
+    "weights vary over 4 px": ("--mix-blur", "4"),
+    "density 400": ("--density", "400"),
+    "density 2500": ("--density", "2500"),
+    "twice the learning rate": ("--lr", "2e-3"),
     "slack 2": ("--slack", "2"),
     "slack 3": ("--slack", "3"),
     "ema 0.9": ("--ema", "0.9"),
@@ -116,6 +122,11 @@ def train(run: Run) -> Path:
     return weights
 
 
+def untrained(_: ScoreMap) -> ScoreMap:
+    """The default detector before its first step: the corner response alone."""
+    return Detector().eval()
+
+
 def image_pyramid(scores: ScoreMap) -> ScoreMap:
     """The mean of the score maps of an image as it is, shrunk to 1/sqrt(2) and to 1/2."""
 
@@ -145,6 +156,7 @@ def refined(scores: ScoreMap) -> ScoreMap:
 
 
 TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, which are not trained
+    "untrained": untrained,
     "given weights": as_they_are,
     "image pyramid": image_pyramid,
     "smoothed scores": smoothed,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import kp
-from kp.config import WEIGHTS, DetectorSettings, from_dict
+from kp.config import WEIGHTS, DetectorSettings, from_dict, to_dict
 from kp.detector import Detector
 from kp.files import write_atomically
 from kp.symmetry import settle
@@ -67,8 +67,8 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
     path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
-        settings = from_dict(DetectorSettings, metadata["settings"]["detector"])
-        detector = Detector(settings.encoder, settings.stride, settings.prior, settings.width, settings.symmetric)
+        settings = to_dict(from_dict(DetectorSettings, metadata["settings"]["detector"]))
+        detector = Detector(**settings | {"pretrained": False})
         detector.load_state_dict(tensors)
         settle(detector)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

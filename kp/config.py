@@ -36,6 +36,7 @@ class DetectorSettings:
     prior: str = setting("corner", "what the score is a learnt correction of: a corner response, or none", PRIORS)
     width: int = setting(32, "channels of the feature pyramid")
     symmetric: bool = setting(True, "kernels that are the same turned or mirrored: so are then the score maps")
+    mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
 
@@ -84,7 +85,7 @@ class TrainSettings:
     steps: int | None = setting(400, "length of the whole run, unless --minutes is given")
     minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
     batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
-    lr: float = setting(2e-3, "peak learning rate of AdamW")
+    lr: float = setting(1e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
     decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")
     weight_decay: float = setting(1e-4, "of AdamW")
@@ -95,6 +96,7 @@ class TrainSettings:
     ranking_weight: float = setting(1.0, "weight of which points count in both views")
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
     pooling: float = setting(0.5, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
+    softness: float = setting(0.1, "of scores: within about so much of the last rank, the ranking loss is undecided")
     slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")
     validate_every: float = setting(5.0, "minutes between validations, which also write weights and a checkpoint")

@@ -16,7 +16,7 @@ _SCALES = ((0.7, 1.5), (1.4, 2.0), (2.8, 4.0))  # pixels: blur of the image, and
 _FLOOR = 1e-5  # of a corner response: what a contrast of 0.003 gives, which is noise
 _STEM = 12  # channels of learnt full-resolution maps
 _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the encoder below that stride
-_MIX_BLUR = 4.0  # pixels (standard deviation): smooth weights do not move peaks, nor tie them to the network's lattice
+_GAIN = 4.0  # of the response before training: the score of a keypoint then differs by some units from its neighbours'
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
@@ -25,11 +25,11 @@ _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its cont
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    A score is a sum of full-resolution maps, with weights and an offset that a network draws afresh for every place,
-    smooth over some pixels; slightly blurred, and less the mean of that sum around: prominence. The maps are, with
-    ``prior="corner"``, the logs of a corner response at three scales (see :func:`corner_response`), and beside them
-    those of a shallow learnt stem; before training only the finest response counts. With ``prior="none"`` there is the
-    stem alone.
+    A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
+    draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
+    deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
+    three scales (see :func:`corner_response`), and beside them those of a shallow learnt stem; before training only the
+    finest response counts. With ``prior="none"`` there is the stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it in units of the contrast around, so the strength of the light does not matter to them. With
@@ -43,12 +43,13 @@ class Detector(nn.Module):
         prior: str = "corner",
         width: int = 32,
         symmetric: bool = True,
+        mix_blur: float = 8.0,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
         if prior not in ("corner", "none"):
             raise ValueError(f"the prior is corner or none, not {prior}")
-        self.prior = prior
+        self.prior, self.mix_blur = prior, mix_blur
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
@@ -59,7 +60,7 @@ class Detector(nn.Module):
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
         if prior == "corner":
-            self.mix.bias.data[1] = 2.0  # which makes the score about the log-odds that a keypoint is found again
+            self.mix.bias.data[1] = _GAIN
         else:
             nn.init.normal_(self.mix.bias[1:].data)
         if symmetric:
@@ -72,7 +73,7 @@ class Detector(nn.Module):
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
         normalised = normalise(padded)
         features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
-        mix = upsample(_blur(self.mix(features), _MIX_BLUR / _MIX_STRIDE), _MIX_STRIDE)
+        mix = upsample(_blur(self.mix(features), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
         return self._mixed(mix, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
 
     def _mixed(self, mix: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:

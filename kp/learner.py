@@ -71,7 +71,8 @@ class Learner:
             raise TrainingError(
                 f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
             )
-        terms = loss_terms(pair, *scores.chunk(2), density=train.density, slack=train.slack, pooling=train.pooling)
+        choices = {name: getattr(train, name) for name in ("density", "slack", "softness", "pooling")}
+        terms = loss_terms(pair, *scores.chunk(2), **choices)
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
@@ -131,10 +132,10 @@ class Learner:
 
 
 def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """Exponential averages, over a tenth of the steps so far at most, or what training began with would linger."""
+    """Exponential averages, over a quarter of the steps so far at most, or what training began with would linger."""
 
     def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
-        get_ema_multi_avg_fn(min(memory, ((1 + count) / (10 + count)).item()))(averages, values, count)
+        get_ema_multi_avg_fn(min(memory, ((1 + count) / (4 + count)).item()))(averages, values, count)
 
     return update
 
@@ -158,10 +159,8 @@ def _device(name: str) -> torch.device:
 
 def _network(settings: RunSettings, fresh: bool) -> Detector:
     torch.manual_seed(settings.train.seed)
-    network = settings.detector
-    pretrained = network.pretrained and fresh
-    shape = network.encoder, network.stride, network.prior, network.width, network.symmetric
-    return Detector(*shape, pretrained).train()
+    network = to_dict(settings.detector)
+    return Detector(**network | {"pretrained": network["pretrained"] and fresh}).train()
 
 
 def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPair]:

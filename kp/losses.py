@@ -17,7 +17,7 @@ _WINDOW = 9  # pixels, odd: no wider than the NMS window, so that it holds one k
 _BORDER = _WINDOW // 2 + 1  # pixels: a window about a place so far from the edge lies inside the image
 _SIGMA = 0.8  # pixels: where in the window the keypoint may be; far below half the spacing of keypoints
 _CANDIDATES = 3  # for each keypoint that counts: those that could come to count
-_SOFTNESS = 0.3  # of scores: a candidate so far below the last rank that counts is chosen with probability 0.27
+_ROOM = 6.0  # of scores: how far below the last of too few candidates the cut lies
 _CORNER_SIGMA = 1.0  # pixels of the blob that a corner is rendered as
 
 
@@ -66,6 +66,7 @@ def repeatability_losses(
     density: float = 1000.0,
     nms_size: int = 9,
     slack: float = 1.0,
+    softness: float = 0.1,
     pooling: float = 0.5,
 ) -> dict[str, Tensor]:
     """The self-supervised terms: scalars by name, none of which needs to know a corner.
@@ -81,9 +82,10 @@ def repeatability_losses(
     ``ranking``: one less the metric itself, made soft. Of three times as many candidates, each is chosen with a
     probability that falls from one to zero as its score falls below those about the last rank that counts; the term is
     the share of what is chosen in view 0 that has no chosen candidate of view 1 within ``slack`` pixels. Its gradient
-    asks both views to rank the same points first, and those behind to make room. The last rank is, by a share
-    ``pooling``, that of the whole batch, as if it were one large picture: within each small view alone, points would
-    learn to spread, however poor the place.
+    asks both views to rank the same points first, and those behind to make room. ``softness`` is the difference of
+    scores over which that probability is undecided; far less than scores differ, or it would pay to make them differ
+    more, whatever that does to the ranks. The last rank is, by a share ``pooling``, that of the whole batch, as if it
+    were one large picture: within each small view alone, points would learn to spread, however poor the place.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)
@@ -91,7 +93,9 @@ def repeatability_losses(
     wanted = _wanted(shared0, density)
     return {
         "repeatability": _spread(pair, scores0, scores1, candidates0, wanted),
-        "ranking": _not_repeated(pair, scores0, scores1, candidates0, candidates1, wanted.sum(1), slack, pooling),
+        "ranking": _not_repeated(
+            pair, (scores0, candidates0), (scores1, candidates1), wanted.sum(1), slack, softness, pooling
+        ),
     }
 
 
@@ -108,31 +112,29 @@ def _spread(pair: ViewPair, scores0: Tensor, scores1: Tensor, candidates0: Keypo
 
 def _not_repeated(
     pair: ViewPair,
-    scores0: Tensor,
-    scores1: Tensor,
-    candidates0: Keypoints,
-    candidates1: Keypoints,
+    view0: tuple[Tensor, Keypoints],
+    view1: tuple[Tensor, Keypoints],
     wanted: Tensor,
     slack: float,
+    softness: float,
     pooling: float,
 ) -> Tensor:
     """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` (B,) are to be."""
-    views = (scores0, candidates0), (scores1, candidates1)
-    chosen0, chosen1 = (_chosen(*view, wanted, pooling) for view in views)
-    places1, _ = warp_points(candidates0.xy, pair.H_0to1)
+    chosen0, chosen1 = (_chosen(*view, wanted, softness, pooling) for view in (view0, view1))
+    places1, _ = warp_points(view0[1].xy, pair.H_0to1)
     distance = torch.cdist(
-        places1.detach(), candidates1.xy.to(places1), compute_mode="donot_use_mm_for_euclid_dist"
+        places1.detach(), view1[1].xy.to(places1), compute_mode="donot_use_mm_for_euclid_dist"
     )  # (B, K0, K1)
     repeated = chosen0 * (chosen1[:, None] * (distance <= slack)).amax(2)
     return wanted.any() * (1 - repeated.sum() / chosen0.sum().clamp(min=1e-6))
 
 
-def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor, pooling: float) -> Tensor:
+def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor, softness: float, pooling: float) -> Tensor:
     """The probabilities (B, K), with gradient, that candidates are among the ``wanted`` (B,) best of their image."""
     at = sample_at(scores, candidates.xy)[:, 0]
-    own = torch.stack([_cut(s[v], n) for s, v, n in zip(at, candidates.valid, wanted, strict=True)])
-    cut = (1 - pooling) * own + pooling * _cut(at[candidates.valid], wanted.sum())
-    return torch.sigmoid((at - cut[:, None]) / _SOFTNESS) * candidates.valid
+    own = [_cut(s[v], n) for s, v, n in zip(at, candidates.valid, wanted, strict=True)]
+    cut = (1 - pooling) * torch.stack(own) + pooling * _cut(at[candidates.valid], wanted.sum())
+    return torch.sigmoid((at - cut[:, None]) / softness) * candidates.valid
 
 
 def _cut(scores: Tensor, wanted: Tensor) -> Tensor:
@@ -142,7 +144,7 @@ def _cut(scores: Tensor, wanted: Tensor) -> Tensor:
     last, next_ = best[(share >= 0.6) & (share <= 1)], best[(share > 1) & (share <= 1.4)]
     if len(last) and len(next_):
         return (last.mean() + next_.mean()) / 2
-    return best[-1:].sum().detach() - 20 * _SOFTNESS  # room for all, or there are none
+    return best[-1:].sum().detach() - _ROOM  # for all, or there are none
 
 
 def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:

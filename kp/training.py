@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kp import ranks
 from kp.checkpoint import revision, save_checkpoint, save_weights
-from kp.config import RunSettings, to_dict
+from kp.config import RunSettings, by_flag, to_dict
 from kp.journal import Journal, forget_later_steps
 from kp.learner import Learner, TrainingError
 from kp.process import Interruption
@@ -38,12 +38,13 @@ def check(settings: RunSettings) -> None:
         "lr": (1e-9, math.inf),
         "clip": (1e-9, math.inf),
         "density": (1e-9, 1e6),
+        "softness": (1e-9, math.inf),
+        "mix_blur": (1, math.inf),
         "photometric": (0, 2),
         "pooling": (0, 1),
     }
     parse_mixture(settings.world.families)
-    values = {name: value for group in vars(settings).values() for name, value in vars(group).items()}
-    for name, value in values.items():
+    for name, value in by_flag(settings).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = bounds.get(name, (0, math.inf))
             if not (math.isfinite(value) and low <= value <= high):

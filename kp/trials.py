@@ -1,4 +1,4 @@
-"""The commands about trained weights: python -m kp models, and which are better, python -m kp score and ablate."""
+"""The commands about trained weights: python -m kp models, score, ablate and report."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kp import ablation, ledger, results, scorecard
+from kp import ablation, ledger, report, results, scorecard
 from kp import models as costs
 from kp.ablation import TEST_TIME, VARIANTS
 from kp.baselines import BASELINES, ScoreMap
@@ -28,14 +28,19 @@ RESULTS = Path("notebooks/results/ablation.json")
 def add_commands(commands: argparse._SubParsersAction) -> None:
     """What the three commands take."""
     defaults = RunSettings()
-    commands.add_parser("models", help="the detectors that come with kp, and what they cost", description=costs.__doc__)
+    text = "the detectors that come with kp, and what they cost"
+    shown = commands.add_parser("models", help=text, description=costs.__doc__)
+    text = "fill README.md and the report with the stored results"
+    pages = commands.add_parser("report", help=text, description=report.__doc__)
+    pages.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
     text = "the numbers that settings and weights are chosen by, without real test sequences"
     one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
     text += f"{', '.join((*BASELINES, *LEARNED))} (default: {WEIGHTS} harris)"
     one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
     one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
-    one.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    for command in (shown, one):
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     text = "train and score variants, each with one change; the same command goes on"
     grid = commands.add_parser("ablate", help=text, description=ablation.__doc__)
     grid.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
@@ -56,9 +61,24 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 
 
-def models(_: Namespace) -> None:
+def models(args: Namespace) -> None:
     """A line for each of the shipped detectors."""
-    print(costs.table(costs.describe(SHIPPED)))
+    check_writable(args.json)
+    found = costs.describe(SHIPPED)
+    print(costs.table(found))
+    if args.json is not None:
+        _write(args.json, found)
+
+
+def fill_pages(args: Namespace) -> None:
+    """Write the pages that the results have changed, or only tell."""
+    pages = report.fill()
+    changed = report.differing(pages)
+    if changed and args.check:
+        raise ValueError(f"{', '.join(map(str, changed))}: not what the results say, run python -m kp report")
+    for path in changed:
+        write_file(path, pages[path].encode())
+        print(f"wrote {path}")
 
 
 def score(args: Namespace) -> None:
@@ -73,8 +93,11 @@ def score(args: Namespace) -> None:
         found[name] = scorecard.scorecard(score_map, subpixel=args.subpixel, device=device)
         print(scorecard.line(name, found[name], first), flush=True)
         if args.json is not None:
-            content = {"scores": found, "subpixel": args.subpixel, "versions": results.versions()}
-            write_file(args.json, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+            _write(args.json, {"scores": found, "subpixel": args.subpixel, "versions": results.versions()})
+
+
+def _write(path: Path, content: Any) -> None:
+    write_file(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _score_map(name: str, device: torch.device) -> ScoreMap:
@@ -149,3 +172,6 @@ def _variants() -> str:
     lines = [f"{name:{first}}  {' '.join(flags)}".rstrip() for name, flags in VARIANTS.items()]
     docs = {name: change.__doc__.splitlines()[0] for name, change in TEST_TIME.items()}
     return "\n".join([*lines, "without training, of --weights:", *(f"{name:{first}}  {docs[name]}" for name in docs)])
+
+
+COMMANDS = {"models": models, "score": score, "ablate": ablate, "report": fill_pages}

@@ -30,7 +30,7 @@ FLOORS = [
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
     {"training", "preview", "sweeps", "examples"},
     {"benchmark", "sections", "scorecard"},
-    {"page", "ablation"},
+    {"page", "ablation", "report"},
     {"session", "trials"},
     {"__main__"},
 ]

@@ -40,14 +40,14 @@ def test_unused_stages_are_dropped(encoder):
 
 
 def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
-    """Half the log of determinant over trace of scipy's structure tensor, smoothed, less 0.9 of the mean; times two."""
+    """Four times half the log of determinant over trace of scipy's structure tensor, less 0.9 of the mean."""
     image = np.random.default_rng(0).random((1, 12, 16)).round().repeat(8, 1).repeat(8, 2)[0]
     smooth = ndimage.gaussian_filter(image, 0.7, mode="nearest", truncate=4)
     dx, dy = (ndimage.sobel(smooth, axis, mode="nearest") / 8 for axis in (1, 0))
     xx, yy, xy = (ndimage.gaussian_filter(p, 1.5, mode="nearest", truncate=3.34) for p in (dx * dx, dy * dy, dx * dy))
     response = np.log(np.maximum((xx * yy - xy**2) / (xx + yy + 1e-5), 0) + 1e-5) / 2
     near, around = (ndimage.gaussian_filter(response, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
-    expected = 2 * (near - 0.9 * around)
+    expected = 4 * (near - 0.9 * around)
     with torch.no_grad():
         scores = Detector().eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
     inner = np.s_[16:-16, 16:-16]

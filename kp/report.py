@@ -1,0 +1,144 @@
+"""README.md, filled in: every number of its tables comes from the stored results, none is typed.
+
+The templates (Jinja) lie in notebooks/templates: change these, then run python -m kp report. The results are what the
+commands named there wrote to notebooks/results.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence as Series
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from kp import ledger, results
+from kp.rows import SPLITS
+
+ROOT = Path(__file__).parents[1]
+TEMPLATES, RESULTS = Path("notebooks/templates"), Path("notebooks/results")
+PAGES = {"README.md": "README.md"}  # by template
+CHANCE = "random"  # the detector that is never best
+
+Row = Mapping[str, Any]
+
+
+def fill() -> dict[Path, str]:
+    """The text of every page by its path. Raises ValueError where a template or a result is missing or damaged."""
+    loader = jinja2.FileSystemLoader(ROOT / TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    )
+    environment.globals |= _reading(ROOT / RESULTS) | {
+        "rows": rows,
+        "measured": measured,
+        "protocols": protocols,
+        "swept": swept,
+        "variants": ledger.markdown,
+        "models": models,
+    }
+    environment.filters["digits"] = lambda value, digits=3: f"{float(value):.{digits}f}"
+    try:
+        return {ROOT / path: environment.get_template(name).render() for name, path in PAGES.items()}
+    except jinja2.TemplateError as error:
+        raise ValueError(f"{ROOT / TEMPLATES}: {error}") from error
+
+
+def differing(pages: Mapping[Path, str]) -> list[Path]:
+    """Those of the pages that are not there or say something else."""
+    return [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+
+
+def _reading(folder: Path) -> dict[str, Callable[[str], Any]]:
+    """What templates read files of ``folder`` with."""
+
+    def stored(name: str) -> Any:
+        """JSON of any kind."""
+        try:
+            return json.loads((folder / name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder / name} cannot be read: {error}") from None
+
+    return {
+        "stored": cache(stored),
+        "evaluation": cache(lambda name: results.read(folder / name)),
+        "trials": cache(lambda name: ledger.read(folder / name)),
+    }
+
+
+def rows(content: Mapping[str, Any], protocol: str = "native") -> dict[str, dict[str, Row]]:
+    """Means over pairs by detector and split."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in content["rows"]:
+        if row["protocol"] == protocol:
+            found.setdefault(row["detector"], {})[row["split"]] = row
+    return found
+
+
+def measured(content: Mapping[str, Any], protocol: str = "native") -> str:
+    """One protocol as a table in Markdown, the best of each column bold."""
+    found = list(rows(content, protocol).values())
+    columns = {f"`{split}`": _column(row[split]["repeatability"] for row in found) for split in SPLITS[:2]}
+    over_all = [row["all"] for row in found]
+    columns["all (95 %)"] = [
+        (f"{row['repeatability']:.3f} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f})", row["repeatability"])
+        for row in over_all
+    ]
+    columns["one-to-one"] = _column(row["one_to_one"] for row in over_all)
+    columns["chance"] = _column((row["chance"] for row in over_all), sign=0)
+    columns["error (px)"] = _column((row["localisation_error"] for row in over_all), digits=2, sign=-1)
+    columns["H 3 px"] = _column(row["homography_3px"] for row in over_all)
+    return _table("detector", list(rows(content, protocol)), columns)
+
+
+def protocols(content: Mapping[str, Any], names: Series[str]) -> str:
+    """Several protocols side by side: repeatability of each split, and the share of right homographies."""
+    columns = {}
+    for name in names:
+        found = rows(content, name).values()
+        for split in SPLITS:
+            columns[f"{name}: {split}"] = _column(row[split]["repeatability"] for row in found)
+        columns[f"{name}: H"] = _column(row["all"]["homography_3px"] for row in found)
+    return _table("detector", list(rows(content, names[0])), columns)
+
+
+def swept(content: Mapping[str, Any], sweep: str) -> str:
+    """Repeatability as the photographs are turned (``rotation``) or scaled (``scale``), a column for each step."""
+    points = {(p["detector"], p["value"]): p["repeatability"] for p in content["curves"] if p["sweep"] == sweep}
+    detectors, steps = (list(dict.fromkeys(part)) for part in zip(*points, strict=True))
+    return _table("detector", detectors, {f"{step:g}": _column(points[n, step] for n in detectors) for step in steps})
+
+
+def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
+    """What the shipped detectors cost (``python -m kp models --json``) beside how repeatable they are."""
+    found = [rows(content)[row["name"]] for row in costs]
+    columns = {
+        "parameters": _column((row["parameters"] for row in costs), digits=0, sign=0),
+        "GMAC": _column((row["gmac"] for row in costs), digits=2, sign=0),
+        "KB": _column((row["kilobytes"] for row in costs), digits=0, sign=0),
+        "ms": _column((row["ms"] for row in costs), digits=0, sign=0),
+        **{split: _column(row[split]["repeatability"] for row in found) for split in SPLITS},
+        "error (px)": _column((row["all"]["localisation_error"] for row in found), digits=2, sign=-1),
+    }
+    return _table("weights", [row["name"] for row in costs], columns)
+
+
+def _column(values: Iterable[float | None], digits: int = 3, sign: int = 1) -> list[tuple[str, float | None]]:
+    """Cells as text with what they are compared by: greater is better, with ``sign`` -1 less is, with 0 neither."""
+    return [
+        ("-" if value is None else f"{value:,.{digits}f}", sign * value if sign and value is not None else None)
+        for value in values
+    ]
+
+
+def _table(first: str, names: Series[str], columns: Mapping[str, Series[tuple[str, float | None]]]) -> str:
+    """Markdown; the best of each column is bold, but for chance."""
+    cells = [names]
+    for column in columns.values():
+        best = max(
+            (v for name, (_, v) in zip(names, column, strict=True) if name != CHANCE and v is not None), default=2
+        )
+        cells.append([f"**{text}**" if value == best else text for text, value in column])
+    lines = [[first, *columns], ["---"] * len(cells), *zip(*cells, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
