@@ -46,7 +46,8 @@ def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:
     rows = []
     for name, path in weights.items():
         detector, facts = load_detector(path), read_metadata(path)
-        row = {"name": name} | cost(detector) | {"kilobytes": path.stat().st_size / 1e3, "ms": milliseconds(detector)}
+        row = {"name": name} | cost(detector) | {"kilobytes": path.stat().st_size / 1e3}
+        row |= {"ms": milliseconds(detector), "threads": torch.get_num_threads()}
         row |= {"steps": facts["step"], "minutes": facts["seconds"] / 60, **facts["scores"]}
         rows.append(row | {"revision": facts.get("revision")})
     return rows

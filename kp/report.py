@@ -1,6 +1,6 @@
-"""README.md, filled in: every number of its tables comes from the stored results, none is typed.
+"""README.md and notebooks/report.md, filled in: every number of a result comes from the stored ones, none is typed.
 
-The templates (Jinja) lie in notebooks/templates: change these, then run python -m kp report. The results are what the
+Their templates (Jinja) lie in notebooks/templates: change these, then run python -m kp report. The results are what the
 commands named there wrote to notebooks/results.
 """
 
@@ -18,7 +18,7 @@ from kp.rows import SPLITS
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES, RESULTS = Path("notebooks/templates"), Path("notebooks/results")
-PAGES = {"README.md": "README.md"}  # by template
+PAGES = {"README.md": "README.md", "report.md": "notebooks/report.md"}  # by template
 CHANCE = "random"  # the detector that is never best
 
 Row = Mapping[str, Any]

@@ -13,6 +13,7 @@ from kp.config import ENCODERS, PRIORS
 from kp.detector import Detector, choose_device
 from kp.encoders import Encoder, PretrainedError
 from kp.keypoints import extract_keypoints
+from kp.scorecard import shift
 from kp.symmetry import settle
 
 
@@ -105,6 +106,19 @@ def test_a_little_of_what_the_network_draws_moves_the_peaks_little():
     nearest = torch.cdist(after.xy[after.valid], before.xy[before.valid]).amin(1)
     assert not torch.equal(before.scores, after.scores)
     assert (nearest <= 1.5).float().mean() > 0.8
+
+
+def test_smoothed_weights_move_with_the_image():
+    """The more they are smoothed, the less the map depends on where the network's strides fall."""
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 24).round(), scale_factor=8.0)
+    detector = Detector().eval()
+    nn.init.normal_(detector.mix.weight)
+    tied = []
+    for blur in (1.0, 8.0):
+        detector.mix_blur = blur
+        tied.append(shift(detector, image))
+    assert tied[1] < 0.5 * tied[0]
 
 
 def test_the_strength_of_the_light_matters_little():

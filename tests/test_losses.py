@@ -78,6 +78,16 @@ def test_more_peaks_do_not_pay(pair, truth):
     assert many >= few - 1e-4
 
 
+def test_larger_scores_with_the_same_ranks_hardly_pay(pair, truth):
+    """While the softness is small beside the differences of scores; else training would inflate them."""
+    torch.manual_seed(0)
+    maps = tuple(t / 4 + torch.randn_like(t) for t in truth)
+    larger = tuple(3 * m for m in maps)
+    gain = [terms(pair, maps, softness=s)["ranking"] - terms(pair, larger, softness=s)["ranking"] for s in (0.01, 1.0)]
+    assert abs(gain[0]) < 0.01
+    assert gain[1] > 0.05
+
+
 def test_ranking_is_the_share_that_the_metric_counts(pair):
     """Twelve points wanted of twenty: where the best twelve are the same ones it is 0, where half differ a half."""
     torch.manual_seed(0)

@@ -56,6 +56,21 @@ def test_the_same_seed_gives_the_same_first_losses(tmp_path):
     assert losses(Trainer(other, tmp_path), 1) != first[:1]
 
 
+def test_averages_forget_what_training_began_with():
+    """As the running variances of batch normalisation, which begin at 1 and may fall to a hundredth."""
+    network = torch.nn.BatchNorm1d(1)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=learner._averaging(0.99), use_buffers=True)
+    average.update_parameters(network)
+    network.running_var.fill_(0.01)
+    for _ in range(200):
+        average.update_parameters(network)
+    assert average.module.running_var.item() == pytest.approx(0.01, rel=1e-3)
+    network.running_var.fill_(1.01)  # and for good remember as much as they were told to
+    average.n_averaged.fill_(10**6)
+    average.update_parameters(network)
+    assert average.module.running_var.item() == pytest.approx(0.02, rel=1e-3)
+
+
 def test_a_limit_in_minutes_begins_like_one_in_steps(tmp_path):
     by_clock = replace(SMALL, train=replace(SMALL.train, steps=None, minutes=5.0))
     assert losses(Trainer(by_clock, tmp_path), 2) == losses(Trainer(SMALL, tmp_path), 2)
@@ -217,6 +232,8 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--minutes", "1", "--steps=5"], "--steps or --minutes: choose one"),
         (["--width", "0"], "--width must be at least 1"),
         (["--lr", "nan"], "--lr must be above 0"),
+        (["--softness", "0"], "--softness must be above 0"),
+        (["--mix-blur", "0.5"], "--mix-blur must be at least 1"),
         (["--density", "inf"], "--density must be above 0"),
         (["--photometric", "3"], "--photometric must be at least 0 and at most 2"),
         (["--seed", "99999999999999999999"], "--seed must be"),
