@@ -17,7 +17,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 import kp
-from kp.baselines import ScoreMap
+from kp.baselines import BASELINES, ScoreMap
 from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
 from kp.detector import Detector
@@ -122,6 +122,11 @@ def train(run: Run) -> Path:
     return weights
 
 
+def harris(_: ScoreMap) -> ScoreMap:
+    """OpenCV's Harris in its place."""
+    return BASELINES["harris"]
+
+
 def untrained(_: ScoreMap) -> ScoreMap:
     """The default detector before its first step: the corner response alone."""
     return Detector().eval()
@@ -156,6 +161,7 @@ def refined(scores: ScoreMap) -> ScoreMap:
 
 
 TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, which are not trained
+    "harris": harris,
     "untrained": untrained,
     "given weights": as_they_are,
     "image pyramid": image_pyramid,

@@ -15,6 +15,7 @@ from kornia.feature import KeyNet
 
 import evaluate
 from kp import detectors, evaluation, learned, results
+from kp.config import MODELS
 from kp.download import DownloadError
 
 SCRIPT = Path(evaluate.__file__)
@@ -191,6 +192,17 @@ def test_our_detector_is_measured_and_exported(root, weights, tmp_path, capsys):
     for y, x in np.argwhere(found > 0):
         assert bright[y, x] == bright[max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5].max()
     assert (out / "v_wall" / "H_1_3").read_bytes() == (root / "v_wall" / "H_1_3").read_bytes()
+
+
+def test_shipped_detectors_go_by_their_names(root, tmp_path, capsys):
+    path = tmp_path / "table.json"
+    flags = ["--hpatches", root, "--detectors", "kp", *MODELS, "--json", path]
+    assert run(capsys, *flags, "--weights", MODELS[1])[0] == 0
+    rows = {}
+    for row in json.loads(path.read_text())["rows"]:
+        rows.setdefault(row.pop("detector"), []).append(row)
+    assert rows["kp"] == rows[MODELS[1]]
+    assert rows["kp"] != rows[MODELS[0]]
 
 
 def test_protocols_each_have_a_table(root, tmp_path, capsys):
