@@ -24,7 +24,8 @@ from kp.training import Trainer, TrainingError, resume
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
     for group in fields(RunSettings):
@@ -37,7 +38,7 @@ def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
     given = {word.split("=")[0] for word in sys.argv}
     if {"--steps", "--minutes"} <= given:
         parser.error("the length of a run is --steps or --minutes: choose one")
-    length = {"steps": None} if "--minutes" in given else {}
+    length = {other: None for one, other in (("--minutes", "steps"), ("--steps", "minutes")) if one in given}
     parser.set_defaults(**length)
     args = parser.parse_args()
     if args.resume is None:

@@ -127,9 +127,9 @@ def harris(_: ScoreMap) -> ScoreMap:
     return BASELINES["harris"]
 
 
-def untrained(_: ScoreMap) -> ScoreMap:
+def untrained(scores: ScoreMap) -> ScoreMap:
     """The default detector before its first step: the corner response alone."""
-    return Detector().eval()
+    return Detector().eval().to(next(scores.parameters()).device)
 
 
 def image_pyramid(scores: ScoreMap) -> ScoreMap:

@@ -67,7 +67,9 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
     path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
-        settings = to_dict(from_dict(DetectorSettings, metadata["settings"]["detector"]))
+        settings = to_dict(from_dict(DetectorSettings, recorded := metadata["settings"]["detector"]))
+        if unsaid := sorted(set(settings) - set(recorded)):  # their defaults are not what it was trained with
+            raise ValueError(f"settings {', '.join(unsaid)} are missing: written by an earlier version?")
         detector = Detector(**settings | {"pretrained": False})
         detector.load_state_dict(tensors)
         settle(detector)

@@ -120,8 +120,7 @@ class EvaluateSettings:
 
     detectors: tuple[str, ...] = setting(
         DETECTORS,
-        "what to measure, in this order: kp is the detector of --weights; mobilenetv4_conv_small and "
-        "mobilenet_v3_large come with kp too",
+        f"what to measure, in this order: kp is the detector of --weights; {', '.join(MODELS)} come with kp",
         DETECTORS + BASELINES + LEARNED + MODELS,
         metavar="NAME",
     )

@@ -49,6 +49,8 @@ class Detector(nn.Module):
         super().__init__()
         if prior not in ("corner", "none"):
             raise ValueError(f"the prior is corner or none, not {prior}")
+        if not mix_blur >= 1:
+            raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
         self.prior, self.mix_blur = prior, mix_blur
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
@@ -73,20 +75,25 @@ class Detector(nn.Module):
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
         normalised = normalise(padded)
         features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
-        mix = upsample(_blur(self.mix(features), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
-        return self._mixed(mix, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
+        return self._mixed(features, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
 
-    def _mixed(self, mix: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
-        """The smoothed sum of full-resolution maps, less the mean around, and an offset, the first of ``mix``."""
-        inputs, maps = [normalised], []
+    def _mixed(self, features: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
+        """The smoothed sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W).
+
+        Never in half precision, which has no room for the response's fourth powers, and which makes neighbours equal
+        that NMS would tell apart; the stem and what comes before may be.
+        """
+        full, inputs, maps = torch.autocast(grey.device.type, enabled=False), [normalised], []
         if self.prior == "corner":
-            with torch.autocast(grey.device.type, enabled=False):  # half precision has no room for fourth powers
+            with full:
                 responses = corner_response(grey.float())
                 inputs.append(responses - _blur(responses, _AROUND))
             maps.append(responses)
-        maps = torch.cat([*maps, self.stem(torch.cat(inputs, dim=1)).float()], dim=1)
-        total = (mix[:, 1:].float() * maps).sum(1, keepdim=True)
-        return mix[:, :1].float() + _blur(total, _SMOOTH) - _PROMINENCE * _blur(total, _AROUND)
+        maps.append(self.stem(torch.cat(inputs, dim=1)).float())
+        with full:
+            mix = upsample(_blur(self.mix(features.float()), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
+            total = (mix[:, 1:] * torch.cat(maps, dim=1)).sum(1, keepdim=True)
+            return mix[:, :1] + _blur(total, _SMOOTH) - _PROMINENCE * _blur(total, _AROUND)
 
     def _pyramid(self, image: Tensor) -> Tensor:
         """From the coarsest stride down to stride 4: (B, width, (H + 3) / 4, (W + 3) / 4)."""

@@ -132,7 +132,7 @@ class Learner:
 
 
 def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """Exponential averages, over a quarter of the steps so far at most, or what training began with would linger."""
+    """Exponential averages, over a third of the steps so far at most, or what training began with would linger."""
 
     def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
         get_ema_multi_avg_fn(min(memory, ((1 + count) / (4 + count)).item()))(averages, values, count)

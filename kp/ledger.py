@@ -36,6 +36,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def scored(path: Path) -> list[dict[str, Any]]:
+    """The entries of a file that must have some. Raises ValueError, in one line, where there are none."""
+    entries = read(path)
+    if not entries:
+        raise ValueError(f"{path} holds no scores: write some with python -m kp ablate --json {path}")
+    return entries
+
+
 def put(path: Path, entry: Entry) -> None:
     """Add an entry to a file, in place of the one of its variant and seed; others keep their order.
 

@@ -5,6 +5,7 @@ commands named there wrote to notebooks/results.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Series
 from functools import cache
@@ -14,6 +15,7 @@ from typing import Any
 import jinja2
 
 from kp import ledger, results
+from kp.config import WEIGHTS
 from kp.rows import SPLITS
 
 ROOT = Path(__file__).parents[1]
@@ -41,13 +43,13 @@ def fill() -> dict[Path, str]:
     environment.filters["digits"] = lambda value, digits=3: f"{float(value):.{digits}f}"
     try:
         return {ROOT / path: environment.get_template(name).render() for name, path in PAGES.items()}
-    except jinja2.TemplateError as error:
-        raise ValueError(f"{ROOT / TEMPLATES}: {error}") from error
+    except (jinja2.TemplateError, KeyError, TypeError) as error:
+        raise ValueError(f"{ROOT / TEMPLATES}: {error}: is a result missing?") from error
 
 
 def differing(pages: Mapping[Path, str]) -> list[Path]:
     """Those of the pages that are not there or say something else."""
-    return [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+    return [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
 
 
 def _reading(folder: Path) -> dict[str, Callable[[str], Any]]:
@@ -63,7 +65,7 @@ def _reading(folder: Path) -> dict[str, Callable[[str], Any]]:
     return {
         "stored": cache(stored),
         "evaluation": cache(lambda name: results.read(folder / name)),
-        "trials": cache(lambda name: ledger.read(folder / name)),
+        "trials": cache(lambda name: ledger.scored(folder / name)),
     }
 
 
@@ -73,6 +75,8 @@ def rows(content: Mapping[str, Any], protocol: str = "native") -> dict[str, dict
     for row in content["rows"]:
         if row["protocol"] == protocol:
             found.setdefault(row["detector"], {})[row["split"]] = row
+    if not found:
+        raise ValueError(f"the results have no row of protocol {protocol}")
     return found
 
 
@@ -82,8 +86,8 @@ def measured(content: Mapping[str, Any], protocol: str = "native") -> str:
     columns = {f"`{split}`": _column(row[split]["repeatability"] for row in found) for split in SPLITS[:2]}
     over_all = [row["all"] for row in found]
     columns["all (95 %)"] = [
-        (f"{row['repeatability']:.3f} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f})", row["repeatability"])
-        for row in over_all
+        (f"{text} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f})", value)
+        for row, (text, value) in zip(over_all, _column(row["repeatability"] for row in over_all), strict=True)
     ]
     columns["one-to-one"] = _column(row["one_to_one"] for row in over_all)
     columns["chance"] = _column((row["chance"] for row in over_all), sign=0)
@@ -106,13 +110,15 @@ def protocols(content: Mapping[str, Any], names: Series[str]) -> str:
 def swept(content: Mapping[str, Any], sweep: str) -> str:
     """Repeatability as the photographs are turned (``rotation``) or scaled (``scale``), a column for each step."""
     points = {(p["detector"], p["value"]): p["repeatability"] for p in content["curves"] if p["sweep"] == sweep}
+    if not points:
+        raise ValueError(f"the results have no {sweep} curve: measure with --curves")
     detectors, steps = (list(dict.fromkeys(part)) for part in zip(*points, strict=True))
     return _table("detector", detectors, {f"{step:g}": _column(points[n, step] for n in detectors) for step in steps})
 
 
 def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
     """What the shipped detectors cost (``python -m kp models --json``) beside how repeatable they are."""
-    found = [rows(content)[row["name"]] for row in costs]
+    found = [rows(content)["kp" if row["name"] == WEIGHTS else row["name"]] for row in costs]
     columns = {
         "parameters": _column((row["parameters"] for row in costs), digits=0, sign=0),
         "GMAC": _column((row["gmac"] for row in costs), digits=2, sign=0),
@@ -126,19 +132,18 @@ def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
 
 def _column(values: Iterable[float | None], digits: int = 3, sign: int = 1) -> list[tuple[str, float | None]]:
     """Cells as text with what they are compared by: greater is better, with ``sign`` -1 less is, with 0 neither."""
-    return [
-        ("-" if value is None else f"{value:,.{digits}f}", sign * value if sign and value is not None else None)
-        for value in values
-    ]
+    texts = [("-" if value is None else f"{value:,.{digits}f}", value) for value in values]
+    return [(text, None if value is None or not sign else round(sign * value, digits)) for text, value in texts]
 
 
 def _table(first: str, names: Series[str], columns: Mapping[str, Series[tuple[str, float | None]]]) -> str:
     """Markdown; the best of each column is bold, but for chance."""
     cells = [names]
     for column in columns.values():
-        best = max(
-            (v for name, (_, v) in zip(names, column, strict=True) if name != CHANCE and v is not None), default=2
+        ranked = [None if name == CHANCE else value for name, (_, value) in zip(names, column, strict=True)]
+        best = max((value for value in ranked if value is not None), default=math.inf)
+        cells.append(
+            [f"**{text}**" if value == best else text for value, (text, _) in zip(ranked, column, strict=True)]
         )
-        cells.append([f"**{text}**" if value == best else text for text, value in column])
     lines = [[first, *columns], ["---"] * len(cells), *zip(*cells, strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

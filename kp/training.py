@@ -44,6 +44,8 @@ def check(settings: RunSettings) -> None:
         "pooling": (0, 1),
     }
     parse_mixture(settings.world.families)
+    if settings.train.steps is None and settings.train.minutes is None:
+        raise ValueError("the length of a run is --steps or --minutes: choose one")
     for name, value in by_flag(settings).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = bounds.get(name, (0, math.inf))

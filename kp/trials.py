@@ -26,7 +26,7 @@ RESULTS = Path("notebooks/results/ablation.json")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """What the three commands take."""
+    """What these commands take."""
     defaults = RunSettings()
     text = "the detectors that come with kp, and what they cost"
     shown = commands.add_parser("models", help=text, description=costs.__doc__)
@@ -54,7 +54,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
     text = f"what the variants that need no training use (default: the shipped {WEIGHTS})"
     grid.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
-    grid.add_argument("--rescore", action="store_true", help="score again what was scored, as by an older kp")
+    grid.add_argument(
+        "--rescore",
+        action="store_true",
+        help="score again what was scored, as by an older kp: untrained and harris know no other reason to",
+    )
     grid.add_argument("--list", action="store_true", help="only print the variants")
     grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
     for command in (one, grid):
@@ -113,7 +117,7 @@ def _score_map(name: str, device: torch.device) -> ScoreMap:
 def ablate(args: Namespace) -> None:
     """Train what is not trained, score what is not scored, and show all that is in the file."""
     if args.list or args.table is not None:
-        print(_variants() if args.list else ledger.markdown(_entries(args.table)))
+        print(_variants() if args.list else ledger.markdown(ledger.scored(args.table)))
         return
     names = list(dict.fromkeys(args.names or (*VARIANTS, *TEST_TIME)))
     if unknown := [name for name in names if name not in VARIANTS and name not in TEST_TIME]:
@@ -157,13 +161,6 @@ def _enter(args: Namespace, name: str, weights: Path, device: torch.device) -> N
     known = ledger.find(ledger.read(args.json), name, entry["seed"])
     if args.rescore or known is None or known["weights"].get("sha256") != entry["weights"]["sha256"]:
         ledger.put(args.json, entry | {"scores": ablation.measure(name, weights, device)})
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    entries = ledger.read(path)
-    if not entries:
-        raise ValueError(f"{path} holds no scores: write some with python -m kp ablate --json {path}")
-    return entries
 
 
 def _variants() -> str:

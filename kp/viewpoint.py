@@ -78,8 +78,8 @@ def sample(
 ) -> Tensor:
     """Draw H_0to1 (B, 3, 3) between two views of one size, as :func:`kp.pairs.view_pairs` does, without the images.
 
-    ``strength`` (B,) in [0, 1] is the share of the ``ranges`` that both views of a pair draw from; None draws it too,
-    hardly anything for a share ``same_view`` of the pairs.
+    ``strength`` (B,) in [0, 1] is the share of the ``ranges``, but for the translation's, that both views of a pair
+    draw from; None draws it too, hardly anything for a share ``same_view`` of the pairs.
     """
     if strength is None:
         strength, _ = shares(pairs, generator, same_view)

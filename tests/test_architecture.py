@@ -1,6 +1,7 @@
 """The house: who may import whom, and who may touch pixels."""
 
 import ast
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,10 @@ def test_scripts_stay_thin(script):
 
 def test_the_settings_have_the_defaults_of_the_functions_they_feed():
     from kp import baselines, config, learned
-    from kp.config import LightSettings, WorldSettings
+    from kp.config import DetectorSettings, LightSettings, TrainSettings, WorldSettings
+    from kp.detector import Detector
     from kp.homography import random_homographies
+    from kp.losses import repeatability_losses
     from kp.photometric import change_photometry
     from kp.protocols import PROTOCOLS
     from kp.shapes import MIXTURE
@@ -100,6 +103,10 @@ def test_the_settings_have_the_defaults_of_the_functions_they_feed():
     assert {*config.DETECTORS, *config.BASELINES} == {"kp", "random", *baselines.BASELINES}
     assert config.LEARNED == learned.NAMES
     assert set(config.MODELS) <= set(config.ENCODERS)
+    assert {name: p.default for name, p in signature(Detector).parameters.items()} == vars(DetectorSettings())
+    losses = signature(repeatability_losses).parameters
+    for name in ("density", "slack", "softness", "pooling"):
+        assert losses[name].default == getattr(TrainSettings(), name)
     ranges = {name: value for name, value in random_homographies.__kwdefaults__.items() if name.startswith("max_")}
     assert {name: value for name, value in vars(WorldSettings()).items() if name.startswith("max_")} == ranges
     defaults = change_photometry.__kwdefaults__

@@ -121,6 +121,23 @@ def test_smoothed_weights_move_with_the_image():
     assert tied[1] < 0.5 * tied[0]
 
 
+@pytest.mark.parametrize("prior", PRIORS)
+def test_half_precision_keeps_the_keypoints(prior):
+    """As CUDA trains: neighbours that half precision makes equal would be peaks to nobody."""
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 16).round(), scale_factor=8.0)
+    detector = Detector(prior=prior).eval()
+    with torch.no_grad():
+        plain = detector(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = detector(image)
+    assert half.dtype == torch.float32
+    equal = [(half.diff(dim=dim) == 0).float().mean() for dim in (-1, -2)]
+    assert max(equal) < 0.01
+    found, again = (extract_keypoints(scores, 20).xy[0] for scores in (plain, half))
+    assert (torch.cdist(found, again).amin(1) <= 1).float().mean() >= (1 if prior == "corner" else 0.8)
+
+
 def test_the_strength_of_the_light_matters_little():
     torch.manual_seed(0)
     detector = Detector(prior="none").eval()

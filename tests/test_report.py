@@ -19,7 +19,7 @@ CONTENT = {
         *(row("kp", split, value) for split, value in (("i", 0.5), ("v", 0.25))),
         row("kp", "all", 0.375, localisation_error=0.9),
         *(row("harris", split, 0.4) for split in ("i", "v", "all")),
-        *(row("random", split, 0.9, localisation_error=None) for split in ("i", "v", "all")),
+        *(row("random", split, 0.9, localisation_error=None, one_to_one=0.4) for split in ("i", "v", "all")),
     ],
     "curves": [
         {"sweep": "rotation", "value": value, "detector": name, "repeatability": score}
@@ -40,6 +40,7 @@ def test_the_best_of_a_column_is_bold_unless_it_is_chance():
     assert harris[1:4] == ["0.400", "**0.400**", "**0.400 (0.250 to 0.750)**"]
     assert random[1] == "0.900"
     assert random[6] == "-"
+    assert random[4] == "0.400"  # as good as the best, but chance
 
 
 def test_curves_and_protocols_have_a_column_for_each_step_and_split():
@@ -83,6 +84,10 @@ def test_a_page_is_written_when_its_numbers_change(root, capsys):
         ("{{ stored('none.json') }}", "none.json cannot be read"),
         ("{{ stored('a.json').y | digits }}", "no attribute 'y'"),
         ("{{ unknown }}", "'unknown' is undefined"),
+        ("{{ trials('none.json') }}", "none.json holds no scores"),
+        ("{{ swept({'curves': []}, 'scale') }}", "no scale curve"),
+        ("{{ measured({'rows': []}) }}", "no row of protocol native"),
+        ("{{ models([{'name': 'a'}], {'rows': [{'protocol': 'native', 'detector': 'b', 'split': 'i'}]}) }}", "'a'"),
         ("{% if %}", "Expected an expression"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 
 from kp import learner, training
 from kp.checkpoint import CheckpointError, load_checkpoint, load_detector, read_metadata, save_checkpoint, save_weights
-from kp.config import RunSettings, to_dict
+from kp.config import DetectorSettings, RunSettings, to_dict
 from kp.detector import Detector
 from kp.files import write_atomically
 from kp.journal import forget_later_steps
@@ -148,6 +148,13 @@ def test_minutes_replace_recorded_steps(tmp_path):
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["settings"]["train"]["steps"] is None
 
 
+def test_steps_replace_recorded_minutes(tmp_path):
+    assert train("--out", tmp_path / "run", "--minutes", "0.0001", *FLAGS).returncode == 0
+    assert train("--resume", tmp_path / "run", "--steps", 2).returncode == 0
+    recorded = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["settings"]["train"]
+    assert (recorded["steps"], recorded["minutes"]) == (2, None)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
 def test_a_step_and_a_validation_on_cuda(tmp_path):
     trainer = Trainer(replace(SMALL, train=replace(SMALL.train, device="cuda")), tmp_path)
@@ -230,6 +237,7 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--steps", "0"], "--steps must be at least 1"),
         (["--minutes", "-1"], "--minutes must be above 0"),
         (["--minutes", "1", "--steps=5"], "--steps or --minutes: choose one"),
+        (["--min", "5"], "unrecognized arguments: --min 5"),
         (["--width", "0"], "--width must be at least 1"),
         (["--lr", "nan"], "--lr must be above 0"),
         (["--softness", "0"], "--softness must be above 0"),
@@ -295,8 +303,13 @@ def test_weights_of_something_else(tmp_path):
     save_file({"a": torch.zeros(3)}, path)
     with pytest.raises(CheckpointError, match="no weights of kp"):
         load_detector(path)
-    save_weights(path, Detector(), {"detector": {"encoder": "mobilenet_v3_large"}})
+    settings = to_dict(DetectorSettings())
+    save_weights(path, Detector(), {"detector": settings | {"encoder": "mobilenet_v3_large"}})
     with pytest.raises(CheckpointError, match="does not fit"):
+        load_detector(path)
+    del settings["mix_blur"]
+    save_weights(path, Detector(), {"detector": settings})
+    with pytest.raises(CheckpointError, match="mix_blur are missing"):
         load_detector(path)
     save_weights(path, Detector(), {"detector": {"colour": "blue"}})
     with pytest.raises(CheckpointError, match="unknown settings colour"):
