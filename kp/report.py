@@ -113,7 +113,7 @@ def swept(content: Mapping[str, Any], sweep: str) -> str:
     if not points:
         raise ValueError(f"the results have no {sweep} curve: measure with --curves")
     detectors, steps = (list(dict.fromkeys(part)) for part in zip(*points, strict=True))
-    return _table("detector", detectors, {f"{step:g}": _column(points[n, step] for n in detectors) for step in steps})
+    return _table("detector", detectors, {f"{step:.3g}": _column(points[n, step] for n in detectors) for step in steps})
 
 
 def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
