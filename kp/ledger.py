@@ -85,8 +85,10 @@ def budget(entries: Series[Entry]) -> str:
 
 
 def _cells(entries: Series[Entry]) -> list[list[str]]:
+    """The default first, then what changes it, then what needs no training."""
     lines = [["variant", "seeds", *_COLUMNS]]
-    for variant in dict.fromkeys(entry["variant"] for entry in entries):
+    ordered = sorted(entries, key=lambda entry: (entry.get("flags") is None, entry.get("flags") != []))
+    for variant in dict.fromkeys(entry["variant"] for entry in ordered):
         ours = [entry for entry in entries if entry["variant"] == variant]
         lines.append([variant, str(len(ours)), *(_spread(ours, column) for column in _COLUMNS)])
     return lines

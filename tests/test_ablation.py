@@ -237,6 +237,13 @@ def test_markdown_of_a_file(tmp_path, capsys):
     assert (b["variant"], b["seeds"], b["i_75"], b["shift"]) == ("b", "1", "0.750", "0.125")
 
 
+def test_the_default_comes_first_and_what_needs_no_training_last():
+    kinds = {"b": ["--ema", "0.9"], "z": None, "a": [], "c": ["--slack", "2"]}
+    entries = [{"variant": name, "flags": flags, "seed": 0, "scores": {}} for name, flags in kinds.items()]
+    lines = ledger.markdown(entries).splitlines()[4:]
+    assert [line.split("|")[1].strip() for line in lines] == ["a", "b", "c", "z"]
+
+
 # --- without training ---
 
 
