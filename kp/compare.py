@@ -46,6 +46,8 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     lines += [f"note: version of {text}" for text in _changed(a["versions"], b["versions"])]
     weights = [_weights(content) for content in (a, b)]
     lines += [f"note: weights differ: {weights[0]} v. {weights[1]}"] if weights[0] != weights[1] else []
+    shipped = [{name: facts["sha256"][:8] for name, facts in content.get("shipped", {}).items()} for content in (a, b)]
+    lines += [f"note: weights of {text}" for text in _changed(*shipped)]
     incomplete = [name for name, content in (("a", a), ("b", b)) if not content["complete"]]
     return lines + [f"note: {name} is incomplete: its measuring was stopped" for name in incomplete]
 

@@ -16,7 +16,7 @@ WEIGHTS = MODELS[0]  # what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
 BASELINES = ("akaze", "kornia-harris", "kornia-gftt", "kornia-hessian", "kornia-dog")  # beside these, on request
-OURS = ("kp", *MODELS)
+OURS = ("kp", *MODELS)  # score logits, whose keypoints are refined
 LEARNED = ("keynet", "disk", "aliked", "xfeat", "dedode")  # of Kornia, whose weights it fetches
 
 T = TypeVar("T")

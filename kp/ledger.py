@@ -17,8 +17,10 @@ from kp.hpatches import write_file
 
 Entry = Mapping[str, Any]
 
-_COLUMNS = ("i_25", "v_25", "i_75", "v_75", "i_300", "v_300", "error_75", "rotation_45/rotation_0", "scale_0.5")
-_COLUMNS += ("synthetic", "shift")
+_COLUMNS = (
+    *("i_25", "v_25", "i_75", "v_75", "i_300", "v_300"),
+    *("error_75", "rotation_45/rotation_0", "scale_0.5", "synthetic", "shift"),
+)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -132,19 +132,20 @@ def _not_repeated(
 def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor, softness: float, pooling: float) -> Tensor:
     """The probabilities (B, K), with gradient, that candidates are among the ``wanted`` (B,) best of their image."""
     at = sample_at(scores, candidates.xy)[:, 0]
-    own = [_cut(s[v], n) for s, v, n in zip(at, candidates.valid, wanted, strict=True)]
-    cut = (1 - pooling) * torch.stack(own) + pooling * _cut(at[candidates.valid], wanted.sum())
+    together = (part.reshape(1, -1) for part in (at, candidates.valid, wanted.sum()))
+    cut = (1 - pooling) * _cuts(at, candidates.valid, wanted[:, None]) + pooling * _cuts(*together)
     return torch.sigmoid((at - cut[:, None]) / softness) * candidates.valid
 
 
-def _cut(scores: Tensor, wanted: Tensor) -> Tensor:
-    """The score, a scalar with gradient, between the ``wanted`` best of scores (N,) and those that come next."""
-    best = scores.sort(descending=True).values
-    share = (torch.arange(len(best), device=best.device) + 1) / wanted.clamp(min=1)  # of the ranks that count, up to it
-    last, next_ = best[(share >= 0.6) & (share <= 1)], best[(share > 1) & (share <= 1.4)]
-    if len(last) and len(next_):
-        return (last.mean() + next_.mean()) / 2
-    return best[-1:].sum().detach() - _ROOM  # for all, or there are none
+def _cuts(scores: Tensor, valid: Tensor, wanted: Tensor) -> Tensor:
+    """The scores (B,), with gradient, between the ``wanted`` (B, 1) best of scores (B, N) and those that come next."""
+    best, order = scores.masked_fill(~valid, -torch.inf).sort(dim=1, descending=True)
+    there = valid.gather(1, order)
+    share = torch.arange(1, scores.shape[1] + 1, device=scores.device) / wanted.clamp(min=1)  # of the ranks that count
+    last, next_ = there & (share >= 0.6) & (share <= 1), there & (share > 1) & (share <= 1.4)
+    means = [best.masked_fill(~part, 0).sum(1) / part.sum(1).clamp(min=1) for part in (last, next_)]
+    least = torch.where(there, best, 0).detach().amin(1)
+    return torch.where(last.any(1) & next_.any(1), sum(means) / 2, least - _ROOM)  # else: room for all, or none are
 
 
 def window_divergence(scores: Tensor, places: Tensor, window: int = _WINDOW, sigma: float = _SIGMA) -> Tensor:

@@ -32,11 +32,11 @@ def view_pairs(
     """Yield batches of pairs of size (H, W) for ever, on the device of ``generator``, which makes every draw.
 
     ``ranges`` are the limits of :func:`kp.homography.random_homographies`; both views are drawn, so between the two the
-    rotation, say, goes up to twice its limit. A pair draws a share of them all but the translation, from 0 to
-    1: some views hardly differ but in where they look.
-    ``photometric`` is the strength of the changes of light, of which each view draws a share likewise, and ``light``
-    their ranges, see :func:`kp.photometric.change_photometry`. Shares of the pairs differ in hardly anything but the
-    light and a translation, ``same_view``, or but the view, ``same_light``; together they are at most 1.
+    rotation, say, goes up to twice its limit. A pair draws a share, in [0, 1], of them all but
+    the translation: some views hardly differ but in where they look. ``photometric`` is the strength of the changes of
+    light, of which each view draws a share likewise, and ``light`` their ranges, see
+    :func:`kp.photometric.change_photometry`. Shares of the pairs differ in hardly anything but the light and a
+    translation, ``same_view``, or but the view, ``same_light``; together they are at most 1.
     """
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:

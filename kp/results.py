@@ -13,6 +13,7 @@ curves      with --curves, means over the photographs: ``sweep`` (rotation or sc
 checks      lines of the self-check against published values
 versions    of kp, torch, kornia and opencv
 weights     of the detector ``kp``, null without it: ``path`` and ``sha256``
+shipped     the same of every detector that was measured by the name of shipped weights, by that name
 
 The measures: ``repeatability``, ``repeatability_1px``, ``_3px``, ``_5px``, ``one_to_one``, ``localisation_error``
 (pixels), ``common`` (points), ``repeated`` (points; pairs only), ``coverage``, ``chance``, ``matches`` (how many) and
@@ -132,6 +133,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
+def _is_fingerprint(value: Any) -> bool:
+    return isinstance(value, dict) and _is_text(value.get("sha256"))
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1e6  # greater than any of ours, and safe to add up
 
@@ -145,7 +150,8 @@ _FORM = {
     },
     "complete": lambda value: isinstance(value, bool),
     "versions": {"kp": _is_text},
-    "weights": lambda value: value is None or (isinstance(value, dict) and _is_text(value.get("sha256"))),
+    "weights": lambda value: value is None or _is_fingerprint(value),
+    "shipped": lambda value: value is ... or (isinstance(value, dict) and all(map(_is_fingerprint, value.values()))),
     "rows": [
         _KEY
         | _NUMBERS

@@ -12,7 +12,7 @@ from typing import Any
 
 from kp import evaluation, photographs, protocols, published, ranks, results, sweeps
 from kp.checkpoint import find_weights
-from kp.config import OURS, EvaluateSettings, OutputSettings
+from kp.config import MODELS, OURS, EvaluateSettings, OutputSettings
 from kp.detector import choose_device
 from kp.detectors import Detector, make_detectors, score_maps
 from kp.examples import examples
@@ -59,7 +59,8 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
     choices = {name: getattr(s, name) for name in ("split", "subset", "subpixel", "seed")}
     settings = results.settings(source, chosen, **choices)
     content = results.content(done.records, settings, weights, skipped, done.stop is None)
-    content |= {"curves": done.curves, "checks": done.checks}
+    shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
+    content |= {"shipped": shipped, "curves": done.curves, "checks": done.checks}
     if ranks.rank() == 0:
         _write(content, output, sequences, chosen[0], make)
     if done.stop is not None:

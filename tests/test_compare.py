@@ -36,6 +36,7 @@ def content(rows, pairs, **changes):
     settings = {"source": "here", "split": "all", "seed": 0, "images": "gray, 8 bits", "protocols": protocols}
     weights = {"path": "w", "sha256": "0123456789abcdef"}
     rest = {"settings": settings, "complete": True, "versions": {"kp": "0.1.0"}, "weights": weights}
+    rest["shipped"] = {"mine": {"sha256": "0123456789abcdef"}}
     return copy.deepcopy(rest | {"rows": rows, "pairs": pairs} | changes)
 
 
@@ -243,6 +244,10 @@ def changed(**changes):
         ({"versions": {"kp": "0.2.0"}}, 'note: version of kp differs: "0.1.0" v. "0.2.0"'),
         ({"weights": {"sha256": "fedcba9876543210"}}, "note: weights differ: 01234567 v. fedcba98"),
         ({"weights": None}, "note: weights differ: 01234567 v. none"),
+        (
+            {"shipped": {"mine": {"sha256": "fedcba9876543210"}}},
+            'note: weights of mine differs: "01234567" v. "fedcba98"',
+        ),
         ({"complete": False}, "note: b is incomplete"),
     ],
 )

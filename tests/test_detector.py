@@ -41,7 +41,7 @@ def test_unused_stages_are_dropped(encoder):
 
 
 def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
-    """Four times half the log of determinant over trace of scipy's structure tensor, less 0.9 of the mean."""
+    """Four times half the log of determinant over trace of scipy's structure tensor, blurred by 1 px less by 4."""
     image = np.random.default_rng(0).random((1, 12, 16)).round().repeat(8, 1).repeat(8, 2)[0]
     smooth = ndimage.gaussian_filter(image, 0.7, mode="nearest", truncate=4)
     dx, dy = (ndimage.sobel(smooth, axis, mode="nearest") / 8 for axis in (1, 0))
