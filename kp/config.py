@@ -82,7 +82,7 @@ class LightSettings:
 class TrainSettings:
     """The training."""
 
-    steps: int | None = setting(400, "length of the whole run, unless --minutes is given")
+    steps: int | None = setting(200, "length of the whole run, unless --minutes is given")
     minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
     batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
     lr: float = setting(1e-3, "peak learning rate of AdamW")
@@ -95,7 +95,7 @@ class TrainSettings:
     repeatability_weight: float = setting(0.1, "weight of where a keypoint is found in the other view")
     ranking_weight: float = setting(1.0, "weight of which points count in both views")
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
-    pooling: float = setting(0.5, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
+    pooling: float = setting(0.0, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
     softness: float = setting(0.1, "of scores: within about so much of the last rank, the ranking loss is undecided")
     slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")

@@ -67,7 +67,7 @@ def repeatability_losses(
     nms_size: int = 9,
     slack: float = 1.0,
     softness: float = 0.1,
-    pooling: float = 0.5,
+    pooling: float = 0.0,
 ) -> dict[str, Tensor]:
     """The self-supervised terms: scalars by name, none of which needs to know a corner.
 
@@ -84,8 +84,8 @@ def repeatability_losses(
     the share of what is chosen in view 0 that has no chosen candidate of view 1 within ``slack`` pixels. Its gradient
     asks both views to rank the same points first, and those behind to make room. ``softness`` is the difference of
     scores over which that probability is undecided; far less than scores differ, or it would pay to make them differ
-    more, whatever that does to the ranks. The last rank is, by a share ``pooling``, that of the whole batch, as if it
-    were one large picture: within each small view alone, points would learn to spread, however poor the place.
+    more, whatever that does to the ranks. The last rank is that of each view or, by a share ``pooling``, that of the
+    whole batch, as if it were one large picture, some places of which deserve more points than others.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from kp import ledger, results
-from kp.config import WEIGHTS
+from kp.config import WEIGHTS, RunSettings
 from kp.rows import SPLITS
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +33,7 @@ def fill() -> dict[Path, str]:
         loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
     environment.globals |= _reading(ROOT / RESULTS) | {
+        "settings": RunSettings(),
         "rows": rows,
         "measured": measured,
         "protocols": protocols,
