@@ -5,6 +5,7 @@ python -m kp statistics OUT.png    statistics of synthetic images beside those o
 python -m kp views OUT.png         overlap, scale, tilt and rotation between the views of a pair
 python -m kp curves RUN OUT.png    loss and validation of training runs
 python -m kp models                the detectors that come with kp, and what they cost
+python -m kp export OUT.onnx       a detector for onnxruntime and others
 python -m kp score [WEIGHTS]       the numbers that settings and weights are chosen by
 python -m kp ablate [NAME]         train and score variants of the training, each with one change
 python -m kp report                fill README.md and the report with the stored results

@@ -1,4 +1,4 @@
-"""The commands about trained weights: python -m kp models, score, ablate and report."""
+"""The commands about trained weights: python -m kp models, export, score, ablate and report."""
 
 import argparse
 import json
@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from kp import ablation, ledger, report, results, scorecard
+from kp import ablation, export, ledger, report, results, scorecard
 from kp import models as costs
 from kp.ablation import TEST_TIME, VARIANTS
 from kp.baselines import BASELINES, ScoreMap
-from kp.checkpoint import SHIPPED, find_weights, load_detector
+from kp.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
 from kp.config import LEARNED, WEIGHTS, RunSettings
 from kp.detector import choose_device
 from kp.detectors import score_maps
@@ -30,6 +30,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     defaults = RunSettings()
     text = "the detectors that come with kp, and what they cost"
     shown = commands.add_parser("models", help=text, description=costs.__doc__)
+    text = "write a detector as ONNX, for images of any size"
+    other = commands.add_parser("export", help=text, description=export.__doc__)
+    other.add_argument("out", type=Path, metavar="OUT.onnx")
+    text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
+    other.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
     text = "fill README.md and the report with the stored results"
     pages = commands.add_parser("report", help=text, description=report.__doc__)
     pages.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
@@ -72,6 +77,13 @@ def models(args: Namespace) -> None:
     print(costs.table(found))
     if args.json is not None:
         _write(args.json, found)
+
+
+def export_weights(args: Namespace) -> None:
+    """Write the ONNX file."""
+    check_writable(args.out)
+    write_file(args.out, export.to_onnx(load_detector(args.weights), read_metadata(find_weights(args.weights))))
+    print(f"wrote {args.out}: {export.IMAGE} (batch, 1, height, width) in [0, 1] -> {export.SCORES}, as large")
 
 
 def fill_pages(args: Namespace) -> None:
@@ -171,4 +183,4 @@ def _variants() -> str:
     return "\n".join([*lines, "without training, of --weights:", *(f"{name:{first}}  {docs[name]}" for name in docs)])
 
 
-COMMANDS = {"models": models, "score": score, "ablate": ablate, "report": fill_pages}
+COMMANDS = {"models": models, "export": export_weights, "score": score, "ablate": ablate, "report": fill_pages}

@@ -26,7 +26,7 @@ FLOORS = [
         "published",
     },
     {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal", "ledger"},
-    {"shapes", "detectors", "terminal", "tables", "results", "standin", "models"},
+    {"shapes", "detectors", "terminal", "tables", "results", "standin", "models", "export"},
     {"pairs", "compare"},
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
     {"training", "preview", "sweeps", "examples"},
