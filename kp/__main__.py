@@ -5,6 +5,7 @@ python -m kp statistics OUT.png    statistics of synthetic images beside those o
 python -m kp views OUT.png         overlap, scale, tilt and rotation between the views of a pair
 python -m kp curves RUN OUT.png    loss and validation of training runs
 python -m kp models                the detectors that come with kp, and what they cost
+python -m kp architecture OUT.png  a detector as a diagram
 python -m kp export OUT.onnx       a detector for onnxruntime and others
 python -m kp score [WEIGHTS]       the numbers that settings and weights are chosen by
 python -m kp ablate [NAME]         train and score variants of the training, each with one change
@@ -26,10 +27,10 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from kp import hpatches, standin, statistics, trials, viewpoint
+from kp import architecture, hpatches, standin, statistics, trials, viewpoint
 from kp.benchmark import benchmark, profile, usual_batch
-from kp.checkpoint import load_detector
-from kp.config import WorldSettings
+from kp.checkpoint import SHIPPED, load_detector
+from kp.config import WEIGHTS, WorldSettings
 from kp.curves import draw_curves, read_log
 from kp.detector import choose_device
 from kp.files import write_atomically
@@ -86,6 +87,11 @@ def make_parser() -> argparse.ArgumentParser:
     like.add_argument("root", type=Path, metavar="ROOT", help="a new folder; 2 GB for all sequences")
     text = f"sequences to write (default: {standin.COUNT}, as many as HPatches has)"
     like.add_argument("--sequences", type=int, default=standin.COUNT, metavar="N", help=text)
+    text = "draw a detector as a diagram, with the shapes that images of 480x640 have on their way"
+    diagram = commands.add_parser("architecture", help=text, description=architecture.__doc__)
+    diagram.add_argument("out", type=Path, metavar="OUT.png")
+    text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
+    diagram.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
     trials.add_commands(commands)
     return parser
 
@@ -142,6 +148,11 @@ def draw_views(args: argparse.Namespace) -> None:
 def draw_runs(args: argparse.Namespace) -> None:
     check_picture(args.out)
     save_figure(draw_curves({str(run): read_log(run / "log.jsonl") for run in args.runs}), args.out)
+
+
+def draw_architecture(args: argparse.Namespace) -> None:
+    check_picture(args.out)
+    save_figure(architecture.draw(load_detector(args.weights)), args.out)
 
 
 def time_parts(args: argparse.Namespace) -> None:
@@ -208,6 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         commands = {"preview": draw_preview, "statistics": measure_world, "views": draw_views}
         commands |= {"curves": draw_runs, "bench": time_parts, "standin": write_standin}
+        commands |= {"architecture": draw_architecture}
         (commands | trials.COMMANDS)[args.command](args)
     except (ValueError, OSError) as error:
         print(f"python -m kp: error: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from kp import ledger, results
+from kp import ledger, paper, results
 from kp.config import WEIGHTS, RunSettings
 from kp.rows import SPLITS
 
@@ -46,6 +46,12 @@ def fill() -> dict[Path, str]:
         return {ROOT / path: environment.get_template(name).render() for name, path in PAGES.items()}
     except (jinja2.TemplateError, KeyError, TypeError) as error:
         raise ValueError(f"{ROOT / TEMPLATES}: {error}: is a result missing?") from error
+
+
+def as_pdf() -> bytes:
+    """The report, set on pages."""
+    path = ROOT / PAGES["report.md"]
+    return paper.pdf(fill()[path], path.parent)
 
 
 def differing(pages: Mapping[Path, str]) -> list[Path]:

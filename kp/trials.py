@@ -37,6 +37,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     other.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
     text = "fill README.md and the report with the stored results"
     pages = commands.add_parser("report", help=text, description=report.__doc__)
+    pages.add_argument("--pdf", type=Path, metavar="FILE.pdf", help="then write the report as a PDF too")
     pages.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
     text = "the numbers that settings and weights are chosen by, without real test sequences"
     one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
@@ -88,6 +89,7 @@ def export_weights(args: Namespace) -> None:
 
 def fill_pages(args: Namespace) -> None:
     """Write the pages that the results have changed, or only tell."""
+    check_writable(args.pdf)
     pages = report.fill()
     changed = report.differing(pages)
     if changed and args.check:
@@ -95,6 +97,9 @@ def fill_pages(args: Namespace) -> None:
     for path in changed:
         write_file(path, pages[path].encode())
         print(f"wrote {path}")
+    if args.pdf is not None:
+        write_file(args.pdf, report.as_pdf())
+        print(f"wrote {args.pdf}")
 
 
 def score(args: Namespace) -> None:

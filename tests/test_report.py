@@ -1,10 +1,12 @@
 """README.md and the report say what the stored results say: tables worked out by hand, and the pages that are there."""
 
+import io
 import json
 
+import pypdf
 import pytest
 
-from kp import report
+from kp import paper, report
 from kp.__main__ import main
 
 
@@ -102,3 +104,22 @@ def test_a_page_that_cannot_be_filled_is_one_line(root, capsys, template, messag
 
 def test_the_pages_say_what_the_results_say():
     assert report.differing(report.fill()) == [], "run python -m kp report"
+
+
+def words(content):
+    pages = pypdf.PdfReader(io.BytesIO(content)).pages
+    return len(pages), " ".join(page.extract_text() for page in pages).split()
+
+
+def test_the_report_has_two_pages_at_most_and_its_pdf_is_the_one_that_is_there():
+    made = report.as_pdf()
+    pages, text = words(made)
+    assert pages <= 2
+    assert (pages, text) == words((report.ROOT / "notebooks/report.pdf").read_bytes()), "run python -m kp report --pdf"
+
+
+def test_a_pdf_holds_the_table_and_misses_no_picture(tmp_path):
+    _, text = words(paper.pdf("# Title\n\n| a | b |\n| --- | --- |\n| 0.123 | **4** |\n", tmp_path))
+    assert text == ["Title", "a", "b", "0.123", "4"]
+    with pytest.raises(ValueError, match=r"cannot be set.*file not found"):
+        paper.pdf("![](none.png)", tmp_path)
