@@ -4,7 +4,6 @@ Every run of a variant and a seed lives in a folder of its own, goes on from its
 scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run.
 """
 
-import os
 import re
 from collections.abc import Callable
 from collections.abc import Sequence as Series
@@ -189,7 +188,7 @@ def entry(name: str, weights: Path) -> dict[str, Any]:
         "seconds": facts.get("seconds"),
         "batch": training.get("batch"),
         "crop": world.get("crop"),
-        "weights": fingerprint(weights) | {"path": os.path.relpath(weights)},  # the file is for other machines too
+        "weights": fingerprint(weights),
         "kp": kp.__version__,
         "revision": revision(),
     }

@@ -67,8 +67,13 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(path: Path) -> dict[str, str]:
-    """What the results say of a file of weights; ask before it can be replaced. Raises OSError."""
-    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    """What the results say of a file of weights; ask before it can be replaced. Raises OSError.
+
+    The path is from the current folder where it lies below that: results are for other machines too.
+    """
+    near = path.absolute()
+    path_there = near.relative_to(Path.cwd()) if near.is_relative_to(Path.cwd()) else path
+    return {"path": path_there.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def content(
