@@ -15,6 +15,7 @@ from kp.paint import Cells, polygon_coverage
 from kp.textures import contrasting, fractal, grating, voronoi
 
 _SHORT = 3.0  # pixels: a shorter stroke has no ends of its own
+_WINDOW, _PANE = 16, 5.0  # pixels: a cell is no narrower than that, nor a pane with its rims in any frame
 
 
 def grain(size: Size, draw: Draw) -> Scene:
@@ -64,7 +65,7 @@ def bricks(size: Size, draw: Draw) -> Scene:
 
 def windows(size: Size, draw: Draw) -> Scene:
     """A front of windows in rows, each with a frame and panes; corners are those of frames and panes."""
-    width = draw.integer(min(size) // 10, min(size) // 4)
+    width = draw.integer(max(_WINDOW, min(size) // 10), max(_WINDOW, min(size) // 4))
     lattice = Cells(size, (round(width * draw.integer(8, 18) / 10), width), (draw.integer(0, 9), draw.integer(0, 9)))
     canvas, wall = _grainy_ground(size, draw, 0.08)
     whole = torch.tensor([width, lattice.cell[0]], device=draw.device)
@@ -72,8 +73,10 @@ def windows(size: Size, draw: Draw) -> Scene:
     high = whole - draw.uniform(0.12, 0.3, 1, 1, 2) * whole
     frame = lattice.spread(contrasting(draw, wall, 1).expand(-1, lattice.count))
     _paint_cells(canvas, lattice, _rectangles(lattice, low, high, draw, 0.0), frame)
-    rows, columns = draw.integer(1, 3), draw.integer(1, 3)
-    rim = draw.uniform(1.5, 3.5, 1, 1, 1)
+    narrowest = 0.4 * 0.8 * width
+    most = max(1, min(3, int(narrowest / _PANE)))
+    rows, columns = draw.integer(1, most), draw.integer(1, most)
+    rim = draw.uniform(1.5, 3.5, 1, 1, 1).clamp(max=narrowest / most / 4)  # leaves half of a pane at least
     pane = (high - low - rim) / torch.tensor([columns, rows], device=draw.device)
     glass = draw.uniform(0, 1, 1)
     for row in range(rows):

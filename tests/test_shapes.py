@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from kp import planes
 from kp.canvas import Kind
 from kp.geometry import inside
 from kp.shapes import CLASSIC, FAMILIES, MIXTURE, PLANES, parse_mixture, render
@@ -80,6 +81,21 @@ def test_a_corner_looks_like_a_corner_to_opencv(family):
         x, y = corners[mask & inside(corners[None], SIZE, border=5)[0]].round().long().T.numpy()
         ranks += list((response[y, x][:, None] > response.flatten()[::50]).mean(1))
     assert np.median(ranks) > (0.9 if family in CLASSIC else 0.7), "labels are no more corner-like than the rest"
+
+
+@pytest.mark.parametrize("size", [(32, 40), (160, 160), (480, 640)])
+def test_panes_of_windows_are_none_too_small_for_corners_of_their_own(size, monkeypatch):
+    sides = []
+
+    def rectangles(lattice, low, high, *args):
+        sides.append((high - low).min().item())
+        return planes_rectangles(lattice, low, high, *args)
+
+    planes_rectangles = planes._rectangles
+    monkeypatch.setattr(planes, "_rectangles", rectangles)
+    for seed in range(60):
+        render(2, size, torch.Generator().manual_seed(seed), ("windows",))
+    assert min(sides) > 2.5
 
 
 def test_textures_are_ignored_and_the_classic_catalogue_hardly():
