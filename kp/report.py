@@ -1,4 +1,4 @@
-"""README.md and notebooks/report.md, filled in: every number of a result comes from the stored ones, none is typed.
+"""README.md, the report and the tables of results, filled in: numbers come from the stored results, none is typed.
 
 Their templates (Jinja) lie in notebooks/templates: change these, then run python -m kp report. The results are what the
 commands named there wrote to notebooks/results.
@@ -20,7 +20,11 @@ from kp.rows import SPLITS
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES, RESULTS = Path("notebooks/templates"), Path("notebooks/results")
-PAGES = {"README.md": "README.md", "report.md": "notebooks/report.md"}  # by template
+PAGES = {  # by template
+    "README.md": "README.md",
+    "report.md": "notebooks/report.md",
+    "results.md": "notebooks/results.md",
+}
 CHANCE = "random"  # the detector that is never best
 
 Row = Mapping[str, Any]
@@ -36,7 +40,6 @@ def fill() -> dict[Path, str]:
         "settings": RunSettings(),
         "rows": rows,
         "measured": measured,
-        "protocols": protocols,
         "swept": swept,
         "variants": ledger.markdown,
         "models": models,

@@ -1,11 +1,19 @@
-"""What the README promises is there: its files, its flags, its Python."""
+"""What the README promises is there: its files, its flags; its commands and its Python run."""
 
 import re
+import runpy
+import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
+import pytest
+
 import kp
+from kp import photographs, sweeps
 from kp.checkpoint import SHIPPED, read_metadata
 from kp.config import MODELS
 
@@ -39,14 +47,81 @@ def test_shipped_weights_load_and_say_where_they_are_from():
         assert facts["scores"]["repeatability"] > 0.3
 
 
-def test_the_python_in_the_readme_runs():
-    for code in blocks("python"):
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 def test_every_flag_in_the_readme_exists():
     for command in re.findall(r"python ((?:train_homographic|evaluate)\.py|-m kp \w+)([^\n#`&]*)", README):
         program = command[0].split()
         text = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
         for flag in re.findall(r"--[a-z-]+", command[1]):
             assert flag in text, f"{program} has no {flag}"
+
+
+SHORT = {  # what would take long, as a part of it that takes seconds
+    "--protocol native 240x320 480x640 squash": "--protocol native",
+    "--minutes 2": "--steps 2 --batch 2 --crop 64",
+    "--steps 300": "--steps 2 --batch 2 --crop 64",
+    "--encoder NAME": "--encoder mobilenetv4_conv_small --steps 1 --batch 2 --crop 64",
+    "statistics.png": "statistics.png --images 2",
+    "views.png": "views.png --pairs 20",
+    "kp bench": "kp bench --batch 1",
+    "kp report": "kp report --check",
+    "standin ROOT": "standin whole --sequences 1",
+}
+ELSEWHERE = (  # what runs these, or what they stand for
+    r"python3? -m (venv|pytest)",  # .ci/run
+    r"pip install|bin/activate",
+    r"jupyter execute",  # test_notebooks
+    r"torchrun",  # test_distributed_training, test_spread
+    r"--download",  # test_download
+    r"python train_homographic.py$",  # the same for two minutes, above
+    r"kp ablate( NAME.*)?$",  # the same for two variants
+)
+
+
+def commands():
+    """Every command of the blocks and of the lines between them, in order."""
+    lines = [line.split("  #")[0] for block in blocks("bash") for line in block.splitlines()]
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    lines += [" ".join(code.split()) for code in re.findall(r"`((?:python|torchrun) [^`]+)`", prose)]
+    found = dict.fromkeys(command.strip() for line in lines for command in line.split(" && ") if command.strip())
+    return [command for command in found if not any(re.search(pattern, command) for pattern in ELSEWHERE)]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with what a clone has and with two tiny sequences."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("kp", "train_homographic.py", "evaluate.py"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "notebooks" / "results").mkdir(parents=True)
+    (folder / "notebooks" / "figures").mkdir()
+    (folder / "notebooks" / "results" / "training").symlink_to(ROOT / "notebooks" / "results" / "training")
+    for name in ("i_a", "v_a"):
+        (folder / "ROOT" / name).mkdir(parents=True)
+        for number in range(1, 7):
+            image = np.random.default_rng(number).integers(0, 255, (12, 16), dtype=np.uint8)
+            cv2.imwrite(str(folder / "ROOT" / name / f"{number}.png"), cv2.resize(image, (160, 120)))
+            np.savetxt(folder / "ROOT" / name / f"H_1_{number}", np.eye(3))
+    return folder
+
+
+def test_the_commands_in_the_readme_run(desk, monkeypatch, capsys):
+    monkeypatch.chdir(desk)
+    monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
+    monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
+    ran = []
+    for command in commands():
+        short = command
+        for long, instead in SHORT.items():
+            short = short.replace(long, instead)
+        words = shlex.split(short)
+        assert words[0] == "python", command
+        module = words[1] == "-m"
+        monkeypatch.setattr(sys, "argv", words[2:] if module else words[1:])
+        run = partial(runpy.run_module, words[2]) if module else partial(runpy.run_path, words[1])
+        with pytest.raises(SystemExit) as ended:
+            run(run_name="__main__")
+        assert not ended.value.code, f"{command}: {capsys.readouterr().err}"
+        ran.append(command)
+    assert len(ran) > 15
+    for code in blocks("python"):  # among what they need is what a command has written
+        exec(compile(code, "README.md", "exec"), {})
