@@ -61,7 +61,7 @@ def find(entries: Series[Entry], variant: str, seed: int) -> Entry | None:
 
 
 def markdown(entries: Series[Entry]) -> str:
-    """All entries as a Markdown table, a line a variant: means over seeds and, where there are several, the range."""
+    """All entries as a Markdown table, a line a variant: means over seeds and, if several, half their range."""
     head, *lines = _cells(entries)
     rule = ["---"] * len(head)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
@@ -101,7 +101,7 @@ def _spread(entries: Series[Entry], column: str) -> str:
     if not values:
         return "-"
     mean = f"{fmean(values):.3f}"
-    return mean if len(entries) == 1 else f"{mean} ({min(values):.3f} to {max(values):.3f})"
+    return mean if len(entries) == 1 else f"{mean} ± {(max(values) - min(values)) / 2:.3f}"
 
 
 def _value(scores: Mapping[str, float], column: str) -> float | None:

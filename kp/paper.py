@@ -4,7 +4,7 @@ from pathlib import Path
 
 _STYLE = """
 #set page(paper: "a4", margin: (x: 1.7cm, y: 1.5cm), numbering: none)
-#set text(font: "Libertinus Serif", size: 8.6pt, lang: "en")
+#set text(font: "Libertinus Serif", size: 9pt, lang: "en")
 #set par(justify: true, leading: 0.5em, spacing: 0.75em)
 #set list(spacing: 0.5em)
 #set table(stroke: none, inset: (x: 2.5pt, y: 1.7pt))

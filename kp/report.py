@@ -40,6 +40,7 @@ def fill() -> dict[Path, str]:
         "settings": RunSettings(),
         "rows": rows,
         "measured": measured,
+        "sweep": sweep,
         "swept": swept,
         "variants": ledger.markdown,
         "models": models,
@@ -117,13 +118,22 @@ def protocols(content: Mapping[str, Any], names: Series[str]) -> str:
     return _table("detector", list(rows(content, names[0])), columns)
 
 
-def swept(content: Mapping[str, Any], sweep: str) -> str:
-    """Repeatability as the photographs are turned (``rotation``) or scaled (``scale``), a column for each step."""
-    points = {(p["detector"], p["value"]): p["repeatability"] for p in content["curves"] if p["sweep"] == sweep}
-    if not points:
-        raise ValueError(f"the results have no {sweep} curve: measure with --curves")
-    detectors, steps = (list(dict.fromkeys(part)) for part in zip(*points, strict=True))
-    return _table("detector", detectors, {f"{step:.3g}": _column(points[n, step] for n in detectors) for step in steps})
+def sweep(content: Mapping[str, Any], name: str) -> dict[str, dict[float, float]]:
+    """Repeatability by detector and step of a sweep: photographs turned (``rotation``, degrees) or ``scale``d."""
+    found: dict[str, dict[float, float]] = {}
+    for point in content["curves"]:
+        if point["sweep"] == name:
+            found.setdefault(point["detector"], {})[point["value"]] = point["repeatability"]
+    if not found:
+        raise ValueError(f"the results have no {name} curve: measure with --curves")
+    return found
+
+
+def swept(content: Mapping[str, Any], name: str) -> str:
+    """A sweep as a table, a column for each step."""
+    found = sweep(content, name)
+    steps = list(next(iter(found.values())))
+    return _table("detector", list(found), {f"{n:.3g}": _column(row[n] for row in found.values()) for n in steps})
 
 
 def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
