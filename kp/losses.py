@@ -83,8 +83,8 @@ def repeatability_losses(
     probability that falls from one to zero as its score falls below those about the last rank that counts; the term is
     the share of what is chosen in view 0 that has no chosen candidate of view 1 within ``slack`` pixels. Its gradient
     asks both views to rank the same points first, and those behind to make room. ``softness`` is the difference of
-    scores over which that probability is undecided; far less than scores differ, or it would pay to make them differ
-    more, whatever that does to the ranks. The last rank is that of each view or, by a share ``pooling``, that of the
+    scores over which that probability is undecided; small beside their range, or it would pay to make them differ more,
+    whatever that does to the ranks. The last rank is that of each view or, by a share ``pooling``, that of the
     whole batch, as if it were one large picture, some places of which deserve more points than others.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)

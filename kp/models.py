@@ -60,6 +60,5 @@ def table(rows: list[dict[str, Any]]) -> str:
         made = f"{row['steps']:8d}{row['minutes']:9.1f}  {(row['revision'] or 'unknown')[:10]}"
         size = f"{row['parameters']:11,}{row['gmac']:7.2f}{row['kilobytes']:7.0f}{row['ms']:7.0f}"
         lines.append(f"{row['name']:24}{size}{made}")
-    return "\n".join(
-        [*lines, f"GMAC and ms: a score map of {SIZE[0]}x{SIZE[1]}, {torch.get_num_threads()} CPU threads"]
-    )
+    threads = ", ".join(sorted({str(row["threads"]) for row in rows}))
+    return "\n".join([*lines, f"GMAC and ms: a score map of {SIZE[0]}x{SIZE[1]}, CPU threads: {threads}"])
