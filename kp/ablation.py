@@ -47,6 +47,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "density 2500": ("--density", "2500"),
     "batch 16": ("--batch", "16"),
     "twice the learning rate": ("--lr", "2e-3"),
+    "a third of the learning rate": ("--lr", "3e-4"),
+    "800 steps": ("--steps", "800"),
     "slack 2": ("--slack", "2"),
     "slack 3": ("--slack", "3"),
     "ema 0.9": ("--ema", "0.9"),

@@ -106,7 +106,7 @@ class Group:
 
 
 def synthetic(count: int, seed: int) -> dict[str, Images]:
-    """``count`` images of each family and, last, of the mixture; the same seed gives the same images, in order, once."""
+    """``count`` images of each family and, last, of the mixture; the same seed gives the same images, once."""
     choices = {name: (name,) for name in FAMILIES} | {_MIXTURE: None}
     generators = {name: torch.Generator().manual_seed(seed) for name in choices}
     return {name: [partial(_rendered, generators[name], choices[name])] * count for name in choices}
