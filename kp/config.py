@@ -92,7 +92,7 @@ class TrainSettings:
     clip: float = setting(1.0, "largest norm of the gradient")
     ema: float = setting(0.99, "memory of the averaged weights, which are what is validated and saved, a step")
     corner_weight: float = setting(0.001, "weight of the corner labels")
-    repeatability_weight: float = setting(0.1, "weight of where a keypoint is found in the other view")
+    repeatability_weight: float = setting(0.03, "weight of where a keypoint is found in the other view")
     ranking_weight: float = setting(1.0, "weight of which points count in both views")
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
     pooling: float = setting(0.0, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
