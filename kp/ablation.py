@@ -30,6 +30,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
     "no repeatability": ("--repeatability-weight", "0"),
+    "repeatability 0.1": ("--repeatability-weight", "0.1"),
     "no ranking": ("--ranking-weight", "0"),
     "learnt from scratch": ("--prior", "none"),
     "kernels not symmetric": ("--no-symmetric",),
