@@ -101,7 +101,7 @@ def _spread(entries: Series[Entry], column: str) -> str:
     if not values:
         return "-"
     mean = f"{fmean(values):.3f}"
-    return mean if len(entries) == 1 else f"{mean} ± {(max(values) - min(values)) / 2:.3f}"
+    return mean if len(entries) == 1 else f"{mean}±{(max(values) - min(values)) / 2:.3f}"
 
 
 def _value(scores: Mapping[str, float], column: str) -> float | None:

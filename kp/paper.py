@@ -14,7 +14,8 @@ _STYLE = """
 #show figure: set block(above: 0.7em, below: 0.7em, breakable: true)
 #show figure.where(kind: image): set figure(supplement: none, numbering: none)
 #show table.cell.where(x: 0): set align(left)
-#show table: set text(size: 7.2pt)
+#show table: set text(size: 6.8pt)
+#show table: set par(justify: false)
 #show raw: set text(font: "DejaVu Sans Mono", size: 0.86em)
 #let horizontalrule = line(length: 100%, stroke: 0.4pt)
 """
