@@ -6,20 +6,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch.torch_version import TorchVersion
 
 from kp import __version__, load_detector
 from kp.__main__ import main
 from kp.export import IMAGE, SCORES, to_onnx
 
-pytestmark = pytest.mark.skipif(TorchVersion(torch.__version__) < "2.7", reason="torch 2.6 cannot export any size")
-
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "folder" / "kp.onnx"
-    assert main(["export", str(path)]) == 0
-    return onnxruntime.InferenceSession(path)
+def exported(onnx_file):
+    return onnxruntime.InferenceSession(onnx_file)
 
 
 @pytest.mark.parametrize("shape", [(1, 240, 320), (3, 97, 65), (1, 123, 457), (1, 31, 33), (2, 7, 9)])
@@ -52,7 +47,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
 
 
 class Unknown(torch.nn.Module):
-    """What no exporter knows."""
+    """What ONNX has no operator for."""
 
     def forward(self, image):
-        return image * float(np.asarray(image.sum().item()).tobytes()[0])
+        return torch.linalg.eigvals(image[..., :8, :8]).real
