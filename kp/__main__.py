@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from kp import architecture, hpatches, standin, statistics, trials, viewpoint
 from kp.benchmark import benchmark, profile, usual_batch
-from kp.checkpoint import SHIPPED, load_detector
-from kp.config import WEIGHTS, WorldSettings
+from kp.checkpoint import load_detector
+from kp.config import WorldSettings
 from kp.curves import draw_curves, read_log
 from kp.detector import choose_device
 from kp.files import write_atomically
@@ -90,8 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "draw a detector as a diagram, with the shapes that images of 480x640 have on their way"
     diagram = commands.add_parser("architecture", help=text, description=architecture.__doc__)
     diagram.add_argument("out", type=Path, metavar="OUT.png")
-    text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
-    diagram.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
+    trials.add_weights(diagram)
     trials.add_commands(commands)
     return parser
 

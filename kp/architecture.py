@@ -1,5 +1,7 @@
 """The detector as a diagram: every box has the shape that the code gives it, and the parameters it holds."""
 
+from copy import deepcopy
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -31,23 +33,17 @@ class Box(NamedTuple):
 
 def shapes(detector: Detector, size: Size = SIZE) -> dict[str, tuple[int, ...]]:
     """(C, H, W) of what each module gives for one image of ``size``, by its name, ``image`` and ``scores`` too."""
-    found, hooks = {"image": (1, *size)}, []
+    found = {"image": (1, *size)}
 
-    def record(name: str) -> None:
-        def hook(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
-            if isinstance(output, Tensor):
-                found[name or "scores"] = tuple(output.shape[1:])
+    def record(name: str, _module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            found[name or "scores"] = tuple(output.shape[1:])
 
-        hooks.append(dict(detector.named_modules())[name].register_forward_hook(hook))
-
-    for name, _ in detector.named_modules():
-        record(name)
-    try:
-        with torch.inference_mode():
-            detector.eval()(torch.zeros(1, 1, *size))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hooked = deepcopy(detector).eval()
+    for name, module in hooked.named_modules():
+        module.register_forward_hook(partial(record, name))
+    with torch.inference_mode():
+        hooked(torch.zeros(1, 1, *size))
     return found
 
 

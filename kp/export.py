@@ -1,10 +1,8 @@
 """A detector as an ONNX file, for onnxruntime, OpenCV or TensorRT: images of any size in, score maps out."""
 
-import io
 import json
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -27,12 +25,13 @@ def to_onnx(detector: nn.Module, facts: Mapping[str, Any]) -> bytes:
     any_size = {axis: torch.export.Dim.AUTO for axis, name in enumerate(_AXES) if name}
     example = torch.zeros(2, 1, 65, 97)  # sides that are not equal, nor 0 or 1: torch takes those to be fixed
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it tells of its progress
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 detector.eval().cpu(),
                 (example,),
                 dynamo=True,
+                verbose=False,
                 dynamic_shapes=(any_size,),
                 input_names=[IMAGE],
                 output_names=[SCORES],

@@ -73,7 +73,7 @@ def windows(size: Size, draw: Draw) -> Scene:
     high = whole - draw.uniform(0.12, 0.3, 1, 1, 2) * whole
     frame = lattice.spread(contrasting(draw, wall, 1).expand(-1, lattice.count))
     _paint_cells(canvas, lattice, _rectangles(lattice, low, high, draw, 0.0), frame)
-    narrowest = 0.4 * 0.8 * width
+    narrowest = 0.4 * 0.8 * width  # of frames: margins leave 0.4 of a cell, whose height is 0.8 of its width at least
     most = max(1, min(3, int(narrowest / _PANE)))
     rows, columns = draw.integer(1, most), draw.integer(1, most)
     rim = draw.uniform(1.5, 3.5, 1, 1, 1).clamp(max=narrowest / most / 4)  # leaves half of a pane at least

@@ -52,10 +52,10 @@ def fill() -> dict[Path, str]:
         raise ValueError(f"{ROOT / TEMPLATES}: {error}: is a result missing?") from error
 
 
-def as_pdf() -> bytes:
-    """The report, set on pages."""
+def as_pdf(pages: Mapping[Path, str]) -> bytes:
+    """The report among the pages of :func:`fill`, set on paper."""
     path = ROOT / PAGES["report.md"]
-    return paper.pdf(fill()[path], path.parent)
+    return paper.pdf(pages[path], path.parent)
 
 
 def differing(pages: Mapping[Path, str]) -> list[Path]:
@@ -105,17 +105,6 @@ def measured(content: Mapping[str, Any], protocol: str = "native") -> str:
     columns["error (px)"] = _column((row["localisation_error"] for row in over_all), digits=2, sign=-1)
     columns["H 3 px"] = _column(row["homography_3px"] for row in over_all)
     return _table("detector", list(rows(content, protocol)), columns)
-
-
-def protocols(content: Mapping[str, Any], names: Series[str]) -> str:
-    """Several protocols side by side: repeatability of each split, and the share of right homographies."""
-    columns = {}
-    for name in names:
-        found = rows(content, name).values()
-        for split in SPLITS:
-            columns[f"{name}: {split}"] = _column(row[split]["repeatability"] for row in found)
-        columns[f"{name}: H"] = _column(row["all"]["homography_3px"] for row in found)
-    return _table("detector", list(rows(content, names[0])), columns)
 
 
 def sweep(content: Mapping[str, Any], name: str) -> dict[str, dict[float, float]]:

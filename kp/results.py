@@ -71,9 +71,9 @@ def fingerprint(path: Path) -> dict[str, str]:
 
     The path is from the current folder where it lies below that: results are for other machines too.
     """
-    near = path.absolute()
-    path_there = near.relative_to(Path.cwd()) if near.is_relative_to(Path.cwd()) else path
-    return {"path": path_there.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    whole, here = path.absolute(), Path.cwd()
+    shown = whole.relative_to(here) if whole.is_relative_to(here) else path
+    return {"path": shown.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def content(
@@ -97,7 +97,15 @@ def content(
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write :func:`content` as JSON, complete or not at all. Raises HPatchesError where that is not possible."""
-    write_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    parts = (f"{json.dumps(name)}: {_laid_out(value)}" for name, value in content.items())
+    write_file(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+
+def _laid_out(value: Any) -> str:
+    """JSON with one record a line: thousands of them are then neither one line nor a line for every number."""
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
+    return json.dumps(value, allow_nan=False)
 
 
 def read(path: str | Path) -> dict[str, Any]:

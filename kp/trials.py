@@ -33,8 +33,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     text = "write a detector as ONNX, for images of any size"
     other = commands.add_parser("export", help=text, description=export.__doc__)
     other.add_argument("out", type=Path, metavar="OUT.onnx")
-    text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
-    other.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
+    add_weights(other)
     text = "fill README.md and the report with the stored results"
     pages = commands.add_parser("report", help=text, description=report.__doc__)
     pages.add_argument("--pdf", type=Path, metavar="FILE.pdf", help="then write the report as a PDF too")
@@ -58,8 +57,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
     grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
-    text = f"what the variants that need no training use (default: the shipped {WEIGHTS})"
-    grid.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
+    add_weights(grid, "for the variants that need no training, ")
     grid.add_argument(
         "--rescore",
         action="store_true",
@@ -69,6 +67,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
     for command in (one, grid):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def add_weights(parser: argparse.ArgumentParser, what_for: str = "") -> None:
+    """The option that names a detector's weights."""
+    text = f"{what_for}shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
+    parser.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
 
 
 def models(args: Namespace) -> None:
@@ -98,7 +102,7 @@ def fill_pages(args: Namespace) -> None:
         write_file(path, pages[path].encode())
         print(f"wrote {path}")
     if args.pdf is not None:
-        write_file(args.pdf, report.as_pdf())
+        write_file(args.pdf, report.as_pdf(pages))
         print(f"wrote {args.pdf}")
 
 

@@ -1,5 +1,7 @@
 """The notebooks run from top to bottom without an error or a warning; those that are there were run, and are small."""
 
+import re
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -31,7 +33,7 @@ def test_a_notebook_is_stored_with_its_outputs_and_small(path):
     assert sum("image/jpeg" in output.get("data", {}) for output in outputs(notebook)) >= 5
     assert path.stat().st_size < 1e6
     assert "image/png" not in path.read_text()  # larger
-    assert str(ROOT.parent) not in path.read_text(), "a path of the machine it was run on"
+    assert not re.search(r"/(home|root|tmp|work|Users)/", path.read_text()), "a path of the machine it was run on"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

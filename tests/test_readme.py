@@ -3,9 +3,7 @@
 import re
 import runpy
 import shlex
-import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -47,12 +45,29 @@ def test_shipped_weights_load_and_say_where_they_are_from():
         assert facts["scores"]["repeatability"] > 0.3
 
 
-def test_every_flag_in_the_readme_exists():
-    for command in re.findall(r"python ((?:train_homographic|evaluate)\.py|-m kp \w+)([^\n#`&]*)", README):
-        program = command[0].split()
-        text = subprocess.run([sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-        for flag in re.findall(r"--[a-z-]+", command[1]):
+def test_every_flag_in_the_readme_exists(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    uses = re.findall(r"python ((?:train_homographic|evaluate)\.py|-m kp \w+)([^\n#`&]*)", README)
+    for program in {program for program, _ in uses}:
+        run(f"python {program} --help")
+        text = capsys.readouterr().out
+        for flag in re.findall(r"--[a-z-]+", " ".join(rest for used, rest in uses if used == program)):
             assert flag in text, f"{program} has no {flag}"
+
+
+def run(command):
+    """A command in this process, in the current folder: its exit code."""
+    python, *argv = shlex.split(command)
+    assert python == "python", command
+    if module := argv[0] == "-m":
+        argv = argv[1:]
+    start = runpy.run_module if module else runpy.run_path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        patch.delitem(sys.modules, "kp.__main__", raising=False)
+        with pytest.raises(SystemExit) as ended:
+            start(argv[0], run_name="__main__")
+    return ended.value.code
 
 
 SHORT = {  # what would take long, as a part of it that takes seconds
@@ -115,14 +130,8 @@ def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
         short = command
         for long, instead in SHORT.items():
             short = short.replace(long, instead)
-        words = shlex.split(short)
-        assert words[0] == "python", command
-        module = words[1] == "-m"
-        monkeypatch.setattr(sys, "argv", words[2:] if module else words[1:])
-        run = partial(runpy.run_module, words[2]) if module else partial(runpy.run_path, words[1])
-        with pytest.raises(SystemExit) as ended:
-            run(run_name="__main__")
-        assert not ended.value.code, f"{command}: {capsys.readouterr().err}"
+        code = run(short)
+        assert not code, f"{command}: {capsys.readouterr().err}"
         ran.append(command)
     assert len(ran) > 15
     (desk / "kp.onnx").symlink_to(onnx_file)

@@ -112,7 +112,7 @@ def words(content):
 
 
 def test_the_report_has_two_pages_at_most_and_its_pdf_is_the_one_that_is_there():
-    made = report.as_pdf()
+    made = report.as_pdf(report.fill())
     pages, text = words(made)
     assert pages <= 2
     assert (pages, text) == words((report.ROOT / "notebooks/report.pdf").read_bytes()), "run python -m kp report --pdf"
