@@ -36,6 +36,8 @@ class DetectorSettings:
     prior: str = setting("corner", "what the score is a learnt correction of: a corner response, or none", PRIORS)
     width: int = setting(32, "channels of the feature pyramid")
     symmetric: bool = setting(True, "kernels that are the same turned or mirrored: so are then the score maps")
+    normalised: bool = setting(True, "network and stem see grey in units of the contrast around, not grey itself")
+    shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
     mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -51,6 +53,7 @@ class WorldSettings:
         metavar="FAMILY",
     )
     crop: int = setting(160, "side of a training view in pixels")
+    views: int = setting(2, "views of a scene; more than two go in a ring, each in a pair with the next")
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
     max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
@@ -96,6 +99,7 @@ class TrainSettings:
     ranking_weight: float = setting(1.0, "weight of which points count in both views")
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
     pooling: float = setting(0.0, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
+    policy: bool = setting(False, "rank by the policy gradient of what is repeated, not by probabilities to be chosen")
     softness: float = setting(0.1, "of scores: within about so much of the last rank, the ranking loss is undecided")
     slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")

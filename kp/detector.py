@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.encoders import Encoder
-from kp.geometry import upsample
+from kp.geometry import Size, upsample
 from kp.symmetry import symmetrise
 
 _SCALES = ((0.7, 1.5), (1.4, 2.0), (2.8, 4.0))  # pixels: blur of the image, and of the products of its derivatives
@@ -32,8 +32,9 @@ class Detector(nn.Module):
     finest response counts. With ``prior="none"`` there is the stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
-    network and stem see it in units of the contrast around, so the strength of the light does not matter to them. With
-    ``symmetric`` kernels, nor does it matter which way up the image is.
+    network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
+    With ``symmetric`` kernels, nor does it matter which way up the image is. With ``shuffled``, every stride of the
+    pyramid gives a map of its own to the sum, by pixel shuffle (Shi et al., CVPR 2016): free, but tied to a lattice.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Detector(nn.Module):
         prior: str = "corner",
         width: int = 32,
         symmetric: bool = True,
+        normalised: bool = True,
+        shuffled: bool = False,
         mix_blur: float = 8.0,
         pretrained: bool = False,
     ) -> None:
@@ -51,7 +54,7 @@ class Detector(nn.Module):
             raise ValueError(f"the prior is corner or none, not {prior}")
         if not mix_blur >= 1:
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
-        self.prior, self.mix_blur = prior, mix_blur
+        self.prior, self.normalised, self.mix_blur = prior, normalised, mix_blur
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
@@ -59,7 +62,10 @@ class Detector(nn.Module):
         responses = len(_SCALES) if prior == "corner" else 0
         self.stem = nn.Sequential(_conv(1 + responses, _STEM), _conv(_STEM, _STEM))
         self.mix = nn.Conv2d(width, 1 + responses + _STEM, 1)
-        nn.init.zeros_(self.mix.weight)
+        strides = [2 ** (_UNUSED + 1 + i) for i in range(len(used))] if shuffled else []
+        self.shuffled = nn.ModuleList(nn.Conv2d(width, stride**2, 1, bias=False) for stride in strides)
+        for layer in (self.mix, *self.shuffled):
+            nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.mix.bias)
         if prior == "corner":
             self.mix.bias.data[1] = _GAIN
@@ -73,11 +79,11 @@ class Detector(nn.Module):
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
-        normalised = normalise(padded)
+        normalised = normalise(padded) if self.normalised else padded - 0.5
         features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
         return self._mixed(features, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
 
-    def _mixed(self, features: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
+    def _mixed(self, features: list[Tensor], grey: Tensor, normalised: Tensor) -> Tensor:
         """The smoothed sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W).
 
         Never in half precision, which has no room for the response's fourth powers, and which makes neighbours equal
@@ -91,18 +97,19 @@ class Detector(nn.Module):
             maps.append(responses)
         maps.append(self.stem(torch.cat(inputs, dim=1)).float())
         with full:
-            mix = upsample(_blur(self.mix(features.float()), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
+            mix = upsample(_blur(self.mix(features[0].float()), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
             total = (mix[:, 1:] * torch.cat(maps, dim=1)).sum(1, keepdim=True)
+            for layer, maps_there in zip(self.shuffled, features, strict=False):
+                total = total + _shuffle(layer(maps_there.float()), tuple(total.shape[-2:]))
             return mix[:, :1] + _blur(total, _SMOOTH) - _PROMINENCE * _blur(total, _AROUND)
 
-    def _pyramid(self, image: Tensor) -> Tensor:
-        """From the coarsest stride down to stride 4: (B, width, (H + 3) / 4, (W + 3) / 4)."""
-        maps = self.encoder(image)[_UNUSED:]
-        top = None
+    def _pyramid(self, image: Tensor) -> list[Tensor]:
+        """Features of every stride s from 4 on, finest first: (B, width, (H + s - 1) / s, (W + s - 1) / s)."""
+        maps, levels = self.encoder(image)[_UNUSED:], []
         for lateral, smooth, features in zip(self.lateral[::-1], self.smooth[::-1], maps[::-1], strict=True):
             features = lateral(features)
-            top = smooth(features if top is None else features + upsample(top, 2))
-        return top
+            levels.append(smooth(features + upsample(levels[-1], 2) if levels else features))
+        return levels[::-1]
 
 
 def corner_response(grey: Tensor) -> Tensor:
@@ -149,6 +156,13 @@ def _pad_to_lattice(image: Tensor, stride: int) -> Tensor:
     """
     right, below = (max(-(side - 1) % stride, 2 * stride + 1 - side) for side in (image.shape[-1], image.shape[-2]))
     return F.pad(image, (0, right, 0, below), mode="replicate")
+
+
+def _shuffle(maps: Tensor, size: Size) -> Tensor:
+    """One map (B, 1, H, W) out of s ** 2 maps of stride s, each place of which gives the s x s pixels around it."""
+    stride = math.isqrt(maps.shape[1])
+    first = stride // 2
+    return F.pixel_shuffle(maps, stride)[..., first : first + size[0], first : first + size[1]]
 
 
 def _blur(maps: Tensor, sigma: float) -> Tensor:

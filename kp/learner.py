@@ -71,7 +71,7 @@ class Learner:
             raise TrainingError(
                 f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
             )
-        choices = {name: getattr(train, name) for name in ("density", "slack", "softness", "pooling")}
+        choices = {name: getattr(train, name) for name in ("density", "slack", "softness", "pooling", "policy")}
         terms = loss_terms(pair, *scores.chunk(2), **choices)
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
@@ -179,6 +179,7 @@ def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPa
         max_perspective=world.max_perspective,
         same_view=world.same_view,
         same_light=world.same_light,
+        views=world.views,
     )
 
 

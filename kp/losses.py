@@ -18,6 +18,7 @@ _BORDER = _WINDOW // 2 + 1  # pixels: a window about a place so far from the edg
 _SIGMA = 0.8  # pixels: where in the window the keypoint may be; far below half the spacing of keypoints
 _CANDIDATES = 3  # for each keypoint that counts: those that could come to count
 _ROOM = 6.0  # of scores: how far below the last of too few candidates the cut lies
+_NEVER = -1e4  # a score so low that its pixel has no probability
 _CORNER_SIGMA = 1.0  # pixels of the blob that a corner is rendered as
 
 
@@ -68,6 +69,7 @@ def repeatability_losses(
     slack: float = 1.0,
     softness: float = 0.1,
     pooling: float = 0.0,
+    policy: bool = False,
 ) -> dict[str, Tensor]:
     """The self-supervised terms: scalars by name, none of which needs to know a corner.
 
@@ -86,17 +88,23 @@ def repeatability_losses(
     scores over which that probability is undecided; small beside their range, or it would pay to make them differ more,
     whatever that does to the ranks. The last rank is that of each view or, by a share ``pooling``, that of the
     whole batch, as if it were one large picture, some places of which deserve more points than others.
+
+    With ``policy`` the ``ranking`` is instead a loss whose gradient is the policy gradient of the metric (Edstedt et
+    al., DaD, 2025; RaCo, 3DV 2026): the keypoints of view 0 are what was drawn from the softmax of its scores over the
+    shared area, and those that are keypoints of view 1 too, within ``slack``, are made more probable than all else.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)
     candidates1 = _best(scores1, shared1, shared0, _CANDIDATES * density, nms_size)
     wanted = _wanted(shared0, density)
-    return {
-        "repeatability": _spread(pair, scores0, scores1, candidates0, wanted),
-        "ranking": _not_repeated(
-            pair, (scores0, candidates0), (scores1, candidates1), wanted.sum(1), slack, softness, pooling
-        ),
-    }
+    repeatability = _spread(pair, scores0, scores1, candidates0, wanted)
+    near = _near(pair, candidates0.xy, candidates1.xy, slack)
+    if policy:
+        ranking = _reinforced(scores0, shared0, candidates0, candidates1, wanted, near)
+    else:
+        view0, view1 = (scores0, candidates0), (scores1, candidates1)
+        ranking = _not_repeated(view0, view1, wanted.sum(1), near, softness, pooling)
+    return {"repeatability": repeatability, "ranking": ranking}
 
 
 def _spread(pair: ViewPair, scores0: Tensor, scores1: Tensor, candidates0: Keypoints, wanted: Tensor) -> Tensor:
@@ -110,23 +118,36 @@ def _spread(pair: ViewPair, scores0: Tensor, scores1: Tensor, candidates0: Keypo
     return _mean(torch.where(valid, divergence, chance_level()), weight * wanted) / chance_level()
 
 
+def _near(pair: ViewPair, xy0: Tensor, xy1: Tensor, slack: float) -> Tensor:
+    """Which points (B, K0, 2) of view 0 lie in view 1 within ``slack`` pixels of which (B, K1, 2): (B, K0, K1)."""
+    places1, _ = warp_points(xy0, pair.H_0to1)
+    return torch.cdist(places1.detach(), xy1.to(places1), compute_mode="donot_use_mm_for_euclid_dist") <= slack
+
+
 def _not_repeated(
-    pair: ViewPair,
     view0: tuple[Tensor, Keypoints],
     view1: tuple[Tensor, Keypoints],
     wanted: Tensor,
-    slack: float,
+    near: Tensor,
     softness: float,
     pooling: float,
 ) -> Tensor:
     """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` (B,) are to be."""
     chosen0, chosen1 = (_chosen(*view, wanted, softness, pooling) for view in (view0, view1))
-    places1, _ = warp_points(view0[1].xy, pair.H_0to1)
-    distance = torch.cdist(
-        places1.detach(), view1[1].xy.to(places1), compute_mode="donot_use_mm_for_euclid_dist"
-    )  # (B, K0, K1)
-    repeated = chosen0 * (chosen1[:, None] * (distance <= slack)).amax(2)
+    repeated = chosen0 * (chosen1[:, None] * near).amax(2)
     return wanted.any() * (1 - repeated.sum() / chosen0.sum().clamp(min=1e-6))
+
+
+def _reinforced(
+    scores0: Tensor, shared0: Tensor, candidates0: Keypoints, candidates1: Keypoints, wanted: Tensor, near: Tensor
+) -> Tensor:
+    """How improbable, in nats, view 0's softmax makes those of its ``wanted`` (B, K) points that view 1 repeats."""
+    count = wanted.shape[1]
+    first0, first1 = (wanted & candidates.valid[:, :count] for candidates in (candidates0, candidates1))
+    rewarded = first0 & (near[:, :count, :count] & first1[:, None]).any(2)
+    log_chance = scores0.masked_fill(~shared0, _NEVER).flatten(1).log_softmax(1)
+    x, y = candidates0.xy[:, :count].long().unbind(-1)
+    return -_mean(log_chance.gather(1, y * scores0.shape[-1] + x), rewarded)
 
 
 def _chosen(scores: Tensor, candidates: Keypoints, wanted: Tensor, softness: float, pooling: float) -> Tensor:

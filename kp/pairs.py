@@ -27,6 +27,7 @@ def view_pairs(
     light: Mapping[str, float] | None = None,
     same_view: float = 0.0,
     same_light: float = 0.0,
+    views: int = 2,
     **ranges: float,
 ) -> Iterator[ViewPair]:
     """Yield batches of pairs of size (H, W) for ever, on the device of ``generator``, which makes every draw.
@@ -37,20 +38,20 @@ def view_pairs(
     light, of which each view draws a share likewise, and ``light`` their ranges, see
     :func:`kp.photometric.change_photometry`. Shares of the pairs differ in hardly anything but the light and a
     translation, ``same_view``, or but the view, ``same_light``; together they are at most 1.
+
+    Each pair is of a scene of its own unless there are more than two ``views`` of a scene: these go in a ring, each in
+    a pair with the next, and ``batch`` is a multiple of their number.
     """
+    scenes = batch if views == 2 else batch // views
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:
-        scene = render(batch, canvas_size(size), generator)
-        look.strength, bright = shares(batch, generator, same_view, same_light)
-        view0, view1 = (_look(scene, look) for _ in range(2))
-        image0, image1 = (_relight(view.image, generator, photometric * bright, light or {}) for view in (view0, view1))
-        yield ViewPair(
-            image0=image0,
-            image1=image1,
-            H_0to1=compose(view1.H, view0.H),
-            **{f"{name}0": getattr(view0, name) for name in _CARRIED},
-            **{f"{name}1": getattr(view1, name) for name in _CARRIED},
-        )
+        scene = render(scenes, canvas_size(size), generator)
+        look.strength, bright = shares(scenes, generator, same_view, same_light)
+        seen = [_look(scene, look) for _ in range(views)]
+        seen = [
+            view._replace(image=_relight(view.image, generator, photometric * bright, light or {})) for view in seen
+        ]
+        yield _pair(seen[0], seen[1]) if views == 2 else _pair(_together(seen), _together(seen[1:] + seen[:1]))
 
 
 def shares(
@@ -78,7 +79,20 @@ class _View(NamedTuple):
     ignore: Tensor
 
 
-_CARRIED = ("corners", "corner_mask", "valid", "ignore")
+def _pair(view0: _View, view1: _View) -> ViewPair:
+    return ViewPair(
+        H_0to1=compose(view1.H, view0.H),
+        **{f"{name}0": getattr(view0, name) for name in _CARRIED},
+        **{f"{name}1": getattr(view1, name) for name in _CARRIED},
+    )
+
+
+def _together(views: list[_View]) -> _View:
+    """Views as one batch."""
+    return _View(*map(torch.cat, zip(*views, strict=True)))
+
+
+_CARRIED = ("image", "corners", "corner_mask", "valid", "ignore")
 
 
 def _look(scene: Scene, look: RandomHomography) -> _View:

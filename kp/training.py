@@ -42,10 +42,13 @@ def check(settings: RunSettings) -> None:
         "mix_blur": (1, math.inf),
         "photometric": (0, 2),
         "pooling": (0, 1),
+        "views": (2, math.inf),
     }
     parse_mixture(settings.world.families)
     if settings.train.steps is None and settings.train.minutes is None:
         raise ValueError("the length of a run is --steps or --minutes: choose one")
+    if settings.world.views > 2 and settings.train.batch % settings.world.views:
+        raise ValueError(f"--batch must be a multiple of the --views {settings.world.views} of a scene")
     for name, value in by_flag(settings).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = bounds.get(name, (0, math.inf))

@@ -1,4 +1,9 @@
-"""What several test modules need and takes long to make."""
+"""What several test modules need and takes long to make; and how many threads one of several test processes takes."""
+
+import os
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # before torch is there, and for what tests start
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
 import torch

@@ -174,13 +174,49 @@ def test_features_are_drawn_where_they_were_seen(size):
     ramp = torch.arange(float(side[1])).expand(1, 1, *side)
     from kp.geometry import upsample
 
-    drawn = upsample(detector._pyramid(ramp), 4)
+    drawn = upsample(detector._pyramid(ramp)[0], 4)
     assert torch.allclose(drawn, 2 * ramp, atol=1e-3)  # two strides, each reads x at pixel x
+
+
+@pytest.mark.parametrize("stride", [4, 8])
+def test_shuffled_maps_show_pixels_around_their_feature(stride):
+    """A feature's s x s values go to the s x s pixels around the pixel s * i that it is centred on."""
+    from kp.detector import _shuffle
+
+    maps = torch.zeros(1, stride**2, 5, 6)
+    maps[0, :, 2, 3] = torch.arange(1, stride**2 + 1.0)
+    drawn = _shuffle(maps, (4 * stride + 1, 5 * stride + 1))
+    assert drawn.shape == (1, 1, 4 * stride + 1, 5 * stride + 1)
+    y, x = 2 * stride - stride // 2, 3 * stride - stride // 2
+    block = drawn[0, 0, y : y + stride, x : x + stride]
+    assert torch.equal(block.flatten(), torch.arange(1, stride**2 + 1.0))
+    assert drawn.count_nonzero() == stride**2
+
+
+def test_shuffled_maps_are_nothing_before_training_and_then_add_up():
+    torch.manual_seed(0)
+    plain, image = Detector().eval(), torch.rand(1, 1, 49, 65)
+    more = Detector(shuffled=True, stride=16).eval()
+    assert [layer.out_channels for layer in more.shuffled] == [16, 64, 256]
+    with torch.no_grad():
+        assert torch.allclose(more(image), plain(image), atol=1e-5)
+        for layer in more.shuffled:
+            nn.init.normal_(layer.weight)
+        assert (more(image) - plain(image)).std() > 0.01
+
+
+def test_unless_it_is_normalised_the_strength_of_the_light_matters():
+    torch.manual_seed(0)
+    detector = Detector(prior="none", normalised=False).eval()
+    image = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        bright, dark = detector(image), detector(0.5 * image + 0.1)
+    assert (bright - dark).std() > 0.2 * bright.std()
 
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_every_parameter_gets_gradient(prior):
-    detector = Detector(prior=prior)
+    detector = Detector(prior=prior, shuffled=True)
     nn.init.normal_(detector.mix.weight)
     nn.init.normal_(detector.mix.bias)
     detector(torch.rand(4, 1, 64, 64)).square().mean().backward()

@@ -10,6 +10,7 @@ from kp.losses import chance_level, corner_loss, render_corners, repeatability_l
 from kp.views import ViewPair
 
 SIZE = (96, 96)
+POINTS = torch.cartesian_prod(torch.tensor([24.3, 39.8, 55.1, 70.6]), torch.tensor([30.2, 47.9, 66.4]))
 
 
 def blobs(points, size=SIZE, height=12.0, sigma=0.8, floor=-4.0):
@@ -30,8 +31,7 @@ def pair():
 @pytest.fixture
 def truth(pair):
     """The score maps of a detector that finds the same twelve points of the scene in both views."""
-    points = torch.cartesian_prod(torch.tensor([24.3, 39.8, 55.1, 70.6]), torch.tensor([30.2, 47.9, 66.4]))
-    return blobs(points), blobs(warp_points(points[None], pair.H_0to1)[0][0])
+    return blobs(POINTS), blobs(warp_points(POINTS[None], pair.H_0to1)[0][0])
 
 
 def terms(pair, maps, **options):
@@ -133,6 +133,27 @@ def test_ranking_wants_high_scores_for_what_is_repeated_only(pair, truth):
     assert scores0.grad[0, 0, 48, 40] < 0  # and raises this one
 
 
+def test_the_policy_gradient_raises_what_is_repeated_and_no_other(pair, truth):
+    alone = torch.tensor([[30.0, 75.0]])
+    scores0 = torch.maximum(truth[0], blobs(alone)).requires_grad_()
+    repeatability_losses(pair, scores0, truth[1], density=2500.0, policy=True)["ranking"].backward()
+    assert scores0.grad[0, 0, 48, 40] < 0  # gradient descent raises it
+    assert scores0.grad[0, 0, 75, 30] > 0
+    assert scores0.grad.sum().abs() < 1e-5  # of a softmax: what one pixel gains all others lose
+
+
+def test_the_policy_loss_is_the_surprise_at_what_is_repeated(pair, truth):
+    """With probability spread evenly over n points that are all repeated it is log n."""
+    sharp = truth[0] * 10, truth[1] * 10
+    repeated = repeatability_losses(pair, *sharp, density=1500.0, slack=1.5, policy=True)["ranking"]
+    shared = pair.shared0(border=5)
+    peaks = sum(shared[0, 0, y.round().long(), x.round().long()] for x, y in POINTS)
+    assert repeated.item() == pytest.approx(math.log(peaks), abs=0.7)  # some peaks have two pixels
+    flat = torch.zeros(1, 1, *SIZE)
+    even = repeatability_losses(pair, flat, flat, policy=True)["ranking"].item()
+    assert even in (0, pytest.approx(math.log(shared.sum()), abs=1e-4))
+
+
 @pytest.mark.parametrize("shift", [0.0, 30.0, 60.0])
 def test_keypoints_are_counted_in_proportion_to_the_shared_area(pair, shift):
     from kp.losses import _best
@@ -219,8 +240,9 @@ def test_no_corner_and_no_shared_area_are_finite():
     blank = torch.zeros(1, 1, *SIZE)
     apart = ViewPair(blank, blank, torch.tensor([[[1.0, 0, 500.0], [0, 1, 0], [0, 0, 1]]]))
     scores = torch.randn(1, 1, *SIZE, requires_grad=True)
-    values = repeatability_losses(apart, scores, scores)
-    assert all(v.isfinite() for v in values.values())
+    for policy in (False, True):
+        values = repeatability_losses(apart, scores, scores, policy=policy)
+        assert all(v.isfinite() for v in values.values())
 
 
 def test_what_is_ignored_is_no_negative_and_a_corner_still_counts():

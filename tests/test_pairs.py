@@ -29,6 +29,20 @@ def test_the_homography_agrees_with_the_pixels():
     assert (seen - pair.image1).abs()[shared1].max() < 0.02
 
 
+def test_views_of_a_scene_go_in_a_ring():
+    pair = next(view_pairs(6, SIZE, generator(), render=smooth_scene, photometric=0.0, views=3))
+    assert pair.image0.shape == (6, 1, *SIZE)
+    assert torch.equal(pair.image1, pair.image0.roll(-2, 0))
+    assert torch.equal(pair.corners1, pair.corners0.roll(-2, 0))
+    seen = warp_image(pair.image0, pair.H_0to1, SIZE)
+    shared1 = pair.swap().shared0(border=2)
+    assert (seen - pair.image1).abs()[shared1].max() < 0.02
+    for scene in (0, 1):
+        H = pair.H_0to1[scene::2].double()
+        round_ = H[2] @ H[1] @ H[0]
+        assert torch.allclose(round_ / round_[2, 2], torch.eye(3).double(), atol=1e-3)
+
+
 def test_the_homography_agrees_with_the_corners():
     pair = next(view_pairs(6, SIZE, generator()))
     both = pair.corner_mask0 & pair.corner_mask1
