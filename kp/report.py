@@ -107,6 +107,17 @@ def measured(content: Mapping[str, Any], protocol: str = "native") -> str:
     return _table("detector", list(rows(content, protocol)), columns)
 
 
+def protocols(content: Mapping[str, Any], names: Series[str]) -> str:
+    """Several protocols side by side: repeatability of each split, and the share of right homographies."""
+    columns = {}
+    for name in names:
+        found = rows(content, name).values()
+        for split in SPLITS:
+            columns[f"{name}: {split}"] = _column(row[split]["repeatability"] for row in found)
+        columns[f"{name}: H"] = _column(row["all"]["homography_3px"] for row in found)
+    return _table("detector", list(rows(content, names[0])), columns)
+
+
 def sweep(content: Mapping[str, Any], name: str) -> dict[str, dict[float, float]]:
     """Repeatability by detector and step of a sweep: photographs turned (``rotation``, degrees) or ``scale``d."""
     found: dict[str, dict[float, float]] = {}

@@ -13,7 +13,7 @@ from kp import learner, training
 from kp.validation import Validation
 
 training.Validation = lambda device: Validation(device, batches=1, batch=4, size=(48, 64))
-if os.environ.get("POISONED") == os.environ.get("RANK"):
+if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
     real = learner.repeatability_losses
     learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"ranking": torch.tensor(float("nan"))}
 sys.exit(train_homographic.main())

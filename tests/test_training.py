@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train_homographic
 from kp import learner, training
 from kp.checkpoint import CheckpointError, load_checkpoint, load_detector, read_metadata, save_checkpoint, save_weights
 from kp.config import DetectorSettings, RunSettings, to_dict
@@ -35,9 +36,17 @@ def losses(trainer, steps):
     return [trainer.take_step() for _ in range(steps)]
 
 
-def train(*arguments, **options):
-    command = [sys.executable, str(ROOT / "train_homographic.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+def train(*arguments):
+    """The exit code of train_homographic.py, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train_homographic.py", *map(str, arguments)])
+        return train_homographic.main()
+
+
+def start(*arguments):
+    """The same in a process of its own."""
+    command = [sys.executable, str(ROOT / "tests" / "small_training.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def logged(folder):
@@ -143,14 +152,14 @@ def test_a_log_forgets_what_came_after_the_checkpoint(tmp_path):
 
 
 def test_minutes_replace_recorded_steps(tmp_path):
-    assert train("--out", tmp_path / "run", "--steps", 2, *FLAGS).returncode == 0
-    assert train("--resume", tmp_path / "run", "--minutes", "0.0001").returncode == 0
+    assert train("--out", tmp_path / "run", "--steps", 2, *FLAGS) == 0
+    assert train("--resume", tmp_path / "run", "--minutes", "0.0001") == 0
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["settings"]["train"]["steps"] is None
 
 
 def test_steps_replace_recorded_minutes(tmp_path):
-    assert train("--out", tmp_path / "run", "--minutes", "0.0001", *FLAGS).returncode == 0
-    assert train("--resume", tmp_path / "run", "--steps", 2).returncode == 0
+    assert train("--out", tmp_path / "run", "--minutes", "0.0001", *FLAGS) == 0
+    assert train("--resume", tmp_path / "run", "--steps", 2) == 0
     recorded = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["settings"]["train"]
     assert (recorded["steps"], recorded["minutes"]) == (2, None)
 
@@ -185,10 +194,9 @@ def test_validation_is_always_the_same(tmp_path):
 
 def test_kill_9_and_resume(tmp_path):
     straight = tmp_path / "straight"
-    assert train("--out", straight, "--steps", 8, *FLAGS).returncode == 0
+    assert start("--out", straight, "--steps", 8, *FLAGS).wait() == 0
     folder = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "train_homographic.py"), "--out", str(folder), "--steps", "8", *FLAGS]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = start("--out", folder, "--steps", 8, *FLAGS)
     try:
         until = time.monotonic() + 120
         while not (folder / "checkpoint.pt").exists():
@@ -199,8 +207,9 @@ def test_kill_9_and_resume(tmp_path):
         running.kill()
         running.wait()
     assert load_checkpoint(folder / "checkpoint.pt")["step"] < 8
-    done = train("--resume", folder)
-    assert done.returncode == 0, done.stderr
+    again = start("--resume", folder)
+    _, stderr = again.communicate()
+    assert again.returncode == 0, stderr
     expected = {line["step"]: line["loss"] for line in logged(straight) if "loss" in line}
     found = [(line["step"], line["loss"]) for line in logged(folder) if "loss" in line]
     assert found == list(expected.items())  # each step once
@@ -208,11 +217,10 @@ def test_kill_9_and_resume(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves(tmp_path, number):
-    command = [sys.executable, str(ROOT / "train_homographic.py"), "--out", str(tmp_path), "--steps", "100000", *FLAGS]
-    command[-1] = "100"  # minutes between checkpoints: only the interruption writes one
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    never = [*FLAGS[:-1], "100"]  # minutes between checkpoints: only the interruption writes one
+    running = start("--out", tmp_path, "--steps", 100000, *never)
     until = time.monotonic() + 120
-    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < until:
+    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < until and running.poll() is None:
         time.sleep(0.05)
     running.send_signal(number)
     _, stderr = running.communicate(timeout=60)
@@ -249,21 +257,21 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--encoder", "resnet50"], "invalid choice"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, arguments, message):
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     save_checkpoint(tmp_path / "run" / "checkpoint.pt", Trainer(SMALL, tmp_path).state_dict())
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
     (tmp_path / "a-file").write_text("")
-    done = train(*(a.format(tmp=tmp_path) for a in arguments), cwd=tmp_path)
-    assert done.returncode not in (0, 130)
-    assert "Traceback" not in done.stderr
-    error = done.stderr.strip().splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    assert train(*(a.format(tmp=tmp_path) for a in arguments)) not in (0, 130)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("train_homographic.py: error:")
     assert message in error
 
 
-def test_help_teaches():
-    text = train("--help").stdout
+def test_help_teaches(capsys):
+    train("--help")
+    text = capsys.readouterr().out
     for flag in ("--minutes", "--resume", "--max-rotation", "--encoder", "--pretrained", "--seed"):
         assert flag in text
     assert "degrees" in text
