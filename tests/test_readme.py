@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import kp
-from kp import photographs, sweeps
+from kp import photographs, scorecard, sweeps, training
 from kp.checkpoint import SHIPPED, read_metadata
 from kp.config import MODELS
+from kp.validation import Validation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -124,6 +125,8 @@ def desk(tmp_path_factory):
 def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
+    for module in (training, scorecard):
+        monkeypatch.setattr(module, "Validation", lambda device: Validation(device, batches=1, batch=2, size=(64, 80)))
     monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
     ran = []
     for command in commands():
