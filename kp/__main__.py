@@ -60,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     preview = commands.add_parser("preview", help="draw labelled pairs of every family")
     text = "draw what a detector finds in held-out pairs, and its score maps, instead of the corners"
-    preview.add_argument("--weights", type=Path, metavar="FILE", help=text)
+    preview.add_argument("--weights", metavar="NAME|FILE", help=text)
     raw = argparse.RawTextHelpFormatter
     text = "measure synthetic images beside photographs"
     world = commands.add_parser("statistics", help=text, description=STATISTICS, formatter_class=raw)
@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     views.add_argument("--pairs", type=int, default=2000, metavar="N", help="to draw (default: 2000)")
     for command in (preview, world, views):
         command.add_argument("out", type=Path, metavar="OUT.png")
-        command.add_argument("--seed", type=int, default=0, help="of all that is drawn by chance (default: 0)")
+        command.add_argument("--seed", type=int, default=0, help="of the synthetic images or pairs (default: 0)")
     curves = commands.add_parser("curves", help="draw loss and validation of training runs")
     curves.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     curves.add_argument("out", type=Path, metavar="OUT.png")
@@ -97,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def draw_preview(args: argparse.Namespace) -> None:
     check_picture(args.out)
+    check_seed(args.seed)
     if args.weights is None:
         picture = pair_sheet(args.seed)
     else:
@@ -185,8 +186,12 @@ def check_picture(path: Path) -> None:
 def check_numbers(args: argparse.Namespace, count: str) -> None:
     if getattr(args, count) < 1:
         raise ValueError(f"--{count} must be at least 1, not {getattr(args, count)}")
-    if not 0 <= getattr(args, "seed", 0) < 2**63:
-        raise ValueError(f"--seed must be at least 0 and below 2^63, not {args.seed}")
+    check_seed(getattr(args, "seed", 0))
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed must be at least 0 and below 2^63, not {seed}")
 
 
 def progress(total: int, unit: str) -> tqdm:

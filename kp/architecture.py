@@ -74,7 +74,7 @@ def layout(detector: Detector, given: dict[str, tuple[int, ...]]) -> tuple[dict[
     full = given["stem"][1:]
     boxes = {
         "image": Box(0, 0, "image", given["image"], colour=_DATA),
-        "contrast": Box(1, 0, "in units of contrast", (1, *full)),
+        "contrast": Box(1, 0, "in units of contrast" if detector.normalised else "grey", (1, *full)),
         "mix": learnt(2, 1, f"weights, blur {detector.mix_blur:g} px", "mix"),
         "stem": learnt(2, 2, "stem", "stem"),
         "sum": Box(3, 2, "weighted sum", (1, *full)),
@@ -102,6 +102,9 @@ def layout(detector: Detector, given: dict[str, tuple[int, ...]]) -> tuple[dict[
         if above:
             arrows.append((above, name, "\u00d72"))
         above = name
+        if len(detector.shuffled):
+            boxes[f"shuffled.{i}"] = learnt(3 + i, 3, f"pixel shuffle, stride {2 ** (unused + i + 1)}", f"shuffled.{i}")
+            arrows += [(name, f"shuffled.{i}", ""), (f"shuffled.{i}", "sum", "")]
     return boxes, [*arrows, (above, "mix", "")]
 
 

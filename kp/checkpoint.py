@@ -112,11 +112,15 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is not a safetensors file, or is damaged: {_one_line(error)}") from error
     if metadata.pop("format", None) != _FORMAT:
         raise CheckpointError(f"{path} holds no weights of kp")
-    version = metadata.pop("kp")
+    version = metadata.pop("kp", None)
     try:
-        return tensors, {"kp": version} | {name: json.loads(text) for name, text in metadata.items()}
+        facts = {"kp": version} | {name: json.loads(text) for name, text in metadata.items()}
     except json.JSONDecodeError as error:
         raise CheckpointError(f"the metadata of {path} is damaged") from error
+    settings = facts.get("settings")
+    if not isinstance(settings, dict) or not all(isinstance(group, dict) for group in settings.values()):
+        raise CheckpointError(f"the metadata of {path} is damaged: it has no settings")
+    return tensors, facts
 
 
 def _one_line(error: Exception) -> str:

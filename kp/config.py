@@ -53,7 +53,7 @@ class WorldSettings:
         metavar="FAMILY",
     )
     crop: int = setting(160, "side of a training view in pixels")
-    views: int = setting(2, "views of a scene; more than two go in a ring, each in a pair with the next")
+    views: int = setting(2, "views of a scene; more than two go in a ring, each seen in two pairs of the batch")
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
     max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")

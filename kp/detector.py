@@ -34,7 +34,8 @@ class Detector(nn.Module):
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
     With ``symmetric`` kernels, nor does it matter which way up the image is. With ``shuffled``, every stride of the
-    pyramid gives a map of its own to the sum, by pixel shuffle (Shi et al., CVPR 2016): free, but tied to a lattice.
+    pyramid gives a map of its own to the sum, by pixel shuffle (Shi et al., CVPR 2016): free, but tied to a lattice and
+    to which way is up.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Detector(nn.Module):
         super().__init__()
         if prior not in ("corner", "none"):
             raise ValueError(f"the prior is corner or none, not {prior}")
-        if not mix_blur >= 1:
+        if not 1 <= mix_blur < math.inf:
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
         self.prior, self.normalised, self.mix_blur = prior, normalised, mix_blur
         self.encoder = Encoder(encoder, stride, pretrained)

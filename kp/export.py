@@ -1,4 +1,4 @@
-"""A detector as an ONNX file, for onnxruntime, OpenCV or TensorRT: images of any size in, score maps out."""
+"""A detector as an ONNX file, for onnxruntime: images of any size in, score maps out."""
 
 import json
 import warnings
@@ -37,7 +37,9 @@ def to_onnx(detector: nn.Module, facts: Mapping[str, Any]) -> bytes:
                 output_names=[SCORES],
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ValueError(f"torch {torch.__version__} cannot export this: a later one can") from error
+        raise ValueError(
+            f"torch {torch.__version__} cannot export this: {str(error).strip().splitlines()[0]}"
+        ) from error
     model = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
         for dimension, name in zip(value.type.tensor_type.shape.dim, _AXES, strict=True):

@@ -89,9 +89,10 @@ def repeatability_losses(
     whatever that does to the ranks. The last rank is that of each view or, by a share ``pooling``, that of the
     whole batch, as if it were one large picture, some places of which deserve more points than others.
 
-    With ``policy`` the ``ranking`` is instead a loss whose gradient is the policy gradient of the metric (Edstedt et
-    al., DaD, 2025; RaCo, 3DV 2026): the keypoints of view 0 are what was drawn from the softmax of its scores over the
-    shared area, and those that are keypoints of view 1 too, within ``slack``, are made more probable than all else.
+    With ``policy`` the ``ranking`` is instead a policy gradient's loss, after DaD (Edstedt et al., 2025): a pixel's
+    probability is the softmax of the scores over the shared area; the keypoints of view 0, the best ones in place of
+    draws, have a reward of 1 where view 1 has a keypoint within ``slack``, over the mean reward; the loss is the mean
+    of reward times surprise (nats). So it is no share, and does not tell how many are repeated.
     """
     shared0, shared1 = pair.shared0(border=_BORDER), pair.swap().shared0(border=_BORDER)
     candidates0 = _best(scores0, shared0, shared0, _CANDIDATES * density, nms_size)
@@ -165,7 +166,7 @@ def _cuts(scores: Tensor, valid: Tensor, wanted: Tensor) -> Tensor:
     share = torch.arange(1, scores.shape[1] + 1, device=scores.device) / wanted.clamp(min=1)  # of the ranks that count
     last, next_ = there & (share >= 0.6) & (share <= 1), there & (share > 1) & (share <= 1.4)
     means = [best.masked_fill(~part, 0).sum(1) / part.sum(1).clamp(min=1) for part in (last, next_)]
-    least = torch.where(there, best, 0).detach().amin(1)
+    least = torch.where(there | ~there.any(1, keepdim=True), best, torch.inf).detach().amin(1).clamp(min=-1e4)
     return torch.where(last.any(1) & next_.any(1), sum(means) / 2, least - _ROOM)  # else: room for all, or none are
 
 

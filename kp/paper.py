@@ -32,8 +32,8 @@ def pdf(markdown: str, folder: Path) -> bytes:
         import typst
     except ImportError as error:
         raise ValueError(f"a PDF needs the package {error.name}: pip install pypandoc_binary typst") from None
-    body = pypandoc.convert_text(markdown, "typst", format="gfm+tex_math_dollars+implicit_figures")
     try:
+        body = pypandoc.convert_text(markdown, "typst", format="gfm+tex_math_dollars+implicit_figures")
         return typst.compile((_STYLE + body).encode(), root=folder, ignore_system_fonts=True, timestamp=0)
     except RuntimeError as error:
         raise ValueError(f"the report cannot be set: {str(error).splitlines()[0]}") from error

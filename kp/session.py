@@ -51,6 +51,7 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
         print(f"{', '.join(ours)}: keypoints at whole pixels, as --export writes them")
     sequences = ranks.first(lambda: evaluation.read_sequences(root, s.split, s.subset, s.seed, download))
     make, skipped, weights = _detectors(names, s)
+    shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
     source = str(root or f"the built-in photographs, seed {s.seed}")
     done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, source, skipped)
     if s.curves and done.stop is None:
@@ -59,7 +60,6 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
     choices = {name: getattr(s, name) for name in ("split", "subset", "subpixel", "seed")}
     settings = results.settings(source, chosen, **choices)
     content = results.content(done.records, settings, weights, skipped, done.stop is None)
-    shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
     content |= {"shipped": shipped, "curves": done.curves, "checks": done.checks}
     if ranks.rank() == 0:
         _write(content, output, sequences, chosen[0], make)

@@ -22,7 +22,7 @@ from kp.encoders import PretrainedError
 from kp.hpatches import check_writable, write_file
 from kp.training import TrainingError
 
-RESULTS = Path("notebooks/results/ablation.json")
+RESULTS = Path("runs/ablation.json")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -49,7 +49,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     text = "train and score variants, each with one change; the same command goes on"
     grid = commands.add_parser("ablate", help=text, description=ablation.__doc__)
     grid.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
-    grid.add_argument("--steps", type=int, default=300, metavar="N", help="of every run (default: 300)")
+    steps = defaults.train.steps
+    grid.add_argument("--steps", type=int, default=steps, metavar="N", help=f"of every run (default: {steps})")
     text = f"pairs a step (default: {defaults.train.batch})"
     grid.add_argument("--batch", type=int, default=defaults.train.batch, metavar="N", help=text)
     text = f"side of a training view in pixels (default: {defaults.world.crop})"
@@ -93,6 +94,8 @@ def export_weights(args: Namespace) -> None:
 
 def fill_pages(args: Namespace) -> None:
     """Write the pages that the results have changed, or only tell."""
+    if args.check and args.pdf is not None:
+        raise ValueError("--check writes nothing: leave out --pdf")
     check_writable(args.pdf)
     pages = report.fill()
     changed = report.differing(pages)

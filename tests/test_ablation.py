@@ -52,7 +52,7 @@ def test_every_variant_can_be_trained_and_is_another_run():
     settings = {json.dumps(config.to_dict(run.settings)) for run in runs}
     unchanged = [run for run in runs if run.settings == parse("x", ["--steps", "5", "--seed", str(run.seed)])]
     assert len(settings) == len(runs) - len(unchanged) + 2, "two variants are the same, and not the default"
-    assert len(unchanged) <= 4, "more than one variant changes nothing"
+    assert len(unchanged) == 2, "more than one variant changes nothing"
     encoders = {run.settings.detector.encoder for run in runs}
     assert encoders == set(config.ENCODERS)
 
@@ -289,4 +289,4 @@ def test_smoothing_is_a_gaussian_of_a_pixel():
 def test_names_become_folders():
     assert slug("ema 0.9") == "ema-0.9"
     assert slug("No, really: A/B") == "no-really-a-b"
-    assert trials.RESULTS.parts[0] == "notebooks"
+    assert trials.RESULTS.parts[0] == "runs"  # not among what is committed: the report's table is written on purpose

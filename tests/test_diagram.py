@@ -9,9 +9,9 @@ from kp.detector import Detector
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize(("stride", "prior"), [(8, "corner"), (16, "none")])
-def test_the_boxes_hold_every_parameter(encoder, stride, prior):
-    detector = Detector(encoder, stride, prior).eval()
+@pytest.mark.parametrize(("stride", "prior", "shuffled"), [(8, "corner", False), (16, "none", True)])
+def test_the_boxes_hold_every_parameter(encoder, stride, prior, shuffled):
+    detector = Detector(encoder, stride, prior, shuffled=shuffled).eval()
     boxes, arrows = layout(detector, shapes(detector, (100, 140)))
     assert sum(box.parameters for box in boxes.values()) == sum(p.numel() for p in detector.parameters())
     assert {name for arrow in arrows for name in arrow[:2]} == set(boxes)

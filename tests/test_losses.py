@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kp.geometry import pixel_grid, warp_points
+from kp.keypoints import Keypoints
 from kp.losses import chance_level, corner_loss, render_corners, repeatability_losses, window_divergence
 from kp.views import ViewPair
 
@@ -142,16 +143,21 @@ def test_the_policy_gradient_raises_what_is_repeated_and_no_other(pair, truth):
     assert scores0.grad.sum().abs() < 1e-5  # of a softmax: what one pixel gains all others lose
 
 
-def test_the_policy_loss_is_the_surprise_at_what_is_repeated(pair, truth):
-    """With probability spread evenly over n points that are all repeated it is log n."""
-    sharp = truth[0] * 10, truth[1] * 10
-    repeated = repeatability_losses(pair, *sharp, density=1500.0, slack=1.5, policy=True)["ranking"]
-    shared = pair.shared0(border=5)
-    peaks = sum(shared[0, 0, y.round().long(), x.round().long()] for x, y in POINTS)
-    assert repeated.item() == pytest.approx(math.log(peaks), abs=0.7)  # some peaks have two pixels
-    flat = torch.zeros(1, 1, *SIZE)
-    even = repeatability_losses(pair, flat, flat, policy=True)["ranking"].item()
-    assert even in (0, pytest.approx(math.log(shared.sum()), abs=1e-4))
+def test_the_policy_loss_is_the_mean_surprise_at_what_is_repeated():
+    from kp.losses import _reinforced
+
+    scores = torch.zeros(1, 1, 6, 10)
+    scores[0, 0, 2, 3] = math.log(5)  # the probability of this pixel is 5 / 34, of the others that are shared 1 / 34
+    shared = torch.zeros(1, 1, 6, 10, dtype=torch.bool)
+    shared[..., :5, 2:8] = True
+    xy = torch.tensor([[[3.0, 2.0], [5.0, 4.0], [7.0, 0.0]]])
+    three = Keypoints(xy, torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool))
+    wanted = torch.tensor([[True, True, True]])
+    near = torch.tensor([[[False, True, False], [True, False, False], [False, False, False]]])
+    loss = _reinforced(scores, shared, three, three, wanted, near)
+    assert loss.item() == pytest.approx((math.log(34 / 5) + math.log(34)) / 2, abs=1e-5)
+    less = _reinforced(scores, shared, three, three, torch.tensor([[True, False, False]]), near)
+    assert less.item() == 0  # the other view's second keypoint is not wanted: nothing is repeated
 
 
 @pytest.mark.parametrize("shift", [0.0, 30.0, 60.0])

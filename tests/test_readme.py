@@ -74,12 +74,12 @@ def run(command):
 SHORT = {  # what would take long, as a part of it that takes seconds
     "--protocol native 240x320 480x640 squash": "--protocol native",
     "--minutes 2": "--steps 2 --batch 2 --crop 64",
-    '"no ranking" "sub-pixel"': '"no ranking"',
-    "--steps 300": "--steps 2 --batch 2 --crop 64",
+    '"no ranking" "sub-pixel"': '"no ranking" --steps 2 --batch 2 --crop 64',
     "--encoder NAME": "--encoder mobilenetv4_conv_small --steps 1 --batch 2 --crop 64",
     "statistics.png": "statistics.png --images 2",
     "views.png": "views.png --pairs 20",
     "kp bench": "kp bench --batch 1",
+    "kp report --pdf notebooks/report.pdf": "kp report",
     "kp report": "kp report --check",
     "standin ROOT": "standin whole --sequences 1",
 }

@@ -255,6 +255,8 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--seed", "99999999999999999999"], "--seed must be"),
         (["--crop", "8"], "--crop must be at least"),
         (["--encoder", "resnet50"], "invalid choice"),
+        (["--views", "1"], "--views must be at least 2"),
+        (["--views", "3"], "--batch must be a multiple of the --views 3 of a scene"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
