@@ -11,6 +11,8 @@ from kp import __version__, load_detector
 from kp.__main__ import main
 from kp.export import IMAGE, SCORES, to_onnx
 
+pytestmark = pytest.mark.xdist_group("onnx")  # they share an export, which takes long
+
 
 @pytest.fixture(scope="module")
 def exported(onnx_file):

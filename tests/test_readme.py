@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+pytestmark = pytest.mark.xdist_group("onnx")  # they share an export, which takes long
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
