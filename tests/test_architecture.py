@@ -1,6 +1,7 @@
 """The house: who may import whom, and who may touch pixels."""
 
 import ast
+import re
 from inspect import signature
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_every_module_imports_only_from_floors_below():
     for path in MODULES:
         for name in imported(path) - {"__version__"}:
             assert floor[name] < floor.get(path.stem, 99), f"{path.stem} imports {name}"
+
+
+def test_the_readme_shows_every_module():
+    house = (ROOT / "README.md").read_text().split("## The house")[1].split("```")[1]
+    assert {path.stem for path in MODULES if path.stem[0] != "_"} <= set(re.findall(r"\w+", house))
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.stem not in SAMPLES], ids=lambda p: p.stem)
