@@ -37,9 +37,8 @@ def to_onnx(detector: nn.Module, facts: Mapping[str, Any]) -> bytes:
                 output_names=[SCORES],
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ValueError(
-            f"torch {torch.__version__} cannot export this: {str(error).strip().splitlines()[0]}"
-        ) from error
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"torch {torch.__version__} cannot export this: {reason}") from error
     model = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
         for dimension, name in zip(value.type.tensor_type.shape.dim, _AXES, strict=True):

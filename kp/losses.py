@@ -133,7 +133,10 @@ def _not_repeated(
     softness: float,
     pooling: float,
 ) -> Tensor:
-    """The share of what is chosen of view 0's candidates that view 1 does not repeat; ``wanted`` (B,) are to be."""
+    """The share of what is chosen of view 0's candidates that view 1 does not repeat: a scalar.
+
+    ``wanted`` (B,) are to be chosen; ``near`` (B, K0, K1) as of :func:`_near`.
+    """
     chosen0, chosen1 = (_chosen(*view, wanted, softness, pooling) for view in (view0, view1))
     repeated = chosen0 * (chosen1[:, None] * near).amax(2)
     return wanted.any() * (1 - repeated.sum() / chosen0.sum().clamp(min=1e-6))
@@ -142,7 +145,10 @@ def _not_repeated(
 def _reinforced(
     scores0: Tensor, shared0: Tensor, candidates0: Keypoints, candidates1: Keypoints, wanted: Tensor, near: Tensor
 ) -> Tensor:
-    """How improbable, in nats, view 0's softmax makes those of its ``wanted`` (B, K) points that view 1 repeats."""
+    """How improbable view 0's softmax makes those of its ``wanted`` (B, K) points that view 1 repeats: a scalar, nats.
+
+    Scores and ``shared0`` are (B, 1, H, W); ``near`` (B, >= K, >= K) as of :func:`_near`. 0 where nothing is repeated.
+    """
     count = wanted.shape[1]
     first0, first1 = (wanted & candidates.valid[:, :count] for candidates in (candidates0, candidates1))
     rewarded = first0 & (near[:, :count, :count] & first1[:, None]).any(2)
@@ -166,7 +172,7 @@ def _cuts(scores: Tensor, valid: Tensor, wanted: Tensor) -> Tensor:
     share = torch.arange(1, scores.shape[1] + 1, device=scores.device) / wanted.clamp(min=1)  # of the ranks that count
     last, next_ = there & (share >= 0.6) & (share <= 1), there & (share > 1) & (share <= 1.4)
     means = [best.masked_fill(~part, 0).sum(1) / part.sum(1).clamp(min=1) for part in (last, next_)]
-    least = torch.where(there | ~there.any(1, keepdim=True), best, torch.inf).detach().amin(1).clamp(min=-1e4)
+    least = torch.where(there, best, torch.inf).detach().amin(1).clamp(max=-_NEVER)  # finite where there is none
     return torch.where(last.any(1) & next_.any(1), sum(means) / 2, least - _ROOM)  # else: room for all, or none are
 
 

@@ -48,10 +48,9 @@ def view_pairs(
         scene = render(scenes, canvas_size(size), generator)
         look.strength, bright = shares(scenes, generator, same_view, same_light)
         seen = [_look(scene, look) for _ in range(views)]
-        seen = [
-            view._replace(image=_relight(view.image, generator, photometric * bright, light or {})) for view in seen
-        ]
-        yield _pair(seen[0], seen[1]) if views == 2 else _pair(_together(seen), _together(seen[1:] + seen[:1]))
+        images = [_relight(view.image, generator, photometric * bright, light or {}) for view in seen]
+        lit = [view._replace(image=image) for view, image in zip(seen, images, strict=True)]
+        yield _pair(*lit) if views == 2 else _pair(_together(lit), _together(lit[1:] + lit[:1]))
 
 
 def shares(
@@ -80,6 +79,7 @@ class _View(NamedTuple):
 
 
 def _pair(view0: _View, view1: _View) -> ViewPair:
+    """Two looks, (B, ...) each, at the same scenes."""
     return ViewPair(
         H_0to1=compose(view1.H, view0.H),
         **{f"{name}0": getattr(view0, name) for name in _CARRIED},
@@ -88,7 +88,7 @@ def _pair(view0: _View, view1: _View) -> ViewPair:
 
 
 def _together(views: list[_View]) -> _View:
-    """Views as one batch."""
+    """N looks, (B, ...) each, as one of (N * B, ...)."""
     return _View(*map(torch.cat, zip(*views, strict=True)))
 
 

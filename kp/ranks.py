@@ -54,8 +54,9 @@ def together() -> Iterator[None]:
         with suppress(ChildProcessError):  # a rank that was lost
             gather(None)
     finally:
-        if distributed.is_initialized() and distributed.get_backend() == "nccl":  # it warns where nobody does
-            distributed.destroy_process_group()  # of gloo, torch 2.6 may wait for its own threads for ever
+        # nccl warns of what is not destroyed; destroying gloo, torch 2.6 may wait for its own threads for ever
+        if distributed.is_initialized() and distributed.get_backend() == "nccl":
+            distributed.destroy_process_group()
 
 
 def each(action: Callable[[], T]) -> list[T]:

@@ -134,6 +134,16 @@ def test_ranking_wants_high_scores_for_what_is_repeated_only(pair, truth):
     assert scores0.grad[0, 0, 48, 40] < 0  # and raises this one
 
 
+def test_with_too_few_candidates_the_cut_is_below_them_all():
+    from kp.losses import _cuts
+
+    scores = torch.tensor([[5.0, 4.0, 0.0], [5.0, 4.0, 0.0]])
+    valid = torch.tensor([[True, True, False], [False, False, False]])
+    cuts = _cuts(scores, valid, torch.tensor([[9], [9]]))
+    assert cuts[0] == 4 - 6  # room for more: six below the last that is there, whatever fills the places of the others
+    assert cuts[1].isfinite()
+
+
 def test_the_policy_gradient_raises_what_is_repeated_and_no_other(pair, truth):
     alone = torch.tensor([[30.0, 75.0]])
     scores0 = torch.maximum(truth[0], blobs(alone)).requires_grad_()

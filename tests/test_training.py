@@ -266,7 +266,9 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message
     (tmp_path / "a-file").write_text("")
     monkeypatch.chdir(tmp_path)
     assert train(*(a.format(tmp=tmp_path) for a in arguments)) not in (0, 130)
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    stderr = capsys.readouterr().err
+    assert "Traceback" not in stderr
+    error = stderr.strip().splitlines()[-1]
     assert error.startswith("train_homographic.py: error:")
     assert message in error
 
