@@ -7,6 +7,7 @@ scored by :mod:`kp.scorecard`, never on real test sequences. What only changes h
 import re
 from collections.abc import Callable
 from collections.abc import Sequence as Series
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -157,6 +158,13 @@ def smoothed(scores: ScoreMap) -> ScoreMap:
     return lambda image: gaussian_blur2d(scores(image), (7, 7), (1.0, 1.0), border_type="replicate")
 
 
+def mixed_alike(scores: Detector) -> ScoreMap:
+    """The maps mixed alike everywhere, by the means of their weights: without what the encoder tells apart."""
+    detector = deepcopy(scores)
+    detector.mix.register_forward_hook(lambda *call: call[-1].mean((-2, -1), keepdim=True).expand_as(call[-1]))
+    return detector
+
+
 def as_they_are(scores: ScoreMap) -> ScoreMap:
     """Nothing changed: what the others are to be compared with."""
     return scores
@@ -173,6 +181,7 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
     "given weights": as_they_are,
     "image pyramid": image_pyramid,
     "smoothed scores": smoothed,
+    "mixed alike everywhere": mixed_alike,
     "sub-pixel": refined,
 }
 

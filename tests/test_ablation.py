@@ -5,11 +5,12 @@ import re
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from kp import ablation, config, ledger, training, trials
 from kp.__main__ import main
-from kp.ablation import TEST_TIME, VARIANTS, image_pyramid, parse, plan, slug, smoothed
+from kp.ablation import TEST_TIME, VARIANTS, image_pyramid, mixed_alike, parse, plan, slug, smoothed
 from kp.checkpoint import load_checkpoint, save_weights
 from kp.config import RunSettings
 from kp.detector import Detector
@@ -284,6 +285,26 @@ def test_smoothing_is_a_gaussian_of_a_pixel():
     assert blurred.sum() == pytest.approx(1)
     assert (blurred.sum(0) * x**2).sum() == pytest.approx(1, abs=0.05)  # variance
     assert torch.allclose(blurred, blurred.T)
+
+
+def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothing():
+    torch.manual_seed(0)
+    detector, image = Detector().eval(), torch.rand(1, 1, 65, 97)
+    with torch.no_grad():
+        before = detector(image)
+        assert torch.allclose(
+            mixed_alike(detector)(image), before, atol=1e-4
+        )  # untrained: no weight depends on the place
+        nn.init.normal_(detector.mix.weight, std=0.5)
+        told, alike = detector(image), mixed_alike(detector)(image)
+        assert not torch.allclose(told, alike, atol=0.1)
+        weights = []
+        hook = detector.mix.register_forward_hook(lambda *call: weights.append(call[-1].mean((0, 2, 3))))
+        assert torch.equal(detector(image), told)  # the one given is as it was
+        hook.remove()
+        detector.mix.weight.zero_()
+        detector.mix.bias.copy_(weights[0])
+        assert torch.allclose(detector(image), alike, atol=1e-4)
 
 
 def test_names_become_folders():
