@@ -291,11 +291,8 @@ def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothi
     torch.manual_seed(0)
     detector, image = Detector().eval(), torch.rand(1, 1, 65, 97)
     with torch.no_grad():
-        before = detector(image)
-        assert torch.allclose(
-            mixed_alike(detector)(image), before, atol=1e-4
-        )  # untrained: no weight depends on the place
-        nn.init.normal_(detector.mix.weight, std=0.5)
+        assert torch.allclose(mixed_alike(detector)(image), detector(image), atol=1e-4)  # before training
+        nn.init.normal_(detector.mix.weight, std=500)  # of features that hardly differ yet
         told, alike = detector(image), mixed_alike(detector)(image)
         assert not torch.allclose(told, alike, atol=0.1)
         weights = []
@@ -304,7 +301,7 @@ def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothi
         hook.remove()
         detector.mix.weight.zero_()
         detector.mix.bias.copy_(weights[0])
-        assert torch.allclose(detector(image), alike, atol=1e-4)
+        assert torch.allclose(detector(image), alike, atol=1e-3 * alike.abs().max().item())
 
 
 def test_names_become_folders():
