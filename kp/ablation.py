@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "rotation 0": ("--max-rotation", "0"),
     "ranked half as one picture": ("--pooling", "0.5"),
     "ranked as one picture": ("--pooling", "1"),
+    "softness 0.3": ("--softness", "0.3"),
     "soft ranks": ("--softness", "0.6"),
     "policy gradient": ("--policy",),
     "four views of a scene": ("--views", "4"),
@@ -52,7 +53,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "density 400": ("--density", "400"),
     "density 2500": ("--density", "2500"),
     "batch 16": ("--batch", "16"),
-    "twice the learning rate": ("--lr", "2e-3"),
+    "thrice the learning rate": ("--lr", "3e-3"),
     "a third of the learning rate": ("--lr", "3e-4"),
     "800 steps": ("--steps", "800"),
     "slack 2": ("--slack", "2"),
@@ -165,6 +166,11 @@ def mixed_alike(scores: Detector) -> ScoreMap:
     return detector
 
 
+def of_the_negative(scores: ScoreMap) -> ScoreMap:
+    """Score maps of the negative: what they owe to keypoints that are darker, or brighter, than what is around."""
+    return lambda image: scores(1 - image)
+
+
 def as_they_are(scores: ScoreMap) -> ScoreMap:
     """Nothing changed: what the others are to be compared with."""
     return scores
@@ -182,6 +188,7 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
     "image pyramid": image_pyramid,
     "smoothed scores": smoothed,
     "mixed alike everywhere": mixed_alike,
+    "of the negative": of_the_negative,
     "sub-pixel": refined,
 }
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kp import ablation, config, ledger, training, trials
 from kp.__main__ import main
-from kp.ablation import TEST_TIME, VARIANTS, image_pyramid, mixed_alike, parse, plan, slug, smoothed
+from kp.ablation import TEST_TIME, VARIANTS, image_pyramid, mixed_alike, of_the_negative, parse, plan, slug, smoothed
 from kp.checkpoint import load_checkpoint, save_weights
 from kp.config import RunSettings
 from kp.detector import Detector
@@ -285,6 +285,11 @@ def test_smoothing_is_a_gaussian_of_a_pixel():
     assert blurred.sum() == pytest.approx(1)
     assert (blurred.sum(0) * x**2).sum() == pytest.approx(1, abs=0.05)  # variance
     assert torch.allclose(blurred, blurred.T)
+
+
+def test_the_negative_of_an_image_is_what_is_looked_at():
+    image = torch.rand(1, 1, 5, 7)
+    assert torch.equal(of_the_negative(lambda image: image)(image), 1 - image)
 
 
 def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothing():
