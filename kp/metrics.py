@@ -21,6 +21,8 @@ from kp.geometry import Size, covisible, invert, warp_points
 from kp.keypoints import Keypoints
 from kp.protocols import THRESHOLDS
 
+_TO_FIT = 20  # points that must have a neighbour for a homography to be fitted to them: it has eight unknowns
+
 
 @dataclass(frozen=True)
 class PairScores:
@@ -95,7 +97,7 @@ def measure_pair(
 
     ``shared`` are the pixels (1, 1, H, W) bool of view 0 that view 1 sees, and of view 1 that view 0 sees. The fields
     of PairScores at ``threshold``, and ``repeatability_1px`` to ``_5px``, ``one_to_one``, ``coverage``, the mean of
-    both views', and ``chance``: see the functions of these names.
+    both views', ``chance`` and ``refitted_error``: see the functions of these names.
     """
     H_0to1 = H_0to1.to(_exact_dtype(H_0to1.device))
     size0, size1 = (tuple(mask.shape[-2:]) for mask in shared)
@@ -113,7 +115,30 @@ def measure_pair(
         "one_to_one": one_to_one(*seen, H_0to1, threshold),
         "coverage": sum(covered) / 2,
         "chance": chance_level(*(count.item() for count in counts), shared[1].sum().item(), threshold),
+        "refitted_error": refitted_error(*seen, H_0to1, threshold),
     }
+
+
+def refitted_error(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor, threshold: float = 3.0) -> float:
+    """The localisation error of counted keypoints (B = 1), were H_0to1 the homography that fits them best.
+
+    That of least squares between each point of view 0 and its neighbour within ``threshold``, pixels of view 1. What
+    the error falls by is not the detector's: no detector places points better than the homography is right. NaN where
+    fewer than _TO_FIT points have a neighbour, or these lie on a line.
+    """
+    distance = _distances(keypoints0, keypoints1, H_0to1)[0]
+    nearest, index = distance.min(dim=1) if distance.numel() else (distance.new_zeros(0), [])
+    near = nearest <= threshold
+    if near.sum() < _TO_FIT:
+        return math.nan
+    places, _ = warp_points(keypoints0.xy.to(H_0to1.dtype), H_0to1)
+    found = keypoints1.xy[0, index].to(H_0to1.dtype)
+    change, _ = cv2.findHomography(places[0, near].cpu().numpy(), found[near].cpu().numpy())
+    if change is None or not np.isfinite(change).all() or abs(np.linalg.det(change)) < 1e-9:
+        return math.nan
+    to1, to0 = nearest_distances(keypoints0, keypoints1, torch.from_numpy(change).to(H_0to1) @ H_0to1)
+    counts = keypoints0.valid.sum(1), keypoints1.valid.sum(1)
+    return _summary(torch.cat([to1, to0], dim=1), *counts, threshold).localisation_error.item()
 
 
 def one_to_one(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor, threshold: float = 3.0) -> float:

@@ -8,7 +8,9 @@ rows        means over pairs: ``protocol``, ``detector``, ``split`` (i, v or all
             ``homography_1px``, ``_3px``, ``_5px``, ``homography_auc_5px`` and ``interval`` ([low, high], 95 %, of the
             repeatability)
 pairs       every pair's numbers: ``protocol``, ``detector``, ``sequence``, ``split``, ``image`` (the other one, 2, 3,
-            ...), the measures and ``corner_error``; null where there is none, such as an error without a match
+            ...), the measures, ``corner_error`` and ``refitted_error`` (what would be left of the localisation error
+            were the homography the one that fits the repeated points best); null where there is none, such as an error
+            without a match
 curves      with --curves, means over the photographs: ``sweep`` (rotation or scale), ``value``, ``detector``, measures
 checks      lines of the self-check against published values
 versions    of kp, torch, kornia and opencv

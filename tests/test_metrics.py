@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kp.geometry import covisible_mask
+from kp.geometry import covisible_mask, warp_points
 from kp.keypoints import Keypoints
-from kp.metrics import chance_level, coverage, one_to_one, repeatability
+from kp.metrics import chance_level, coverage, one_to_one, refitted_error, repeatability
 
 SIZE = (60, 80)
 IDENTITY = torch.eye(3)[None]
@@ -224,3 +224,28 @@ def test_coverage_of_a_lattice_of_a_heap_and_of_chance():
     assert coverage(at(), everything) == 0
     away = torch.tensor([[[1.0, 0, 1000], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64)
     assert coverage(lattice, covisible_mask(away, size, size)) == 0
+
+
+def test_an_error_that_is_the_homographys_goes_when_it_is_fitted():
+    rng = torch.Generator().manual_seed(0)
+    xy = torch.rand(100, 2, generator=rng) * torch.tensor([310.0, 230])
+    off = torch.eye(3, dtype=torch.float64)[None]
+    off[0, 0, 1], off[0, 2, 0], off[0, 0, 2] = 0.003, 1e-5, 0.8  # shear, perspective, a shift: of a pixel or so
+    moved, _ = warp_points(xy[None].double(), off)
+    apart = keypoints(*xy.tolist()), keypoints(*moved[0].tolist(), dtype=torch.float64)
+    wrong = repeatability(*apart, EYE, (240, 320), (240, 320), threshold=3.0).localisation_error.item()
+    assert wrong > 0.8
+    assert refitted_error(*apart, EYE.double()) < 0.01
+    shaken = moved[0] + 0.5 * torch.randn(100, 2, generator=rng)
+    left = refitted_error(apart[0], keypoints(*shaken.tolist(), dtype=torch.float64), EYE.double())
+    assert left == pytest.approx(0.5 * math.sqrt(math.pi / 2), rel=0.15)  # Rayleigh's mean: what no homography explains
+
+
+def test_a_homography_is_fitted_to_enough_points_or_none():
+    line = [(10.0 * i, 50.0) for i in range(30)]
+    lattice = [(20.0 * (i % 5), 20.0 * (i // 5)) for i in range(30)]
+    assert refitted_error(at(*lattice), at(*lattice), EYE.double()) < 1e-6
+    assert math.isnan(refitted_error(at(*lattice[:19]), at(*lattice[:19]), EYE.double()))
+    assert math.isnan(refitted_error(at(*line), at(*line), EYE.double()))
+    assert math.isnan(refitted_error(at(), at(*lattice), EYE.double()))
+    assert math.isnan(refitted_error(at(*lattice), at(), EYE.double()))
