@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Series
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -40,6 +41,7 @@ def fill() -> dict[Path, str]:
         "settings": RunSettings(),
         "rows": rows,
         "measured": measured,
+        "refitted": refitted,
         "sweep": sweep,
         "swept": swept,
         "variants": ledger.markdown,
@@ -89,6 +91,19 @@ def rows(content: Mapping[str, Any], protocol: str = "native") -> dict[str, dict
     if not found:
         raise ValueError(f"the results have no row of protocol {protocol}")
     return found
+
+
+def refitted(content: Mapping[str, Any], detector: str, split: str, protocol: str = "native") -> float:
+    """The mean localisation error in pixels, were the homographies those that fit the repeated keypoints best.
+
+    Where too few are repeated to fit one, it is the error as it was.
+    """
+    ours = [r for r in content["pairs"] if (r["protocol"], r["detector"]) == (protocol, detector)]
+    errors = [(r["refitted_error"], r["localisation_error"]) for r in ours if split in ("all", r["split"])]
+    known = [best if best is not None else given for best, given in errors if given is not None]
+    if not known:
+        raise ValueError(f"the results have no error of {detector} on {split}")
+    return fmean(known)
 
 
 def measured(content: Mapping[str, Any], protocol: str = "native") -> str:

@@ -45,6 +45,17 @@ def test_the_best_of_a_column_is_bold_unless_it_is_chance():
     assert random[4] == "0.400"  # as good as the best, but chance
 
 
+def test_refitted_errors_are_those_given_where_none_could_be_fitted():
+    errors = [("i", 0.5, 0.8), ("v", None, 2.0), ("v", 1.0, 1.4), ("v", None, None)]
+    names = "split", "refitted_error", "localisation_error"
+    pairs = [{"protocol": "native", "detector": "kp"} | dict(zip(names, values, strict=True)) for values in errors]
+    assert report.refitted({"pairs": pairs}, "kp", "i") == 0.5
+    assert report.refitted({"pairs": pairs}, "kp", "v") == 1.5
+    assert report.refitted({"pairs": pairs}, "kp", "all") == pytest.approx(3.5 / 3)
+    with pytest.raises(ValueError, match="no error of harris"):
+        report.refitted({"pairs": pairs}, "harris", "all")
+
+
 def test_curves_and_protocols_have_a_column_for_each_step_and_split():
     assert cells(report.swept(CONTENT, "rotation"))[0] == ["detector", "0", "45"]
     assert cells(report.swept(CONTENT, "rotation"))[2] == ["kp", "**0.750**", "**0.750**"]
