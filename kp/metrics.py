@@ -123,8 +123,8 @@ def refitted_error(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor,
     """The localisation error of counted keypoints (B = 1), were H_0to1 the homography that fits them best.
 
     That of least squares between each point of view 0 and its neighbour within ``threshold``, pixels of view 1. What
-    the error falls by is not the detector's: no detector places points better than the homography is right. NaN where
-    fewer than _TO_FIT points have a neighbour, or these lie on a line.
+    the error falls by is shared by all points: the homography is not exact or, where it is known to be, the pixels of
+    the detector are off. NaN where fewer than _TO_FIT points have a neighbour, or these lie on a line.
     """
     distance = _distances(keypoints0, keypoints1, H_0to1)[0]
     nearest, index = distance.min(dim=1) if distance.numel() else (distance.new_zeros(0), [])
