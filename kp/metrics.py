@@ -120,14 +120,16 @@ def measure_pair(
 
 
 def refitted_error(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor, threshold: float = 3.0) -> float:
-    """The localisation error of counted keypoints (B = 1), were H_0to1 the homography that fits them best.
+    """The localisation error of counted keypoints (B = 1), pixels of view 1, were H_0to1 the one that fits them best.
 
     That of least squares between each point of view 0 and its neighbour within ``threshold``, pixels of view 1. What
     the error falls by is shared by all points: the homography is not exact or, where it is known to be, the pixels of
     the detector are off. NaN where fewer than _TO_FIT points have a neighbour, or these lie on a line.
     """
     distance = _distances(keypoints0, keypoints1, H_0to1)[0]
-    nearest, index = distance.min(dim=1) if distance.numel() else (distance.new_zeros(0), [])
+    if not distance.numel():
+        return math.nan
+    nearest, index = distance.min(dim=1)
     near = nearest <= threshold
     if near.sum() < _TO_FIT:
         return math.nan
