@@ -2,6 +2,7 @@
 
 Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
 scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run.
+Score maps are taken as training sees them; that they are thinned when they are used is a variant too.
 """
 
 import re
@@ -20,7 +21,7 @@ import kp
 from kp.baselines import BASELINES, ScoreMap
 from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
-from kp.detector import Detector
+from kp.detector import Detector, thin
 from kp.geometry import resize
 from kp.results import fingerprint
 from kp.scorecard import scorecard
@@ -136,9 +137,24 @@ def harris(_: ScoreMap) -> ScoreMap:
     return BASELINES["harris"]
 
 
+def harris_thinned(_: ScoreMap) -> ScoreMap:
+    """OpenCV's Harris, its response thinned: what thinning is worth to a detector that has learnt nothing."""
+
+    def thinned_response(image: Tensor) -> Tensor:
+        response = BASELINES["harris"](image)
+        return thin(response.clamp(min=0)).where(response.isfinite(), -torch.inf)
+
+    return thinned_response
+
+
 def untrained(scores: ScoreMap) -> ScoreMap:
     """The default detector before its first step: the corner response alone."""
-    return Detector().eval().to(next(scores.parameters()).device)
+    return Detector(thinned=False).eval().to(next(scores.parameters()).device)
+
+
+def thinned(scores: ScoreMap) -> ScoreMap:
+    """Score maps thinned, as the shipped detectors' are outside training."""
+    return lambda image: thin(scores(image))
 
 
 def image_pyramid(scores: ScoreMap) -> ScoreMap:
@@ -183,8 +199,10 @@ def refined(scores: ScoreMap) -> ScoreMap:
 
 TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, which are not trained
     "harris": harris,
+    "harris, thinned": harris_thinned,
     "untrained": untrained,
     "given weights": as_they_are,
+    "thinned": thinned,
     "image pyramid": image_pyramid,
     "smoothed scores": smoothed,
     "mixed alike everywhere": mixed_alike,
@@ -195,8 +213,9 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
 
 def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dict[str, float]:
     """The scorecard of weights, used as the variant of this name says."""
-    change = TEST_TIME.get(name, as_they_are)
-    return scorecard(change(load_detector(weights, device)), subpixel=change is refined, device=device)
+    change, detector = TEST_TIME.get(name, as_they_are), load_detector(weights, device)
+    detector.thinned = False
+    return scorecard(change(detector), subpixel=change is refined, device=device)
 
 
 def entry(name: str, weights: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def layout(detector: Detector, given: dict[str, tuple[int, ...]]) -> tuple[dict[
         "mix": learnt(2, 1, f"weights, blur {detector.mix_blur:g} px", "mix"),
         "stem": learnt(2, 2, "stem", "stem"),
         "sum": Box(3, 2, "weighted sum", (1, *full)),
-        "prominence": Box(4, 2, "prominence", (1, *full)),
+        "prominence": Box(4, 2, "prominence, thinned" if detector.thinned else "prominence", (1, *full)),
         "scores": Box(5, 2, "score map", given["scores"], colour=_DATA),
     }
     arrows = [("image", "contrast", ""), ("contrast", "stem", ""), ("stem", "sum", ""), ("mix", "sum", "\u00d74")]

@@ -39,6 +39,7 @@ class DetectorSettings:
     normalised: bool = setting(True, "network and stem see grey in units of the contrast around, not grey itself")
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
     mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
+    thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
 

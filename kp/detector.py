@@ -19,6 +19,7 @@ _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the enc
 _GAIN = 4.0  # of the response before training: the score of a keypoint then differs by some units from its neighbours'
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
+_STEEP = 10.0  # times what a score lacks to the best within a pixel: what thinning takes off
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
 
 
@@ -36,6 +37,9 @@ class Detector(nn.Module):
     With ``symmetric`` kernels, nor does it matter which way up the image is. With ``shuffled``, every stride of the
     pyramid gives a map of its own to the sum, by pixel shuffle (Shi et al., CVPR 2016): free, but tied to a lattice and
     to which way is up.
+
+    In training mode the map is smooth, as losses need it. In evaluation mode it is ``thinned``, see :func:`thin`, so
+    that suppression finds the small peaks too that stand on the slopes of large ones.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Detector(nn.Module):
         normalised: bool = True,
         shuffled: bool = False,
         mix_blur: float = 8.0,
+        thinned: bool = True,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -55,7 +60,7 @@ class Detector(nn.Module):
             raise ValueError(f"the prior is corner or none, not {prior}")
         if not 1 <= mix_blur < math.inf:
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
-        self.prior, self.normalised, self.mix_blur = prior, normalised, mix_blur
+        self.prior, self.normalised, self.mix_blur, self.thinned = prior, normalised, mix_blur, thinned
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
@@ -82,7 +87,8 @@ class Detector(nn.Module):
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
         normalised = normalise(padded) if self.normalised else padded - 0.5
         features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
-        return self._mixed(features, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
+        scores = self._mixed(features, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
+        return thin(scores) if self.thinned and not self.training else scores
 
     def _mixed(self, features: list[Tensor], grey: Tensor, normalised: Tensor) -> Tensor:
         """The smoothed sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W).
@@ -111,6 +117,17 @@ class Detector(nn.Module):
             features = lateral(features)
             levels.append(smooth(features + upsample(levels[-1], 2) if levels else features))
         return levels[::-1]
+
+
+def thin(scores: Tensor) -> Tensor:
+    """Scores (B, 1, H, W) lowered by _STEEP times what they lack to the best within a pixel: maxima keep theirs.
+
+    Suppression keeps what is best in its window, and the slope of a large peak is better than a small peak beside it:
+    with smooth scores nothing is found between large peaks, however many keypoints are asked for. On thinned scores a
+    peak competes with peaks only, as do those of detectors that first suppress within 3x3 pixels of their own (FAST:
+    Rosten and Drummond, ECCV 2006). About a maximum the map stays smooth: keypoints are refined to the same place.
+    """
+    return scores - _STEEP * (F.max_pool2d(scores, 3, stride=1, padding=1) - scores)
 
 
 def corner_response(grey: Tensor) -> Tensor:

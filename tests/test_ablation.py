@@ -5,15 +5,28 @@ import re
 
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
 from kp import ablation, config, ledger, training, trials
 from kp.__main__ import main
-from kp.ablation import TEST_TIME, VARIANTS, image_pyramid, mixed_alike, of_the_negative, parse, plan, slug, smoothed
-from kp.checkpoint import load_checkpoint, save_weights
-from kp.config import RunSettings
-from kp.detector import Detector
+from kp.ablation import (
+    TEST_TIME,
+    VARIANTS,
+    harris_thinned,
+    image_pyramid,
+    mixed_alike,
+    of_the_negative,
+    parse,
+    plan,
+    slug,
+    smoothed,
+)
+from kp.baselines import BASELINES
+from kp.checkpoint import find_weights, load_checkpoint, save_weights
+from kp.config import WEIGHTS, RunSettings
+from kp.detector import Detector, thin
 from kp.training import Trainer, TrainingError
 from kp.validation import Validation
 
@@ -287,6 +300,27 @@ def test_smoothing_is_a_gaussian_of_a_pixel():
     assert torch.allclose(blurred, blurred.T)
 
 
+def test_harris_is_thinned_where_it_has_a_response():
+    image = torch.rand(1, 1, 33, 47)
+    response, found = BASELINES["harris"](image), harris_thinned(None)(image)
+    assert torch.equal(found.isfinite(), response.isfinite())
+    best = torch.from_numpy(ndimage.maximum_filter(response.numpy(), (1, 1, 3, 3), mode="nearest"))
+    assert torch.equal(found[response == best], response[response == best])
+    lower = response.isfinite() & (response < best)
+    assert lower.any()
+    assert (found[lower] < response[lower]).all()
+
+
+def test_only_the_variant_that_says_so_is_thinned(monkeypatch):
+    image, maps = torch.rand(1, 1, 33, 47), {}
+    monkeypatch.setattr(ablation, "scorecard", lambda scores, subpixel, device: scores)
+    with torch.no_grad():
+        for name in ("given weights", "thinned", "default"):
+            maps[name] = ablation.measure(name, find_weights(WEIGHTS))(image)
+    assert torch.equal(maps["given weights"], maps["default"])
+    assert torch.equal(maps["thinned"], thin(maps["default"]))
+
+
 def test_the_negative_of_an_image_is_what_is_looked_at():
     image = torch.rand(1, 1, 5, 7)
     assert torch.equal(of_the_negative(lambda image: image)(image), 1 - image)
@@ -294,7 +328,7 @@ def test_the_negative_of_an_image_is_what_is_looked_at():
 
 def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothing():
     torch.manual_seed(0)
-    detector, image = Detector().eval(), torch.rand(1, 1, 65, 97)
+    detector, image = Detector(thinned=False).eval(), torch.rand(1, 1, 65, 97)
     with torch.no_grad():
         assert torch.allclose(mixed_alike(detector)(image), detector(image), atol=1e-4)  # before training
         nn.init.normal_(detector.mix.weight, std=500)  # of features that hardly differ yet

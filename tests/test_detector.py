@@ -10,7 +10,7 @@ from torch import nn
 
 from kp import encoders
 from kp.config import ENCODERS, PRIORS
-from kp.detector import Detector, choose_device
+from kp.detector import Detector, choose_device, thin
 from kp.encoders import Encoder, PretrainedError
 from kp.keypoints import extract_keypoints
 from kp.scorecard import shift
@@ -50,10 +50,52 @@ def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
     near, around = (ndimage.gaussian_filter(response, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
     expected = 4 * (near - 0.9 * around)
     with torch.no_grad():
-        scores = Detector().eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+        scores = Detector(thinned=False).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
     inner = np.s_[16:-16, 16:-16]
     assert np.corrcoef(scores[inner].ravel(), expected[inner].ravel())[0, 1] > 0.9999
     assert np.ptp((scores - expected)[inner]) < 0.02 * np.ptp(scores[inner])
+
+
+def test_thinned_scores_are_lowered_by_what_they_lack_to_their_neighbours():
+    scores = np.random.default_rng(0).normal(size=(2, 1, 13, 17))
+    best = np.stack([ndimage.maximum_filter(image[0], 3, mode="nearest")[None] for image in scores])
+    found = thin(torch.from_numpy(scores)).numpy()
+    assert np.allclose(found, scores - 10 * (best - scores))
+    assert np.array_equal(found[best == scores], scores[best == scores])  # to the bit: peaks keep their ranks
+
+
+def test_a_small_peak_on_the_slope_of_a_large_one_is_found_once_scores_are_thinned():
+    def bumps(x, y):
+        large, small = (torch.exp(-((x - at) ** 2 + (y - 15.3) ** 2) / (2 * s**2)) for at, s in ((20.2, 4), (27.8, 1)))
+        return large + 0.3 * small
+
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(48.0), indexing="ij")
+    scores, along = bumps(x, y)[None, None], torch.arange(26, 29, 0.01)
+    tops = torch.tensor([[20.2, 15.3], [along[bumps(along, torch.tensor(15.3)).argmax()], 15.3]])
+    for found, count in (
+        (extract_keypoints(scores, subpixel=True), 1),
+        (extract_keypoints(thin(scores), subpixel=True), 2),
+    ):
+        assert found.valid.sum() == count
+        assert (found.xy[found.valid] - tops[:count]).norm(dim=1).max() < 0.1
+
+
+def test_keypoints_are_refined_to_the_same_place_on_thinned_scores():
+    y, x = torch.meshgrid(*(torch.arange(n).double() for n in (20, 24)), indexing="ij")
+    scores = -((x - 11.3) ** 2 + (y - 8.8) ** 2 + 0.5 * (x - 11.3) * (y - 8.8))[None, None]
+    for found in (extract_keypoints(scores, 1, subpixel=True), extract_keypoints(thin(scores), 1, subpixel=True)):
+        assert torch.allclose(found.xy[0, 0].double(), torch.tensor([11.3, 8.8], dtype=torch.float64), atol=1e-5)
+
+
+def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 40, 56)
+    detector, dense = Detector().eval(), Detector(thinned=False).eval()
+    dense.load_state_dict(detector.state_dict())
+    with torch.no_grad():
+        assert torch.equal(detector(image), thin(dense(image)))
+        assert not torch.equal(detector(image), dense(image))
+        assert torch.equal(detector.train()(image), dense.train()(image))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
