@@ -54,10 +54,8 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
     """
     name = f"{split}_{photograph.stem}"
     generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
-    canvas = _mirrored(load_canvas(photograph), view)
-    size = tuple(canvas.shape[-2:])
-    corner = (size[1] - view[1]) // 2, (size[0] - view[0]) // 2
-    H_canvas_to_0 = translation(-corner[0], -corner[1])
+    canvas, corner = _canvas_and_corner(photograph, view)
+    size, H_canvas_to_0 = tuple(canvas.shape[-2:]), translation(-corner[0], -corner[1])
     images, homographies = [canvas[..., corner[1] :, corner[0] :][..., : view[0], : view[1]]], []
     for step in range(1, CHANGED + 1):
         strength = step / CHANGED
@@ -68,6 +66,32 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
         images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
         homographies.append(H_0tok)
     return Sequence(name, split, tuple(partial(as_8bit, image) for image in images), tuple(homographies))
+
+
+def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequence:
+    """A sequence whose images, the reference too, are all warped, and each in a light as changed as in training.
+
+    Of split ``v``. In those of :func:`make_sequence` the reference is the photograph as it is, and what is warped is
+    smoothed a little: a real camera has no image that is sharper than all others for that reason.
+    """
+    name = f"hard_{photograph.stem}"
+    generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
+    canvas, corner = _canvas_and_corner(photograph, view)
+    H_canvas_to_plain = translation(-corner[0], -corner[1])
+    images, matrices = [], []
+    for step in range(CHANGED + 1):
+        strength = 0.6 * step / CHANGED if step else 0.2
+        matrices.append(_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator))
+        image = warp_image(canvas, (matrices[-1] @ H_canvas_to_plain)[None].float(), view, antialias=True)
+        images.append(change_photometry(image, generator, 1.0))
+    homographies = tuple(H_plain_to_k @ invert(matrices[0]) for H_plain_to_k in matrices[1:])
+    return Sequence(name, "v", tuple(partial(as_8bit, image) for image in images), homographies)
+
+
+def _canvas_and_corner(photograph: Path, view: Size) -> tuple[Tensor, tuple[int, int]]:
+    """A photograph (1, 1, H, W), mirrored where it is small, and the pixel (x, y) of the corner of its central view."""
+    canvas = _mirrored(load_canvas(photograph), view)
+    return canvas, ((canvas.shape[-1] - view[1]) // 2, (canvas.shape[-2] - view[0]) // 2)
 
 
 def load_canvas(photograph: Path) -> Tensor:

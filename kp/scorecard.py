@@ -1,4 +1,4 @@
-"""What settings and checkpoints are chosen by, in half a minute on a CPU core: never real test sequences.
+"""What settings and checkpoints are chosen by, in a minute on a CPU core: never real test sequences.
 
 Everywhere NMS 9x9, a border of 4 px, and repeated means within 3 px. Names of the numbers, means over pairs:
 
@@ -6,6 +6,8 @@ i_300, v_300        repeatability of the best 300 keypoints on the built-in phot
 i_25, v_25          of the best 25: in 240x320 as dense as 300 of 0.9 megapixels, which is what protocol ``native`` sees
 i_75, v_75          of the best 75, between the two and with less noise
 error_75            localisation error of the best 75, i and v, in pixels
+hard_25 to _300     the same numbers where the light changes as in training and every view is warped, the first too
+hard_error          localisation error of the best 75 there, in pixels
 rotation_0 to _180  repeatability of the best 75 as the photographs are turned (:mod:`kp.sweeps`), in degrees
 scale_0.5, scale_2  of the best 300 as they are shrunk and magnified
 synthetic           of the best 75 on the held-out synthetic pairs (:mod:`kp.validation`)
@@ -40,11 +42,14 @@ SEEDS = (1, 2)  # of the photographs' changes; what evaluate.py shows without --
 SWEPT = {"rotation": (0.0, 45.0, 90.0, 180.0), "scale": (0.5, 2.0)}
 NAMES = (
     *("i_25", "v_25", "i_75", "v_75", "i_300", "v_300", "error_75"),
+    *("hard_25", "hard_75", "hard_300", "hard_error"),
     *(f"{kind}_{value:g}" for kind, values in SWEPT.items() for value in values),
     *("synthetic", "shift"),
 )
 _SOME = 75  # keypoints of a view that count where there is one number only
-_COUNTED = {"i": (25, _SOME, 300), "v": (25, _SOME, 300), "rotation": (_SOME,), "scale": (300,)}
+_ALL = (25, _SOME, 300)
+_COUNTED = {"i": _ALL, "v": _ALL, "hard": _ALL, "rotation": (_SOME,), "scale": (300,)}
+_ERRORS = {"i": "error_75", "v": "error_75", "hard": "hard_error"}
 _INTERIOR = 32  # pixels from an image's edge on which a shift of the image is not felt
 _MOVES = ((0, 0), (1, 0), (0, 1))  # (x, y) pixels
 _ENOUGH = 0.1  # share of the pixels that must have a score in both maps for a shift to mean anything
@@ -120,6 +125,8 @@ def _views(seeds: tuple[int, ...], files: tuple[str, ...]) -> _Views:
     for seed in seeds:
         for sequence in photographs.read(seed):
             views.add(sequence.split, sequence)
+        for file in files:
+            views.add("hard", photographs.make_hard_sequence(photographs.folder() / file, seed))
         for kind, values in SWEPT.items():
             for value, sequence in sweeps.sequences(kind, seed, values):
                 views.add(f"{kind}_{value:g}", sequence)
@@ -132,17 +139,18 @@ def _held_out(device: torch.device) -> Validation:
 
 
 def _repeatabilities(views: _Views, keypoints: Series[Keypoints]) -> dict[str, float]:
-    """Of all pairs, by name; and the error."""
-    found, errors = {}, []
+    """Of all pairs, by name; and the errors."""
+    found, errors = {}, {name: [] for name in _ERRORS.values()}
     for name, number0, number1, H_0to1 in views.pairs:
         sizes = [tuple(views.images[number].shape[-2:]) for number in (number0, number1)]
         counts = _COUNTED[name.split("_")[0]]
         for count in counts:
             scores = metrics.repeatability(keypoints[number0], keypoints[number1], H_0to1, *sizes, count)
             found.setdefault(f"{name}_{count}" if len(counts) > 1 else name, []).append(scores.repeatability.item())
-            if name in ("i", "v") and count == _SOME:
-                errors.append(scores.localisation_error.item())
-    return {name: fmean(values) for name, values in found.items()} | {"error_75": _mean(errors)}
+            if name in _ERRORS and count == _SOME:
+                errors[_ERRORS[name]].append(scores.localisation_error.item())
+    means = {name: fmean(values) for name, values in found.items()}
+    return means | {name: _mean(values) for name, values in errors.items()}
 
 
 def _mean(values: Series[float]) -> float:

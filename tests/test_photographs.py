@@ -9,7 +9,7 @@ import torch
 
 from kp import photographs
 from kp.hpatches import HPatchesError
-from kp.photographs import FILES, make_sequence, read
+from kp.photographs import FILES, make_hard_sequence, make_sequence, read
 
 
 def numpy_image(load):
@@ -68,6 +68,24 @@ def test_viewpoint_homographies_are_true(sequences):
     assert np.mean(np.array(right) > np.array(wrong)) > 0.95
 
 
+def test_hard_homographies_are_true_though_every_image_is_warped(monkeypatch):
+    lights = []
+    changed = photographs.change_photometry
+    monkeypatch.setattr(photographs, "change_photometry", lambda *a: lights.append(a[2]) or changed(*a[:2], 0.0))
+    right = []
+    for file in ("coffee.png", "camera.png", "rocket.jpg"):
+        sequence = make_hard_sequence(photographs.folder() / file, 0)
+        plain, *images = (numpy_image(load) for load in sequence.images)
+        photograph = numpy_image(make_sequence(photographs.folder() / file, "v", 0).images[0])
+        assert np.abs(plain - photograph).mean() > 0.02  # the reference is warped too
+        for H, image in zip(sequence.homographies, images, strict=True):
+            warped = cv2.warpPerspective(plain, H.numpy(), (320, 240), borderValue=-1)
+            shown = cv2.erode((warped > -0.5).astype(np.uint8), np.ones((5, 5))) > 0
+            right.append(np.corrcoef(warped[shown], image[shown])[0, 1])
+    assert np.min(right) > 0.95
+    assert lights[:6] == [1.0] * 6
+
+
 def test_changes_grow_from_image_2_to_image_6(sequences):
     strength = []
     for sequence in sequences[len(FILES) :]:
@@ -83,8 +101,9 @@ def test_no_view_has_a_border(tmp_path, monkeypatch, shape):
     monkeypatch.setattr(photographs, "change_photometry", lambda image, generator, strength: image)
     white = photograph(tmp_path, np.full(shape, 255, np.uint8))
     for seed in range(3):
-        for load in make_sequence(white, "v", seed).images:
-            assert (load() == 1).all()
+        for sequence in (make_sequence(white, "v", seed), make_hard_sequence(white, seed)):
+            for load in sequence.images:
+                assert (load() == 1).all()
 
 
 def test_the_same_seed_gives_the_same_images_and_another_does_not(tmp_path):
