@@ -81,14 +81,18 @@ class Detector(nn.Module):
             symmetrise(self)
 
     def forward(self, image: Tensor) -> Tensor:
+        scores = self.dense(image)
+        return thin(scores) if self.thinned and not self.training else scores
+
+    def dense(self, image: Tensor) -> Tensor:
+        """The scores (B, 1, H, W) of images (B, 1 or 3, H, W) before they are thinned: what to look at."""
         grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
         normalised = normalise(padded) if self.normalised else padded - 0.5
         features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
-        scores = self._mixed(features, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
-        return thin(scores) if self.thinned and not self.training else scores
+        return self._mixed(features, padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
 
     def _mixed(self, features: list[Tensor], grey: Tensor, normalised: Tensor) -> Tensor:
         """The smoothed sum of full-resolution maps, less the mean around, and an offset: (B, 1, H, W).

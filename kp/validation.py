@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kp.detector import Detector
 from kp.draw import keypoint_picture, score_picture, sheet
 from kp.geometry import Size
 from kp.keypoints import Keypoints, extract_keypoints
@@ -47,8 +48,8 @@ class Validation:
         return scores if math.isnan(error) else scores | {"localisation_error": error}  # nothing matched: no error
 
     @torch.inference_mode()
-    def picture(self, detector: Callable[[Tensor], Tensor], max_keypoints: int = 60) -> np.ndarray:
-        """Both views with their best keypoints (green: found in the other view, red: not) and score maps, a pair a row.
+    def picture(self, detector: Detector, max_keypoints: int = 60) -> np.ndarray:
+        """Both views with their best keypoints (green: found in the other, red: not) and dense scores, a pair a row.
 
         An RGB array (H, W, 3) of uint8, of the first pairs of the first batch.
         """
@@ -57,7 +58,7 @@ class Validation:
         seen0 = counted(keypoints0, pair.H_0to1, pair.size1, max_keypoints)
         seen1 = counted(keypoints1, pair.H_1to0, pair.size0, max_keypoints)
         nearest0, nearest1 = nearest_distances(seen0, seen1, pair.H_0to1)
-        scores0, scores1 = detector(pair.image0), detector(pair.image1)
+        scores0, scores1 = detector.dense(pair.image0), detector.dense(pair.image1)
         rows = []
         for b in range(min(_SHOWN, len(pair.image0))):
             row = []

@@ -94,6 +94,7 @@ def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
     dense.load_state_dict(detector.state_dict())
     with torch.no_grad():
         assert torch.equal(detector(image), thin(dense(image)))
+        assert torch.equal(detector.dense(image), dense(image))
         assert not torch.equal(detector(image), dense(image))
         assert torch.equal(detector.train()(image), dense.train()(image))
 
