@@ -114,9 +114,8 @@ def test_images_are_made_once_and_none_is_kept_twice(monkeypatch):
     assert len({image.numpy().tobytes() for image in views.images}) == len(views.images)
     assert len(views.pairs) == 2 * (5 + 5 + 5 + 4 + 2)
     light_and_view, hard, turned, scaled = 5 + 5, 6, 1 + 4, 2  # at full scale the views are those of rotation 0
-    assert len(views.images) == 1 + 2 * (
-        light_and_view + hard + turned + scaled
-    )  # image 1: whatever the seed and the split
+    reference = 1  # of i and v: whatever the seed and the split
+    assert len(views.images) == reference + 2 * (light_and_view + hard + turned + scaled)
     assert scorecard.scorecard(detector, seeds=(1,)) != first
 
 
