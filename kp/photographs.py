@@ -34,6 +34,7 @@ FILES = (
 VIEW: Size = (240, 320)  # pixels
 CANVAS = 480  # pixels: the short side of a photograph when views are taken from it; twice a view's
 CHANGED = 5  # images beside the reference
+_HARD_VIEW, _HARD_REFERENCE = 0.6, 0.2  # most change of view of a hard sequence's images, and of its reference
 _CANDIDATES = 64  # homographies drawn before a weaker change of view is tried
 
 
@@ -69,9 +70,9 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
 
 
 def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequence:
-    """A sequence whose images, the reference too, are all warped, and each in a light as changed as in training.
+    """A sequence of ``view``-sized images, all warped, the reference too, and each in a light as changed as in training.
 
-    Of split ``v``. In those of :func:`make_sequence` the reference is the photograph as it is, and what is warped is
+    Of split ``v``, from a photograph of any size. In those of :func:`make_sequence` the reference is the photograph as it is, and what is warped is
     smoothed a little: a real camera has no image that is sharper than all others for that reason.
     """
     name = f"hard_{photograph.stem}"
@@ -80,7 +81,7 @@ def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequen
     H_canvas_to_plain = translation(-corner[0], -corner[1])
     images, matrices = [], []
     for step in range(CHANGED + 1):
-        strength = 0.6 * step / CHANGED if step else 0.2
+        strength = _HARD_VIEW * step / CHANGED if step else _HARD_REFERENCE
         matrices.append(_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator))
         image = warp_image(canvas, (matrices[-1] @ H_canvas_to_plain)[None].float(), view, antialias=True)
         images.append(change_photometry(image, generator, 1.0))
