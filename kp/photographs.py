@@ -70,10 +70,11 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
 
 
 def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequence:
-    """A sequence of ``view``-sized images, all warped, the reference too, and each in a light as changed as in training.
+    """A sequence of ``view``-sized images, of split ``v``, from a photograph of any size.
 
-    Of split ``v``, from a photograph of any size. In those of :func:`make_sequence` the reference is the photograph as it is, and what is warped is
-    smoothed a little: a real camera has no image that is sharper than all others for that reason.
+    All images are warped, the reference too, and each is in a light as changed as in training. In a sequence of
+    :func:`make_sequence` the reference is the photograph as it is, and what is warped is smoothed a little: no image of
+    a real camera is sharper than all others for that reason.
     """
     name = f"hard_{photograph.stem}"
     generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
