@@ -84,9 +84,12 @@ def layout(detector: Detector, given: dict[str, tuple[int, ...]]) -> tuple[dict[
     arrows = [("image", "contrast", ""), ("contrast", "stem", ""), ("stem", "sum", ""), ("mix", "sum", "\u00d74")]
     arrows += [("sum", "prominence", ""), ("prominence", "scores", "")]
     if detector.prior == "corner":
-        responses = detector.mix.out_channels - 1 - given["stem"][0]
+        responses = detector.mix.out_channels - 1 - detector.dark - given["stem"][0]
         boxes["response"] = Box(0, 2, "log corner response", (responses, *full))
         arrows += [("image", "response", ""), ("response", "stem", ""), ("response", "sum", "")]
+    if detector.dark:
+        boxes["dark"] = Box(1, 3, "dark spots", (1, *full))
+        arrows += [("contrast", "dark", ""), ("dark", "sum", "")]
     before = "contrast"
     for i in range(len(detector.encoder.stages)):
         name, stride = f"encoder.stages.{i}", 2 ** (i + 1)

@@ -26,7 +26,7 @@ from kp.symmetry import settle
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
-_EARLIER = {"normalised": True, "shuffled": False, "thinned": True}  # for weights older than these settings
+_EARLIER = {"normalised": True, "shuffled": False, "darkness": 0.0, "thinned": True}  # where weights are older
 
 
 class CheckpointError(ValueError):

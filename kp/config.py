@@ -39,6 +39,7 @@ class DetectorSettings:
     normalised: bool = setting(True, "network and stem see grey in units of the contrast around, not grey itself")
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
     mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
+    darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
     thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -101,7 +102,7 @@ class TrainSettings:
     density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
     pooling: float = setting(0.0, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
     policy: bool = setting(False, "rank by the policy gradient of what is repeated, not by probabilities to be chosen")
-    softness: float = setting(0.1, "of scores: within about so much of the last rank, the ranking loss is undecided")
+    softness: float = setting(0.3, "of scores: within about so much of the last rank, the ranking loss is undecided")
     slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")
     validate_every: float = setting(5.0, "minutes between validations, which also write weights and a checkpoint")

@@ -20,6 +20,7 @@ _GAIN = 4.0  # of the response before training: the score of a keypoint then dif
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
 _STEEP = 10.0  # times what a score lacks to the best within a pixel: what thinning takes off
+_DARK = 3.0  # slope of a dark spot: of how much darker it is than what is around, in units of the contrast there
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
 
 
@@ -29,8 +30,9 @@ class Detector(nn.Module):
     A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
     draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
     deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
-    three scales (see :func:`corner_response`), and beside them those of a shallow learnt stem; before training only the
-    finest response counts. With ``prior="none"`` there is the stem alone.
+    three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those of a shallow learnt
+    stem; before training only the finest response counts and, with weight ``darkness``, the dark spots. With
+    ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
@@ -52,6 +54,7 @@ class Detector(nn.Module):
         normalised: bool = True,
         shuffled: bool = False,
         mix_blur: float = 8.0,
+        darkness: float = 0.3,
         thinned: bool = True,
         pretrained: bool = False,
     ) -> None:
@@ -60,14 +63,17 @@ class Detector(nn.Module):
             raise ValueError(f"the prior is corner or none, not {prior}")
         if not 1 <= mix_blur < math.inf:
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
+        if not 0 <= darkness < math.inf:
+            raise ValueError(f"the weight of dark spots is at least 0, not {darkness}")
         self.prior, self.normalised, self.mix_blur, self.thinned = prior, normalised, mix_blur, thinned
+        self.dark = prior == "corner" and darkness > 0
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
         self.smooth = nn.ModuleList(_separable(width, width) for _ in used)
         responses = len(_SCALES) if prior == "corner" else 0
         self.stem = nn.Sequential(_conv(1 + responses, _STEM), _conv(_STEM, _STEM))
-        self.mix = nn.Conv2d(width, 1 + responses + _STEM, 1)
+        self.mix = nn.Conv2d(width, 1 + responses + self.dark + _STEM, 1)
         strides = [2 ** (_UNUSED + 1 + i) for i in range(len(used))] if shuffled else []
         self.shuffled = nn.ModuleList(nn.Conv2d(width, stride**2, 1, bias=False) for stride in strides)
         for layer in (self.mix, *self.shuffled):
@@ -75,6 +81,7 @@ class Detector(nn.Module):
         nn.init.zeros_(self.mix.bias)
         if prior == "corner":
             self.mix.bias.data[1] = _GAIN
+            self.mix.bias.data[1 + responses : 1 + responses + self.dark] = darkness
         else:
             nn.init.normal_(self.mix.bias[1:].data)
         if symmetric:
@@ -105,7 +112,7 @@ class Detector(nn.Module):
             with full:
                 responses = corner_response(grey.float())
                 inputs.append(responses - _blur(responses, _AROUND))
-            maps.append(responses)
+                maps = [responses, dark_spots(normalised.float())] if self.dark else [responses]
         maps.append(self.stem(torch.cat(inputs, dim=1)).float())
         with full:
             mix = upsample(_blur(self.mix(features[0].float()), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
@@ -149,6 +156,15 @@ def corner_response(grey: Tensor) -> Tensor:
         response = ((xx * yy - xy**2) / (xx + yy + _FLOOR)).clamp(min=0)
         maps.append(torch.log(response + _FLOOR) / 2 + 1.5)
     return torch.cat(maps, dim=1)
+
+
+def dark_spots(normalised: Tensor) -> Tensor:
+    """How far images (B, 1, H, W) in units of contrast are below what is around, slightly blurred; hardly less than 0.
+
+    A keypoint goes to the dark side of an edge or to the bright one, and without them the chance of the stem's first
+    weights would say which. Light that saturates a sensor takes what is on the bright side.
+    """
+    return F.hardswish(-_DARK * _blur(normalised, 1.0))
 
 
 def normalise(grey: Tensor) -> Tensor:

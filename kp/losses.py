@@ -67,7 +67,7 @@ def repeatability_losses(
     density: float = 1000.0,
     nms_size: int = 9,
     slack: float = 1.0,
-    softness: float = 0.1,
+    softness: float = 0.3,
     pooling: float = 0.0,
     policy: bool = False,
 ) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from kp import encoders
 from kp.config import ENCODERS, PRIORS
-from kp.detector import Detector, choose_device, thin
+from kp.detector import Detector, choose_device, normalise, thin
 from kp.encoders import Encoder, PretrainedError
 from kp.keypoints import extract_keypoints
 from kp.scorecard import shift
@@ -50,10 +50,35 @@ def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
     near, around = (ndimage.gaussian_filter(response, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
     expected = 4 * (near - 0.9 * around)
     with torch.no_grad():
-        scores = Detector(thinned=False).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+        scores = Detector(darkness=0, thinned=False).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
     inner = np.s_[16:-16, 16:-16]
     assert np.corrcoef(scores[inner].ravel(), expected[inner].ravel())[0, 1] > 0.9999
     assert np.ptp((scores - expected)[inner]) < 0.02 * np.ptp(scores[inner])
+
+
+def test_darkness_weighs_a_map_of_dark_spots():
+    """Twice the darkness adds as much again: the prominence of scipy's hardswish of the blurred image, turned over."""
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 10, 14).round(), (81, 113))
+    with torch.no_grad():
+        none, once, twice = (Detector(darkness=weight, thinned=False).eval()(image) for weight in (0, 0.3, 0.6))
+    steep = -3 * ndimage.gaussian_filter(normalise(image)[0, 0].numpy(), 1, mode="nearest", truncate=3)
+    spots = steep * np.clip(steep + 3, 0, 6) / 6
+    near, around = (ndimage.gaussian_filter(spots, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
+    inner = np.s_[16:-16, 16:-16]
+    expected = 0.3 * (near - 0.9 * around)[inner]
+    assert torch.allclose(twice - once, once - none, atol=1e-4)
+    assert np.abs((once - none)[0, 0].numpy()[inner] - expected).max() < 0.02 * np.ptp(expected)
+
+
+def test_a_dark_dot_is_worth_more_than_a_bright_one():
+    y, x = torch.meshgrid(torch.arange(65.0), torch.arange(97.0), indexing="ij")
+    dot = [torch.exp(-((x - centre) ** 2 + (y - 32) ** 2) / 8) for centre in (32, 64)]
+    image = (0.5 - 0.3 * dot[0] + 0.3 * dot[1])[None, None]
+    with torch.no_grad():
+        prefers, even = (Detector(darkness=weight).eval()(image)[0, 0, 32] for weight in (0.3, 0))
+    assert prefers[32] - prefers[64] > 0.2
+    assert abs(even[32] - even[64]) < 0.05
 
 
 def test_thinned_scores_are_lowered_by_what_they_lack_to_their_neighbours():
@@ -272,6 +297,8 @@ def test_wrong_arguments_are_named():
         Detector("resnet50")
     with pytest.raises(ValueError, match="stride 8 or 16, not 32"):
         Detector(stride=32)
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        Detector(darkness=-1)
     with pytest.raises(ValueError, match="corner or none"):
         Detector(prior="sobel")
     with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
