@@ -1,8 +1,9 @@
-"""What a part of the training is worth: runs of equal length that differ from the default in one thing each.
+"""What a part of the training is worth: runs of equal length that differ from another in one thing each.
 
 Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
 scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run.
-Score maps are taken as training sees them; that they are thinned when they are used is a variant too.
+Score maps are taken as training sees them; that they are thinned when they are used is a variant too. Most changes are
+of the first recipe, which leaves to chance on which side of edges keypoints lie; those named after it differ from it.
 """
 
 import re
@@ -27,8 +28,8 @@ from kp.results import fingerprint
 from kp.scorecard import scorecard
 from kp.training import Trainer, check, resume
 
-VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from the default
-    "default": (),
+_FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
+_CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
     "no repeatability": ("--repeatability-weight", "0"),
@@ -47,7 +48,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "ranked half as one picture": ("--pooling", "0.5"),
     "ranked as one picture": ("--pooling", "1"),
     "softness 0.3": ("--softness", "0.3"),
-    "soft ranks": ("--softness", "0.6"),
+    "softness 0.6": ("--softness", "0.6"),
     "policy gradient": ("--policy",),
     "four views of a scene": ("--views", "4"),
     "weights vary over 4 px": ("--mix-blur", "4"),
@@ -61,6 +62,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "slack 3": ("--slack", "3"),
     "ema 0.9": ("--ema", "0.9"),
     **{name: ("--encoder", name) for name in ENCODERS if name != DetectorSettings().encoder},
+}
+VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
+    "default": (),
+    "half of the dark spots": ("--darkness", "0.15"),
+    "thrice the dark spots": ("--darkness", "0.9"),
+    "first recipe": _FIRST,
+    **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
 _ANY_TIME = ("device", "validate_every", "save_every")  # settings that a run may go on without
 
@@ -148,8 +156,13 @@ def harris_thinned(_: ScoreMap) -> ScoreMap:
 
 
 def untrained(scores: ScoreMap) -> ScoreMap:
-    """The default detector before its first step: the corner response alone."""
+    """The default detector before its first step: corner response and dark spots."""
     return Detector(thinned=False).eval().to(next(scores.parameters()).device)
+
+
+def response(scores: ScoreMap) -> ScoreMap:
+    """The corner response alone, without dark spots: the first recipe before its first step."""
+    return Detector(darkness=0, thinned=False).eval().to(next(scores.parameters()).device)
 
 
 def thinned(scores: ScoreMap) -> ScoreMap:
@@ -201,6 +214,7 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
     "harris": harris,
     "harris, thinned": harris_thinned,
     "untrained": untrained,
+    "corner response": response,
     "given weights": as_they_are,
     "thinned": thinned,
     "image pyramid": image_pyramid,

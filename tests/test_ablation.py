@@ -107,7 +107,7 @@ def test_a_grid_is_trained_scored_and_kept(ablate, scored, tmp_path, capsys):
         ("ema 0.9", 1),
     ]
     first = entries[0]
-    assert first["flags"] == ["--repeatability-weight", "0", "--ranking-weight", "0"]
+    assert first["flags"] == [*VARIANTS["first recipe"], "--repeatability-weight", "0", "--ranking-weight", "0"]
     assert (first["steps"], first["batch"], first["crop"]) == (2, 1, 32)
     assert first["seconds"] > 0
     assert first["scores"] == {"i_75": 0.51, "rotation_0": 0.8, "rotation_45": 0.6}

@@ -328,6 +328,14 @@ def test_weights_of_something_else(tmp_path):
         load_detector(path)
 
 
+def test_weights_older_than_dark_spots_have_none(tmp_path):
+    path, older, image = tmp_path / "w.safetensors", Detector(darkness=0).eval(), torch.rand(1, 1, 40, 48)
+    settings = {name: value for name, value in to_dict(DetectorSettings()).items() if name != "darkness"}
+    save_weights(path, older, {"detector": settings})
+    with torch.no_grad():
+        assert torch.equal(load_detector(path)(image), older(image))
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path):
     class Evil:
         def __reduce__(self):
