@@ -132,7 +132,8 @@ def _draw_arrow(axes: Axes, start: Box, end: Box, label: str) -> None:
         side = _WIDTH / 2 if x1 > x0 else -_WIDTH / 2
         ends = (x0 + side, y0), (x1 - side, y1)
     else:
-        ends = (x0, y0 - _HEIGHT / 2), (x1 if start.column == end.column else x1 - 0.3 * _WIDTH, y1 + _HEIGHT / 2)
+        half = _HEIGHT / 2 if end.row > start.row else -_HEIGHT / 2  # from the lower edge to the upper one, or back up
+        ends = (x0, y0 - half), (x1 if start.column == end.column else x1 - 0.3 * _WIDTH, y1 + half)
     style = {"arrowstyle": "-|>", "mutation_scale": 8, "color": "#444444", "shrinkA": 0, "shrinkB": 0}
     axes.add_patch(FancyArrowPatch(*ends, connectionstyle=bend, **style))
     if label:
