@@ -1,32 +1,27 @@
 """What a part of the training is worth: runs of equal length that differ from another in one thing each.
 
 Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
-scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run.
+scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run: see
+:mod:`kp.uses`.
 Score maps are taken as training sees them; that they are thinned when they are used is a variant too. Most changes are
 of the first recipe, which leaves to chance on which side of edges keypoints lie; those named after it differ from it.
 """
 
 import re
-from collections.abc import Callable
 from collections.abc import Sequence as Series
-from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from kornia.filters import gaussian_blur2d
-from torch import Tensor
 
 import kp
-from kp.baselines import BASELINES, ScoreMap
 from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
-from kp.detector import Detector, thin
-from kp.geometry import resize
 from kp.results import fingerprint
 from kp.scorecard import scorecard
 from kp.training import Trainer, check, resume
+from kp.uses import TEST_TIME, as_they_are, refined
 
 _FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
@@ -138,91 +133,6 @@ def train(run: Run) -> Path:
     if trainer.progress < 1 or not weights.exists() or read_metadata(weights).get("step") != trainer.learner.step:
         trainer.run()
     return weights
-
-
-def harris(_: ScoreMap) -> ScoreMap:
-    """OpenCV's Harris in its place."""
-    return BASELINES["harris"]
-
-
-def harris_thinned(_: ScoreMap) -> ScoreMap:
-    """OpenCV's Harris, its response thinned: what thinning is worth to a detector that has learnt nothing."""
-
-    def thinned_response(image: Tensor) -> Tensor:
-        response = BASELINES["harris"](image)
-        return thin(response.clamp(min=0)).where(response.isfinite(), -torch.inf)
-
-    return thinned_response
-
-
-def untrained(scores: ScoreMap) -> ScoreMap:
-    """The default detector before its first step: corner response and dark spots."""
-    return Detector(thinned=False).eval().to(next(scores.parameters()).device)
-
-
-def response(scores: ScoreMap) -> ScoreMap:
-    """The corner response alone, without dark spots: the first recipe before its first step."""
-    return Detector(darkness=0, thinned=False).eval().to(next(scores.parameters()).device)
-
-
-def thinned(scores: ScoreMap) -> ScoreMap:
-    """Score maps thinned, as the shipped detectors' are outside training."""
-    return lambda image: thin(scores(image))
-
-
-def image_pyramid(scores: ScoreMap) -> ScoreMap:
-    """The mean of the score maps of an image as it is, shrunk to 1/sqrt(2) and to 1/2."""
-
-    def pyramid(image: Tensor) -> Tensor:
-        size, maps = tuple(image.shape[-2:]), [scores(image)]
-        for scale in (2**-0.5, 0.5):
-            small = tuple(max(1, round(n * scale)) for n in size)
-            maps.append(resize(scores(resize(image, small).clamp(0, 1)), size))
-        return torch.stack(maps).mean(0)
-
-    return pyramid
-
-
-def smoothed(scores: ScoreMap) -> ScoreMap:
-    """Score maps blurred by a Gaussian of standard deviation 1 px."""
-    return lambda image: gaussian_blur2d(scores(image), (7, 7), (1.0, 1.0), border_type="replicate")
-
-
-def mixed_alike(scores: Detector) -> ScoreMap:
-    """The maps mixed alike everywhere, by the means of their weights: without what the encoder tells apart."""
-    detector = deepcopy(scores)
-    detector.mix.register_forward_hook(lambda *call: call[-1].mean((-2, -1), keepdim=True).expand_as(call[-1]))
-    return detector
-
-
-def of_the_negative(scores: ScoreMap) -> ScoreMap:
-    """Score maps of the negative: what they owe to keypoints that are darker, or brighter, than what is around."""
-    return lambda image: scores(1 - image)
-
-
-def as_they_are(scores: ScoreMap) -> ScoreMap:
-    """Nothing changed: what the others are to be compared with."""
-    return scores
-
-
-def refined(scores: ScoreMap) -> ScoreMap:
-    """The same score maps, but keypoints are refined to a fraction of a pixel."""
-    return scores
-
-
-TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, which are not trained
-    "harris": harris,
-    "harris, thinned": harris_thinned,
-    "untrained": untrained,
-    "corner response": response,
-    "given weights": as_they_are,
-    "thinned": thinned,
-    "image pyramid": image_pyramid,
-    "smoothed scores": smoothed,
-    "mixed alike everywhere": mixed_alike,
-    "of the negative": of_the_negative,
-    "sub-pixel": refined,
-}
 
 
 def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dict[str, float]:

@@ -58,7 +58,7 @@ def extract_keypoints(
     if max_keypoints is None:
         max_keypoints = most_keypoints(size, nms_size)
     order = _total_order(scores.detach())
-    peaks = _local_maxima(order, nms_size) & inside(pixel_grid(size, scores), size, border).view(1, 1, *size)
+    peaks = _best_within(order, nms_size) & inside(pixel_grid(size, scores), size, border).view(1, 1, *size)
     peaks = peaks & (scores > -torch.inf)
     if mask is not None:
         peaks = peaks & mask
@@ -73,6 +73,14 @@ def extract_keypoints(
         F.pad(scores.flatten(1).gather(1, index), (0, missing)),
         F.pad(valid, (0, missing)),
     )
+
+
+def local_maxima(scores: Tensor, nms_size: int) -> Tensor:
+    """Where score maps (B, 1, H, W) are the best within an odd kernel of ``nms_size`` pixels: bool, of their shape.
+
+    Kornia NMS, as in :func:`extract_keypoints`: of equal scores the first counts. Raises ValueError on NaN scores.
+    """
+    return _best_within(_total_order(scores.detach()), nms_size)
 
 
 def _masked(xy: Tensor, scores: Tensor, valid: Tensor) -> Keypoints:
@@ -94,7 +102,7 @@ def _total_order(scores: Tensor) -> Tensor:
     return torch.zeros_like(flat, dtype=ranks.dtype).scatter(1, order, ranks.expand_as(flat)).view_as(scores)
 
 
-def _local_maxima(order: Tensor, nms_size: int) -> Tensor:
+def _best_within(order: Tensor, nms_size: int) -> Tensor:
     """Where a map (B, 1, H, W) is greatest in its window: bool. Padding lets one stand at the edge too."""
     if nms_size == 1:
         return torch.ones_like(order, dtype=torch.bool)

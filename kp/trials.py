@@ -12,7 +12,7 @@ import torch
 
 from kp import ablation, export, ledger, report, results, scorecard
 from kp import models as costs
-from kp.ablation import TEST_TIME, VARIANTS
+from kp.ablation import VARIANTS
 from kp.baselines import BASELINES, ScoreMap
 from kp.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
 from kp.config import LEARNED, WEIGHTS, RunSettings
@@ -21,6 +21,7 @@ from kp.detectors import score_maps
 from kp.encoders import PretrainedError
 from kp.hpatches import check_writable, write_file
 from kp.training import TrainingError
+from kp.uses import TEST_TIME
 
 RESULTS = Path("runs/ablation.json")
 

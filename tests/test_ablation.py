@@ -5,29 +5,15 @@ import re
 
 import pytest
 import torch
-from scipy import ndimage
-from torch import nn
-from torch.nn import functional as F
 
 from kp import ablation, config, ledger, training, trials
 from kp.__main__ import main
-from kp.ablation import (
-    TEST_TIME,
-    VARIANTS,
-    harris_thinned,
-    image_pyramid,
-    mixed_alike,
-    of_the_negative,
-    parse,
-    plan,
-    slug,
-    smoothed,
-)
-from kp.baselines import BASELINES
+from kp.ablation import VARIANTS, parse, plan, slug
 from kp.checkpoint import find_weights, load_checkpoint, save_weights
 from kp.config import WEIGHTS, RunSettings
 from kp.detector import Detector, thin
 from kp.training import Trainer, TrainingError
+from kp.uses import TEST_TIME
 from kp.validation import Validation
 
 TINY = ["--steps", "2", "--batch", "1", "--crop", "32", "--device", "cpu"]
@@ -276,41 +262,6 @@ def test_test_time_variants_change_how_weights_are_used(ablate, scored, tmp_path
     assert len(scored) == len(TEST_TIME)
 
 
-def test_a_pyramid_sees_the_image_at_three_scales():
-    seen = []
-    y, x = torch.meshgrid(torch.linspace(0, 1, 60), torch.linspace(0, 1, 80), indexing="ij")
-    image = (0.25 + 0.5 * x * y)[None, None]
-
-    def itself(image):
-        seen.append(tuple(image.shape[-2:]))
-        return image
-
-    scores = image_pyramid(itself)(image)
-    assert seen == [(60, 80), (42, 57), (30, 40)]
-    assert scores.shape == image.shape
-    assert (scores - image)[..., 4:-4, 4:-4].abs().max() < 2e-3  # smooth: the same at all scales, in its place
-
-
-def test_smoothing_is_a_gaussian_of_a_pixel():
-    spike = F.pad(torch.ones(1, 1, 1, 1), (10, 10, 10, 10))
-    blurred = smoothed(lambda image: image)(spike)[0, 0]
-    x = torch.arange(-10, 11)
-    assert blurred.sum() == pytest.approx(1)
-    assert (blurred.sum(0) * x**2).sum() == pytest.approx(1, abs=0.05)  # variance
-    assert torch.allclose(blurred, blurred.T)
-
-
-def test_harris_is_thinned_where_it_has_a_response():
-    image = torch.rand(1, 1, 33, 47)
-    response, found = BASELINES["harris"](image), harris_thinned(None)(image)
-    assert torch.equal(found.isfinite(), response.isfinite())
-    best = torch.from_numpy(ndimage.maximum_filter(response.numpy(), (1, 1, 3, 3), mode="nearest"))
-    assert torch.equal(found[response == best], response[response == best])
-    lower = response.isfinite() & (response < best)
-    assert lower.any()
-    assert (found[lower] < response[lower]).all()
-
-
 def test_only_the_variant_that_says_so_is_thinned(monkeypatch):
     image, maps = torch.rand(1, 1, 33, 47), {}
     monkeypatch.setattr(ablation, "scorecard", lambda scores, subpixel, device: scores)
@@ -319,28 +270,6 @@ def test_only_the_variant_that_says_so_is_thinned(monkeypatch):
             maps[name] = ablation.measure(name, find_weights(WEIGHTS))(image)
     assert torch.equal(maps["given weights"], maps["default"])
     assert torch.equal(maps["thinned"], thin(maps["default"]))
-
-
-def test_the_negative_of_an_image_is_what_is_looked_at():
-    image = torch.rand(1, 1, 5, 7)
-    assert torch.equal(of_the_negative(lambda image: image)(image), 1 - image)
-
-
-def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothing():
-    torch.manual_seed(0)
-    detector, image = Detector(thinned=False).eval(), torch.rand(1, 1, 65, 97)
-    with torch.no_grad():
-        assert torch.allclose(mixed_alike(detector)(image), detector(image), atol=1e-4)  # before training
-        nn.init.normal_(detector.mix.weight, std=500)  # of features that hardly differ yet
-        told, alike = detector(image), mixed_alike(detector)(image)
-        assert not torch.allclose(told, alike, atol=0.1)
-        weights = []
-        hook = detector.mix.register_forward_hook(lambda *call: weights.append(call[-1].mean((0, 2, 3))))
-        assert torch.equal(detector(image), told)  # the one given is as it was
-        hook.remove()
-        detector.mix.weight.zero_()
-        detector.mix.bias.copy_(weights[0])
-        assert torch.allclose(detector(image), alike, atol=1e-3 * alike.abs().max().item())
 
 
 def test_names_become_folders():

@@ -27,7 +27,7 @@ FLOORS = [
         "published",
         "paper",
     },
-    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal", "ledger"},
+    {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal", "ledger", "uses"},
     {"shapes", "detectors", "terminal", "tables", "results", "standin", "models", "export"},
     {"pairs", "compare", "architecture"},
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
