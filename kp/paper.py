@@ -3,11 +3,11 @@
 from pathlib import Path
 
 _STYLE = """
-#set page(paper: "a4", margin: (x: 1.7cm, y: 1.5cm), numbering: none)
+#set page(paper: "a4", margin: (x: 1.7cm, y: 1.4cm), numbering: none)
 #set text(font: "Libertinus Serif", size: 9pt, lang: "en")
 #set par(justify: true, leading: 0.5em, spacing: 0.75em)
 #set list(spacing: 0.5em)
-#set table(stroke: none, inset: (x: 2pt, y: 1.7pt))
+#set table(stroke: none, inset: (x: 2pt, y: 1.2pt))
 #show heading: set block(above: 0.9em, below: 0.5em)
 #show heading.where(level: 1): set text(size: 14pt)
 #show heading.where(level: 2): set text(size: 10.5pt)
