@@ -7,7 +7,7 @@ _STYLE = """
 #set text(font: "Libertinus Serif", size: 9pt, lang: "en")
 #set par(justify: true, leading: 0.5em, spacing: 0.75em)
 #set list(spacing: 0.5em)
-#set table(stroke: none, inset: (x: 2pt, y: 1.2pt))
+#set table(stroke: none, inset: (x: 2pt, y: 1pt))
 #show heading: set block(above: 0.9em, below: 0.5em)
 #show heading.where(level: 1): set text(size: 14pt)
 #show heading.where(level: 2): set text(size: 10.5pt)
