@@ -6,8 +6,8 @@
   torchrun --nproc-per-node 4 train_homographic.py          four processes, each on a GPU if there are any
   tensorboard --logdir runs                                 watch it
 
-The run's folder holds weights.safetensors (for evaluate.py --weights), checkpoint.pt, log.jsonl and TensorBoard's
-events. Ctrl-C saves.
+The run's folder holds weights.safetensors (for evaluate.py --weights: those that validated best), checkpoint.pt,
+log.jsonl and TensorBoard's events. Ctrl-C saves.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from kp import ranks
 from kp.checkpoint import CheckpointError, load_checkpoint
 from kp.config import RunSettings, add_flags, by_flag, from_args, from_dict
 from kp.encoders import PretrainedError
-from kp.training import Trainer, TrainingError, resume
+from kp.training import WEIGHTS_FILE, Trainer, TrainingError, resume
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -70,7 +70,8 @@ def main() -> int:
         saved = trainer is not None and (trainer.folder / "checkpoint.pt").exists()
         print(f"\ninterrupted{f': go on with --resume {trainer.folder}' if saved else ''}", file=sys.stderr)
         return 130
-    print(f"done: python evaluate.py --weights {trainer.folder / 'weights.safetensors'}")
+    print(f"step {trainer.kept.get('step')} of {trainer.learner.step} validated best")
+    print(f"done: python evaluate.py --weights {trainer.folder / WEIGHTS_FILE}")
     return 0
 
 

@@ -20,7 +20,7 @@ from kp.checkpoint import load_checkpoint, load_detector, read_metadata, revisio
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
 from kp.results import fingerprint
 from kp.scorecard import scorecard
-from kp.training import Trainer, check, resume
+from kp.training import WEIGHTS_FILE, Trainer, check, resume
 from kp.uses import TEST_TIME, as_they_are, refined
 
 _FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
@@ -65,6 +65,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
+_NEVER = 1e6  # minutes between validations but for the one at the end: rows are of runs of equal length
 _ANY_TIME = ("device", "validate_every", "save_every")  # settings that a run may go on without
 
 
@@ -120,16 +121,17 @@ def train(run: Run) -> Path:
 
     Raises what :class:`kp.training.Trainer` does, and ValueError where its folder holds a run with other settings.
     """
-    weights, checkpoint = run.folder / "weights.safetensors", run.folder / "checkpoint.pt"
+    weights, checkpoint = run.folder / WEIGHTS_FILE, run.folder / "checkpoint.pt"
+    settings = replace(run.settings, train=replace(run.settings.train, validate_every=_NEVER))
     if not checkpoint.exists():
-        Trainer(run.settings, run.folder).run()
+        Trainer(settings, run.folder).run()
         return weights
     state = load_checkpoint(checkpoint)
     recorded = from_dict(RunSettings, state["settings"])
     same = {name: getattr(run.settings.train, name) for name in _ANY_TIME}
     if replace(recorded, train=replace(recorded.train, **same)) != run.settings:
         raise ValueError(f"{run.folder} holds a run with other settings: choose another --out, or remove it")
-    trainer = resume(state, run.settings, run.folder)
+    trainer = resume(state, settings, run.folder)
     if trainer.progress < 1 or not weights.exists() or read_metadata(weights).get("step") != trainer.learner.step:
         trainer.run()
     return weights

@@ -105,7 +105,7 @@ class TrainSettings:
     softness: float = setting(0.3, "of scores: within about so much of the last rank, the ranking loss is undecided")
     slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
     seed: int = setting(0, "of the weights and of every pair")
-    validate_every: float = setting(5.0, "minutes between validations, which also write weights and a checkpoint")
+    validate_every: float = setting(5.0, "minutes between validations: the best weights are kept, a checkpoint written")
     save_every: float = setting(0.5, "minutes between checkpoints")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 

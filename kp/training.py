@@ -1,7 +1,8 @@
 """The training loop: endless synthetic pairs, the sum of the loss terms, validation with the real metric, checkpoints.
 
-A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensors`` (averaged weights, for use),
-``log.jsonl`` and TensorBoard's event files. Under torchrun all ranks train, and rank 0 validates and writes.
+A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensors`` (averaged weights, for use: those of
+the best validation so far), ``log.jsonl`` and TensorBoard's event files. Under torchrun all ranks train, and rank 0
+validates and writes.
 """
 
 import math
@@ -17,11 +18,13 @@ from kp.config import RunSettings, by_flag, to_dict
 from kp.journal import Journal, forget_later_steps
 from kp.learner import Learner, TrainingError
 from kp.process import Interruption
+from kp.selection import Selection, better
 from kp.shapes import parse_mixture
-from kp.validation import Validation
 from kp.views import ViewPair
 
-__all__ = ["Trainer", "TrainingError", "check", "learning_rate", "resume"]
+__all__ = ["WEIGHTS_FILE", "Trainer", "TrainingError", "check", "learning_rate", "resume"]
+
+WEIGHTS_FILE = "weights.safetensors"
 
 
 def check(settings: RunSettings) -> None:
@@ -79,6 +82,7 @@ class Trainer:
         self.learner = Learner(settings, fresh)
         self.began, self.seconds = time.perf_counter(), 0.0
         self.scores: dict[str, float] = {}
+        self.kept: dict[str, float] = {}  # step and scores of the weights that are: none before the first validation
         self.journal: Journal | None = None  # of the rank that writes, while it runs
         self.interruption, self.interrupted = Interruption(), False  # this rank, any rank
 
@@ -89,7 +93,7 @@ class Trainer:
         is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. What one rank
         meets, all ranks raise.
         """
-        validation = ranks.alone(lambda: Validation(self.learner.device))
+        selection = ranks.alone(lambda: Selection(self.learner.device))
         self.journal = ranks.alone(lambda: Journal(self.folder, self.learner.step))
         saved = validated = self.seconds
         every = self.settings.train
@@ -103,12 +107,12 @@ class Trainer:
                     self.save()
                     raise KeyboardInterrupt
                 if self.seconds - validated > 60 * every.validate_every:
-                    self.validate(validation)
+                    self.validate(selection)
                     saved = validated = self.seconds
                 elif self.seconds - saved > 60 * every.save_every:
                     self.save()
                     saved = self.seconds
-            self.validate(validation)
+            self.validate(selection)
         return self.scores
 
     @property
@@ -138,26 +142,28 @@ class Trainer:
         self.learner.update(losses[0], lr)
         return {name: fmean(word.terms[name] for word in words) for name in words[0].terms}
 
-    def validate(self, validation: Validation | None) -> None:
-        """Measure the averaged weights, show them, and write weights and checkpoint."""
-        self.scores = ranks.alone(lambda: self._measure(validation)) or {}
-        self.save()
+    def validate(self, selection: Selection | None) -> None:
+        """Measure the averaged weights, show them, keep them if none were better, and write a checkpoint."""
+        self.scores = ranks.alone(lambda: self._measure(selection)) or {}
+        if keep := better(self.scores, self.kept):
+            self.kept = self.scores | {"step": self.learner.step}
+        self.save(keep)
         self.seconds = ranks.gather(self._clock())[0]
 
-    def save(self) -> None:
-        """Write checkpoint and weights, each in one piece."""
+    def save(self, keep: bool = False) -> None:
+        """Write a checkpoint, and the averaged weights to ``keep`` them or while no validation has kept any."""
         state = self.state_dict()
-        ranks.alone(lambda: self._write(state))
+        ranks.alone(lambda: self._write(state, keep or not self.kept))
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to take the very next step."""
-        own = {"settings": to_dict(self.settings), "seconds": self.seconds, "scores": self.scores}
+        own = {"settings": to_dict(self.settings), "seconds": self.seconds, "scores": self.scores, "kept": self.kept}
         return own | self.learner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave. Raises TrainingError where the network is another."""
         self.learner.load_state_dict(state)
-        self.seconds, self.scores = state["seconds"], state["scores"]
+        self.seconds, self.scores, self.kept = state["seconds"], state["scores"], state.get("kept", {})
 
     def _clock(self) -> float:
         """Seconds of this run so far, those before it was resumed included."""
@@ -173,22 +179,24 @@ class Trainer:
             lr = self.learner.optimiser.param_groups[0]["lr"]
             self.journal.add_step(self.learner.step, self.seconds, terms, rate, lr, self.progress)
 
-    def _measure(self, validation: Validation) -> dict[str, float]:
+    def _measure(self, selection: Selection) -> dict[str, float]:
         detector = self.learner.average.module.eval()
-        scores = validation.measure(detector)
-        self.journal.add_validation(self.learner.step, self.seconds, scores, validation.picture(detector))
+        scores = selection.measure(detector)
+        self.journal.add_validation(self.learner.step, self.seconds, scores, selection.picture(detector))
         return scores
 
-    def _write(self, state: dict[str, Any]) -> None:
+    def _write(self, state: dict[str, Any], weights: bool) -> None:
+        """Weights first: a checkpoint never tells of better ones than there are."""
+        if weights:
+            save_weights(
+                self.folder / WEIGHTS_FILE,
+                self.learner.average.module,
+                to_dict(self.settings),
+                step=self.learner.step,
+                seconds=round(self.seconds, 1),
+                scores=self.scores,
+            )
         save_checkpoint(self.folder / "checkpoint.pt", state)
-        save_weights(
-            self.folder / "weights.safetensors",
-            self.learner.average.module,
-            to_dict(self.settings),
-            step=self.learner.step,
-            seconds=round(self.seconds, 1),
-            scores=self.scores,
-        )
 
 
 class _Word(NamedTuple):
@@ -203,5 +211,7 @@ def resume(state: dict[str, Any], settings: RunSettings, folder: Path) -> Traine
     """The trainer of a run's checkpoint, to go on with these settings in this folder. Raises TrainingError."""
     trainer = Trainer(settings, folder, fresh=False)
     trainer.load_state_dict(state)
+    if not (folder / WEIGHTS_FILE).exists():
+        trainer.kept = {}
     ranks.alone(lambda: forget_later_steps(folder, trainer.learner.step))
     return trainer

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -10,9 +11,11 @@ import torch
 
 import train_homographic
 from kp import learner, training
+from kp.selection import Selection
 from kp.validation import Validation
 
-training.Validation = lambda device: Validation(device, batches=1, batch=4, size=(48, 64))
+small = partial(Validation, batches=1, batch=4, size=(48, 64))
+training.Selection = lambda device: Selection(device, small(device), files=())
 if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
     real = learner.repeatability_losses
     learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"ranking": torch.tensor(float("nan"))}

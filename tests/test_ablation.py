@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from kp.ablation import VARIANTS, parse, plan, slug
 from kp.checkpoint import find_weights, load_checkpoint, save_weights
 from kp.config import WEIGHTS, RunSettings
 from kp.detector import Detector, thin
+from kp.selection import Selection
 from kp.training import Trainer, TrainingError
 from kp.uses import TEST_TIME
 from kp.validation import Validation
@@ -29,7 +31,8 @@ def scored(monkeypatch):
         return {"i_75": 0.5 + len(calls) / 100, "rotation_0": 0.8, "rotation_45": 0.6}
 
     monkeypatch.setattr(ablation, "scorecard", scorecard)
-    monkeypatch.setattr(training, "Validation", lambda device: Validation(device, batches=1, batch=4, size=(48, 64)))
+    small = partial(Validation, batches=1, batch=4, size=(48, 64))
+    monkeypatch.setattr(training, "Selection", lambda device: Selection(device, small(device), files=()))
     return calls
 
 

@@ -31,9 +31,9 @@ FLOORS = [
     {"shapes", "detectors", "terminal", "tables", "results", "standin", "models", "export"},
     {"pairs", "compare", "architecture"},
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
-    {"training", "preview", "sweeps", "examples"},
-    {"benchmark", "sections", "scorecard"},
-    {"page", "ablation", "report"},
+    {"selection", "preview", "sweeps", "examples"},
+    {"training", "sections", "scorecard"},
+    {"benchmark", "page", "ablation", "report"},
     {"session", "trials"},
     {"__main__"},
 ]

@@ -4,6 +4,7 @@ import re
 import runpy
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import kp
-from kp import photographs, scorecard, sweeps, training
+from kp import photographs, scorecard, selection, sweeps
 from kp.checkpoint import SHIPPED, read_metadata
 from kp.config import MODELS
 from kp.validation import Validation
@@ -128,8 +129,9 @@ def desk(tmp_path_factory):
 def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
-    for module in (training, scorecard):
-        monkeypatch.setattr(module, "Validation", lambda device: Validation(device, batches=1, batch=2, size=(64, 80)))
+    small = partial(Validation, batches=1, batch=2, size=(64, 80))
+    for module in (selection, scorecard):
+        monkeypatch.setattr(module, "Validation", small)
     monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
     ran = []
     for command in commands():

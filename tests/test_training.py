@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from kp.checkpoint import CheckpointError, load_checkpoint, load_detector, read_
 from kp.config import DetectorSettings, RunSettings, to_dict
 from kp.detector import Detector
 from kp.files import write_atomically
-from kp.journal import forget_later_steps
+from kp.journal import Journal, forget_later_steps
+from kp.selection import Selection
 from kp.training import Trainer, TrainingError, learning_rate, resume
 from kp.validation import Validation
 
@@ -55,7 +57,8 @@ def logged(folder):
 
 @pytest.fixture(autouse=True)
 def small_validation(monkeypatch):
-    monkeypatch.setattr(training, "Validation", lambda device: Validation(device, batches=1, batch=4, size=(64, 80)))
+    small = partial(Validation, batches=1, batch=4, size=(64, 80))
+    monkeypatch.setattr(training, "Selection", lambda device: Selection(device, small(device), files=()))
 
 
 def test_the_same_seed_gives_the_same_first_losses(tmp_path):
@@ -115,6 +118,54 @@ def test_a_run_writes_all_it_promises(tmp_path):
     detector = load_detector(tmp_path / "weights.safetensors")
     assert not detector.training
     assert detector(torch.rand(1, 1, 40, 40)).shape == (1, 1, 40, 40)
+
+
+class Scheduled(Selection):
+    """Gives the next of some scores, whatever the weights are."""
+
+    def __init__(self, scores):
+        super().__init__(torch.device("cpu"), Validation(torch.device("cpu"), batches=1, batch=4, size=(48, 64)), ())
+        self.scores = iter(scores)
+
+    def measure(self, detector):
+        return {"repeatability": next(self.scores)}
+
+
+def test_the_weights_that_validate_best_are_kept(tmp_path):
+    trainer, schedule = Trainer(SMALL, tmp_path), Scheduled([0.5, 0.7, 0.6])
+
+    def validate():
+        trainer.journal.add_step(trainer.learner.step, 0.0, trainer.take_step(), 1.0, 0.1, 0.0)
+        trainer.validate(schedule)
+        facts = read_metadata(tmp_path / "weights.safetensors")
+        return facts["step"], facts["scores"]["repeatability"]
+
+    with Journal(tmp_path, 0) as trainer.journal:
+        assert validate() == (1, 0.5)
+        assert validate() == (2, 0.7)
+        best = trainer.learner.average.module.mix.weight.clone()
+        assert validate() == (2, 0.7)
+    assert torch.equal(load_detector(tmp_path / "weights.safetensors").mix.weight, best)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert (state["step"], state["kept"]) == (3, {"repeatability": 0.7, "step": 2})
+    trainer = resume(state, SMALL, tmp_path)
+    with Journal(tmp_path, 3) as trainer.journal:
+        schedule.scores = iter([0.65, 0.71])
+        assert validate() == (2, 0.7), "what was kept before is remembered"
+        assert validate() == (5, 0.71)
+    (tmp_path / "weights.safetensors").unlink()
+    trainer = resume(load_checkpoint(tmp_path / "checkpoint.pt"), SMALL, tmp_path)
+    with Journal(tmp_path, 5) as trainer.journal:
+        schedule.scores = iter([0.1])
+        assert validate() == (6, 0.1), "weights that are gone are no longer the best"
+
+
+def test_until_a_validation_the_latest_weights_are_kept(tmp_path):
+    trainer = Trainer(SMALL, tmp_path)
+    for step in (1, 2):
+        trainer.take_step()
+        trainer.save()
+        assert read_metadata(tmp_path / "weights.safetensors")["step"] == step
 
 
 def test_a_non_finite_loss_stops_with_step_and_term(tmp_path, monkeypatch):
