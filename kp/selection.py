@@ -1,12 +1,12 @@
-"""Which weights of a run are kept: held-out synthetic pairs decide, and photographs under our light and homographies.
+"""Which weights of a run are kept: those best on photographs under our own light and homographies.
 
-Scores on synthetic pairs stay high, or rise, where those on photographs already fall. No photograph is trained on.
+Scores on held-out synthetic pairs are measured too, but say little of photographs: they may rise while those fall, and
+the other way round. No photograph is trained on.
 """
 
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Series
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from kp.validation import Validation
 
 _SEED = 3  # of the photographs' changes: not kp.scorecard's, nor those that evaluate.py shows
 _BEST = 75  # keypoints of a photograph that count
-_NAMES = ("repeatability", "photographs")  # the scores that weights are kept by
+_DECIDES = ("photographs", "repeatability")  # the first of these scores that there is
 
 
 class Selection:
     """Fixed images on ``device``, and what the weights of a run score on them.
 
-    Where scikit-image is not installed there are no photographs, and the synthetic pairs decide alone.
+    Where scikit-image is not installed there are no photographs, and the synthetic pairs decide.
     """
 
     def __init__(
@@ -72,10 +72,9 @@ class Selection:
 def better(scores: Mapping[str, float], kept: Mapping[str, float]) -> bool:
     """Whether weights are to be kept in place of those that scored ``kept``, which is empty where there are none.
 
-    By the mean of the repeatabilities that both have: a run may go on where there are no photographs.
+    A run may have begun where there are photographs and go on where there are none: only what both have is compared.
     """
-    names = [name for name in _NAMES if name in scores and name in kept]
-    if not names:
-        return not kept
-    before = fmean(kept[name] for name in names)
-    return math.isnan(before) or fmean(scores[name] for name in names) > before
+    for name in _DECIDES:
+        if name in scores and name in kept:
+            return math.isnan(kept[name]) or scores[name] > kept[name]
+    return not kept

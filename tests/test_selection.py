@@ -1,4 +1,4 @@
-"""Which weights are kept: held-out pairs, and photographs that nothing was trained on."""
+"""Which weights are kept: those best on photographs that nothing was trained on."""
 
 from functools import partial
 
@@ -63,8 +63,8 @@ def test_its_photographs_are_not_those_that_settings_or_results_are_measured_on(
         ({"repeatability": 0.1}, {}, True),
         ({"repeatability": 0.6}, {"repeatability": 0.5}, True),
         ({"repeatability": 0.5}, {"repeatability": 0.5}, False),
-        ({"repeatability": 0.6, "photographs": 0.5}, {"repeatability": 0.5, "photographs": 0.7}, False),
-        ({"repeatability": 0.4, "photographs": 0.9}, {"repeatability": 0.5, "photographs": 0.7}, True),
+        ({"repeatability": 0.9, "photographs": 0.5}, {"repeatability": 0.5, "photographs": 0.6}, False),
+        ({"repeatability": 0.4, "photographs": 0.7}, {"repeatability": 0.9, "photographs": 0.6}, True),
         ({"repeatability": 0.6}, {"repeatability": 0.5, "photographs": 0.9}, True),
         ({"repeatability": 0.4, "photographs": 0.9}, {"repeatability": 0.5}, False),
         ({"repeatability": float("nan")}, {"repeatability": 0.5}, False),
