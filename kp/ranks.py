@@ -48,15 +48,23 @@ def together() -> Iterator[None]:
     """
     join()
     out, err = (sys.stdout, sys.stderr) if rank() == 0 else (io.StringIO(), io.StringIO())
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            yield
-        with suppress(ChildProcessError):  # a rank that was lost
-            gather(None)
-    finally:
-        # nccl warns of what is not destroyed; destroying gloo, torch 2.6 may wait for its own threads for ever
-        if distributed.is_initialized() and distributed.get_backend() == "nccl":
-            distributed.destroy_process_group()
+    with redirect_stdout(out), redirect_stderr(err):
+        yield
+    with suppress(ChildProcessError):  # a rank that was lost
+        gather(None)
+    if distributed.is_initialized():
+        _leave()
+
+
+def _leave() -> None:
+    """End the group here, gloo's threads too; no other rank is waited for.
+
+    Such a thread lets go of a collective's tensors a little after the collective is over, and takes Python's lock for
+    that. Without this, the interpreter may be ending by then, which aborts the process (SIGABRT).
+    """
+    gloo = distributed.group.WORLD._get_backend(torch.device("cpu"))
+    distributed.destroy_process_group()
+    del gloo  # last, as it gives the lock away while it waits for its threads: torch 2.6's group would keep it, forever
 
 
 def each(action: Callable[[], T]) -> list[T]:
