@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
-PRIORS = ("corner", "none")
+PRIORS = ("added", "corner", "none")
 MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
 WEIGHTS = MODELS[0]  # what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
@@ -33,13 +33,19 @@ class DetectorSettings:
 
     encoder: str = setting("mobilenet_v3_small", "torchvision's MobileNetV3 or timm's MobileNetV4", ENCODERS)
     stride: int = setting(8, "pixels a feature of the coarsest stage kept is wide", (8, 16))
-    prior: str = setting("corner", "what the score is a learnt correction of: a corner response, or none", PRIORS)
+    prior: str = setting(
+        "added",
+        "a corner response is added to the score once it is learnt, or is what the score is a correction of, or none",
+        PRIORS,
+    )
     width: int = setting(32, "channels of the feature pyramid")
     symmetric: bool = setting(True, "kernels that are the same turned or mirrored: so are then the score maps")
     normalised: bool = setting(True, "network and stem see grey in units of the contrast around, not grey itself")
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
-    mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
-    darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
+    levels: int = setting(3, "resolutions of the learnt maps, each half of the one before, 1 to 3")
+    fused: bool = setting(False, "the coarsest of these are made from the encoder's features too")
+    mix_blur: float = setting(32.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
+    darkness: float = setting(0.3, "weight of dark spots beside the corner response, as it begins; 0: no such map")
     thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -87,9 +93,10 @@ class LightSettings:
 class TrainSettings:
     """The training."""
 
-    steps: int | None = setting(200, "length of the whole run, unless --minutes is given")
+    steps: int | None = setting(500, "length of the whole run, unless --minutes is given")
     minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
-    batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
+    batch: int = setting(32, "pairs a step, of each rank under torchrun; for a CPU take 8")
+    ahead: int = setting(0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU those of 256 pairs")
     lr: float = setting(1e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
     decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")

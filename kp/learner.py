@@ -6,7 +6,7 @@ of batch normalisation are each rank's own (SyncBatchNorm has no CPU), and rank 
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,13 @@ from kp import ranks
 from kp.config import RunSettings, to_dict
 from kp.detector import Detector, choose_device
 from kp.losses import corner_loss, repeatability_losses
-from kp.pairs import view_pairs
+from kp.pairs import Stock, view_pairs
 from kp.process import keep_freed_memory
 from kp.shapes import render
 from kp.views import ViewPair
 
 _RANK_SEED = 0x1E3779B97F4A7C15  # between the seeds of two ranks: far, so that seed 1 is not what seed 0's rank 1 drew
+_AT_ONCE = 256  # pairs, drawn at once on a GPU: a gibibyte
 
 
 class TrainingError(RuntimeError):
@@ -54,11 +55,13 @@ class Learner:
             keep_freed_memory()
         self.model = ranks.first(partial(_network, settings, fresh)).to(self.device, memory_format=torch.channels_last)
         self.average = AveragedModel(self.model, multi_avg_fn=_averaging(train.ema), use_buffers=True)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+        fused = self.device.type == "cuda"  # one kernel for all weights
+        choices = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": fused}
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), **choices)
         self.half = _half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, ranks.rank()))
-        self.pairs = _pairs(settings, self.generator)
+        self.pairs = _pairs(settings, self.generator, train.ahead or _ahead(self.device, train.batch))
         self.shared = DistributedDataParallel(self.model) if ranks.ranks() > 1 else self.model
 
     def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, float]]:
@@ -94,15 +97,16 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to take the very next step: of every rank, which must all ask."""
-        chance = ranks.gather((self.generator.get_state(), torch.get_rng_state()))
+        chance = ranks.gather((*self.pairs.state(), torch.get_rng_state()))
         return {
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "pairs": [pairs for pairs, _ in chance],
-            "torch": [state for _, state in chance],
+            "pairs": [pairs for pairs, _, _ in chance],
+            "used": [used for _, used, _ in chance],
+            "torch": [state for _, _, state in chance],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -118,17 +122,19 @@ class Learner:
         if state["scaler"]:  # empty where the run did not scale its gradients
             self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        self._load_chance(*([s] if isinstance(s, Tensor) else s for s in (state["pairs"], state["torch"])))
+        pairs, states = ([s] if isinstance(s, Tensor) else s for s in (state["pairs"], state["torch"]))
+        self._load_chance(pairs, state.get("used", [0] * len(pairs)), states)
 
-    def _load_chance(self, pairs: list[Tensor], states: list[Tensor]) -> None:
+    def _load_chance(self, pairs: list[Tensor], used: list[int], states: list[Tensor]) -> None:
         """Go on with this rank's random numbers, or with fresh ones where it was not there or on another device."""
         rank = ranks.rank()
         if rank < len(states):
             torch.set_rng_state(states[rank])
         if rank < len(pairs) and self.generator.get_state().shape == pairs[rank].shape:
-            self.generator.set_state(pairs[rank])
+            self.pairs.load_state(pairs[rank], used[rank])
         else:
-            self.generator.manual_seed(_seed(self.settings.train.seed + self.step, rank))
+            fresh = torch.Generator(self.device).manual_seed(_seed(self.settings.train.seed + self.step, rank))
+            self.pairs.load_state(fresh.get_state())
 
 
 def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
@@ -163,10 +169,15 @@ def _network(settings: RunSettings, fresh: bool) -> Detector:
     return Detector(**network | {"pretrained": network["pretrained"] and fresh}).train()
 
 
-def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPair]:
+def _ahead(device: torch.device, batch: int) -> int:
+    """Steps whose pairs are drawn at once: what a GPU takes for one step's it takes for hundreds, a CPU does not."""
+    return 1 if device.type == "cpu" else max(1, _AT_ONCE // batch)
+
+
+def _pairs(settings: RunSettings, generator: torch.Generator, ahead: int) -> Stock:
     world, light = settings.world, to_dict(settings.light)
-    return view_pairs(
-        settings.train.batch,
+    draw = view_pairs(
+        settings.train.batch * ahead,
         (world.crop, world.crop),
         generator,
         render=partial(render, families=world.families),
@@ -181,6 +192,7 @@ def _pairs(settings: RunSettings, generator: torch.Generator) -> Iterator[ViewPa
         same_light=world.same_light,
         views=world.views,
     )
+    return Stock(draw, generator, ahead)
 
 
 def _half_precision(device: torch.device) -> torch.dtype | None:

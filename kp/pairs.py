@@ -53,6 +53,44 @@ def view_pairs(
         yield _pair(*lit) if views == 2 else _pair(_together(lit), _together(lit[1:] + lit[:1]))
 
 
+class Stock:
+    """Batches of pairs for ever, those of ``steps`` batches drawn at once: a GPU draws many as soon as few.
+
+    ``draw`` yields pairs for so many batches, and all of its chance comes from ``generator``.
+    """
+
+    def __init__(self, draw: Iterator[ViewPair], generator: torch.Generator, steps: int = 1) -> None:
+        self.generator = generator
+        self._draw, self._steps = draw, steps
+        self._empty()
+
+    def __iter__(self) -> "Stock":
+        return self
+
+    def __next__(self) -> ViewPair:
+        if self._pairs is None:
+            self._began, self._pairs = self.generator.get_state(), next(self._draw)
+        batch, self._used = self._pairs.every(self._used, self._steps), self._used + 1
+        if self._used == self._steps:
+            self._empty()
+        return batch
+
+    def state(self) -> tuple[Tensor, int]:
+        """The generator's state before what is in stock was drawn, and how many batches of it are used up."""
+        return (self.generator.get_state() if self._pairs is None else self._began), self._used
+
+    def load_state(self, state: Tensor, used: int = 0) -> None:
+        """Go on with the batch after those that were ``used``."""
+        self.generator.set_state(state)
+        self._empty()
+        for _ in range(used % self._steps):  # of a stock of another size: with one of its batches
+            next(self)
+
+    def _empty(self) -> None:
+        self._pairs: ViewPair | None = None
+        self._began, self._used = self.generator.get_state(), 0
+
+
 def shares(
     batch: int, generator: torch.Generator, same_view: float = 0.0, same_light: float = 0.0
 ) -> tuple[Tensor, Tensor]:

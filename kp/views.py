@@ -1,5 +1,6 @@
 """Two views of one plane: what training, evaluation and tests pass around."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -57,8 +58,15 @@ class ViewPair:
 
     def to(self, device: torch.device | str) -> "ViewPair":
         """The same pair on another device."""
+        return self._each(lambda values: values.to(device))
+
+    def every(self, first: int, step: int) -> "ViewPair":
+        """Every ``step``-th pair from the ``first`` on."""
+        return self._each(lambda values: values[first::step])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ViewPair":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ViewPair(**{name: None if v is None else v.to(device) for name, v in values.items()})
+        return ViewPair(**{name: None if v is None else change(v) for name, v in values.items()})
 
     def shared0(self, border: float = 0.0) -> Tensor:
         """The pixels of view 0 that show the scene and that view 1 sees: (B, 1, H, W) bool.

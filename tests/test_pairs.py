@@ -1,10 +1,11 @@
 """Pairs: labels, homography, masks and pixels of the two views tell the same story."""
 
+import pytest
 import torch
 
 from kp.canvas import Scene
 from kp.geometry import inside, sample_at, warp_image, warp_points
-from kp.pairs import view_pairs
+from kp.pairs import Stock, view_pairs
 
 SIZE = (96, 128)
 
@@ -143,3 +144,38 @@ def test_some_pairs_differ_in_the_light_only_and_some_in_the_view_only():
     shared = same.swap().shared0(border=4)
     errors = [((s - p.image1).abs() * shared).sum() / shared.sum() for s, p in zip(seen, (same, pair), strict=True)]
     assert errors[0] < 0.5 * errors[1]
+
+
+def drawn(seed, steps=3, views=2):
+    draw = generator(seed)
+    return Stock(view_pairs(steps * 4, SIZE, draw, render=smooth_scene, views=views), draw, steps)
+
+
+def test_pairs_drawn_at_once_are_shared_out_to_the_steps():
+    at_once = next(view_pairs(12, SIZE, generator(5), render=smooth_scene))
+    batches = [batch for batch, _ in zip(drawn(5), range(3), strict=False)]
+    images = torch.cat([batch.image0 for batch in batches])
+    assert all(len(batch.image0) == len(batch.H_0to1) == len(batch.corner_mask1) == 4 for batch in batches)
+    assert torch.equal(images.flatten(1).sum(1).sort()[0], at_once.image0.flatten(1).sum(1).sort()[0])
+    assert len(images.flatten(1).unique(dim=0)) == 12
+
+
+def test_all_views_of_a_scene_are_in_one_step():
+    for batch, _ in zip(drawn(5, views=4), range(4), strict=False):
+        assert torch.equal(batch.image1, batch.image0.roll(-1, 0))
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_a_stock_goes_on_with_the_very_next_batch(before):
+    first, second = drawn(5), drawn(6)
+    for _ in range(before):
+        next(first)
+    second.load_state(*first.state())
+    for _ in range(4):
+        assert torch.equal(next(first).image1, next(second).image1)
+
+
+def test_one_step_at_a_time_is_the_pairs_themselves():
+    pairs = view_pairs(4, SIZE, generator(5), render=smooth_scene)
+    for one, other, _ in zip(pairs, drawn(5, steps=1), range(2), strict=False):
+        assert torch.equal(one.image1, other.image1)
