@@ -93,9 +93,9 @@ class LightSettings:
 class TrainSettings:
     """The training."""
 
-    steps: int | None = setting(500, "length of the whole run, unless --minutes is given")
+    steps: int | None = setting(200, "length of the whole run, unless --minutes is given")
     minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
-    batch: int = setting(32, "pairs a step, of each rank under torchrun; for a CPU take 8")
+    batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
     ahead: int = setting(0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU those of 256 pairs")
     lr: float = setting(1e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")

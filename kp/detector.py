@@ -20,10 +20,8 @@ _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the enc
 _GAIN = 4.0  # of the response before training: the score of a keypoint then differs by some units from its neighbours'
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
-_DEVIATION, _FORGET = (
-    0.5,
-    0.02,
-)  # of learnt scores beside a prior (its own is 0.9); share of a batch in the record of theirs
+_DEVIATION = 0.5  # of learnt scores beside a prior, whose own is 0.9
+_FORGET = 0.02  # share that a batch has in the record of how far learnt scores deviate
 _STEEP = 10.0  # times what a score lacks to the best within a pixel: what thinning takes off
 _DARK = 3.0  # slope of a dark spot: of how much darker it is than what is around, in units of the contrast there
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
