@@ -26,7 +26,6 @@ from kp.symmetry import settle
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
-_EARLIER = {"normalised": True, "shuffled": False, "darkness": 0.0, "thinned": True}  # where weights are older
 
 
 class CheckpointError(ValueError):
@@ -68,7 +67,7 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
     path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
-        recorded = _EARLIER | metadata["settings"]["detector"]
+        recorded = metadata["settings"]["detector"]
         settings = to_dict(from_dict(DetectorSettings, recorded))
         if unsaid := sorted(set(settings) - set(recorded)):  # their defaults are not what it was trained with
             raise ValueError(f"settings {', '.join(unsaid)} are missing: written by an earlier version?")

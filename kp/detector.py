@@ -30,12 +30,16 @@ _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its cont
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
-    draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
-    deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
-    three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those of a shallow learnt
-    stem; before training only the finest response counts and, with weight ``darkness``, the dark spots. With
-    ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
+    What is learnt is a sum of full-resolution maps of a stem of so many ``levels``, see :class:`kp.stem.Stem`, slightly
+    blurred, less the mean of that sum around: prominence. A network draws the weights of the sum and an offset afresh
+    for every place, smoothed over ``mix_blur`` pixels (standard deviation, at least 1) lest they move peaks; if
+    ``fused``, its features of stride 4 join the stem's coarsest level too.
+
+    With ``prior="added"`` the map is learnt by itself; in evaluation mode the prominence of a corner response (the log,
+    see :func:`corner_response`) and, with weight ``darkness``, of :func:`dark_spots` is added to it. Each then places
+    keypoints in its own way, and what both find comes first. With ``prior="corner"`` these maps, the response at three
+    scales, are in the sum that is learnt; before training only the finest response and the dark spots count. With
+    ``prior="none"`` there is only what is learnt.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
@@ -66,6 +70,8 @@ class Detector(nn.Module):
         super().__init__()
         if prior not in ("added", "corner", "none"):
             raise ValueError(f"the prior is added, corner or none, not {prior}")
+        if fused and levels != 3:
+            raise ValueError(f"features of the encoder join a stem of three levels, not {levels}")
         if not 1 <= mix_blur < math.inf:
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
         if not 0 <= darkness < math.inf:

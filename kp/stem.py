@@ -15,9 +15,10 @@ _REACH = 2  # pixels of the blur before every second one is kept
 class Stem(nn.Module):
     """Maps (B, inputs, H, W) -> learnt maps (B, 12, H, W); H - 1 and W - 1 are multiples of 2 ** (levels - 1).
 
-    With one ``level`` two convolutions at full resolution, which see 5x5 pixels; with two or three a U-Net (Ronneberger
-    et al., MICCAI 2015), which sees 15 or 35. It is blurred before it is shrunk (Zhang, ICML 2019), so that the maps of
-    a moved image are the moved maps.
+    With one of ``levels`` these are two convolutions, which see 5x5 pixels; with two or three a U-Net (Ronneberger et
+    al., MICCAI 2015), which sees 17x17 or 45x45. What is shrunk is blurred before (Zhang, ICML 2019), so that the maps
+    of a moved image are nearly the moved maps. With ``deep`` channels, features of the coarsest level's stride are
+    added there. Raises ValueError on other numbers of levels.
     """
 
     def __init__(self, inputs: int, levels: int = 1, deep: int = 0) -> None:

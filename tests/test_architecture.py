@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"geometry", "config", "files", "curves", "process", "ranks", "symmetry", "opencv_world"},
-    {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines", "protocols", "download", "spread"},
+    {
+        "chance",
+        "views",
+        "homography",
+        "paint",
+        "keypoints",
+        "encoders",
+        "baselines",
+        "protocols",
+        "download",
+        "spread",
+        "stem",
+    },
     {
         "photometric",
         "outlines",
