@@ -3,9 +3,8 @@
 Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
 scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run: see
 :mod:`kp.uses`.
-Score maps are taken before they are thinned; that they are when they are used is a variant too. Most changes are of the
-first recipe, a correction of the corner response which leaves to chance on which side of edges keypoints lie; those
-named after it differ from it. The second begins with dark spots, and the default learns a map of its own.
+Score maps are taken as training sees them; that they are thinned when they are used is a variant too. Most changes are
+of the first recipe, which leaves to chance on which side of edges keypoints lie; those named after it differ from it.
 """
 
 import re
@@ -24,8 +23,7 @@ from kp.scorecard import scorecard
 from kp.training import WEIGHTS_FILE, Trainer, check, resume
 from kp.uses import TEST_TIME, as_they_are, refined
 
-_SECOND = ("--prior", "corner", "--levels", "1", "--mix-blur", "8")  # learnt as a correction of the corner response
-_FIRST = (*_SECOND, "--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
+_FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
@@ -62,11 +60,8 @@ _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
 }
 VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
     "default": (),
-    "with the encoder's features": ("--fused",),
-    "one level": ("--levels", "1"),
-    "second recipe": _SECOND,
-    "half of the dark spots": (*_SECOND, "--darkness", "0.15"),
-    "thrice the dark spots": (*_SECOND, "--darkness", "0.9"),
+    "half of the dark spots": ("--darkness", "0.15"),
+    "thrice the dark spots": ("--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }

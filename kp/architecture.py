@@ -87,14 +87,9 @@ def layout(detector: Detector, given: dict[str, tuple[int, ...]]) -> tuple[dict[
         responses = detector.mix.out_channels - 1 - detector.dark - given["stem"][0]
         boxes["response"] = Box(0, 2, "log corner response", (responses, *full))
         arrows += [("image", "response", ""), ("response", "stem", ""), ("response", "sum", "")]
-    if detector.prior == "added":
-        boxes["response"] = Box(0, 2, "log corner response", (1, *full))
-        arrows += [("image", "response", ""), ("response", "sum", "")]
-    if detector.dark or (detector.prior == "added" and detector.darkness):
+    if detector.dark:
         boxes["dark"] = Box(1, 3, "dark spots", (1, *full))
         arrows += [("contrast", "dark", ""), ("dark", "sum", "")]
-    if detector.stem.deep is not None:
-        arrows.append(("smooth.0", "stem", ""))
     before = "contrast"
     for i in range(len(detector.encoder.stages)):
         name, stride = f"encoder.stages.{i}", 2 ** (i + 1)

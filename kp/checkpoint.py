@@ -26,6 +26,7 @@ from kp.symmetry import settle
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
+_EARLIER = {"normalised": True, "shuffled": False, "darkness": 0.0, "thinned": True}  # where weights are older
 
 
 class CheckpointError(ValueError):
@@ -67,7 +68,7 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
     path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
-        recorded = metadata["settings"]["detector"]
+        recorded = _EARLIER | metadata["settings"]["detector"]
         settings = to_dict(from_dict(DetectorSettings, recorded))
         if unsaid := sorted(set(settings) - set(recorded)):  # their defaults are not what it was trained with
             raise ValueError(f"settings {', '.join(unsaid)} are missing: written by an earlier version?")

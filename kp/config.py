@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
-PRIORS = ("added", "corner", "none")
+PRIORS = ("corner", "none")
 MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
 WEIGHTS = MODELS[0]  # what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
@@ -33,19 +33,13 @@ class DetectorSettings:
 
     encoder: str = setting("mobilenet_v3_small", "torchvision's MobileNetV3 or timm's MobileNetV4", ENCODERS)
     stride: int = setting(8, "pixels a feature of the coarsest stage kept is wide", (8, 16))
-    prior: str = setting(
-        "added",
-        "a corner response is added to the score once it is learnt, or is what the score is a correction of, or none",
-        PRIORS,
-    )
+    prior: str = setting("corner", "what the score is a learnt correction of: a corner response, or none", PRIORS)
     width: int = setting(32, "channels of the feature pyramid")
     symmetric: bool = setting(True, "kernels that are the same turned or mirrored: so are then the score maps")
     normalised: bool = setting(True, "network and stem see grey in units of the contrast around, not grey itself")
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
-    levels: int = setting(3, "resolutions of the learnt maps, each half of the one before, 1 to 3")
-    fused: bool = setting(False, "the coarsest of these are made from the encoder's features too")
-    mix_blur: float = setting(32.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
-    darkness: float = setting(0.3, "weight of dark spots beside the corner response, as it begins; 0: no such map")
+    mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
+    darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
     thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 

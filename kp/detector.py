@@ -1,7 +1,6 @@
 """The detector: a mobile encoder and a head that draws one full-resolution map of score logits."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from kornia.color import rgb_to_grayscale
@@ -11,17 +10,15 @@ from torch.nn import functional as F
 
 from kp.encoders import Encoder
 from kp.geometry import Size, upsample
-from kp.stem import Stem
 from kp.symmetry import symmetrise
 
 _SCALES = ((0.7, 1.5), (1.4, 2.0), (2.8, 4.0))  # pixels: blur of the image, and of the products of its derivatives
 _FLOOR = 1e-5  # of a corner response: what a contrast of 0.003 gives, which is noise
+_STEM = 12  # channels of learnt full-resolution maps
 _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the encoder below that stride
 _GAIN = 4.0  # of the response before training: the score of a keypoint then differs by some units from its neighbours'
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
-_DEVIATION = 0.5  # of learnt scores beside a prior, whose own is 0.9
-_FORGET = 0.02  # share that a batch has in the record of how far learnt scores deviate
 _STEEP = 10.0  # times what a score lacks to the best within a pixel: what thinning takes off
 _DARK = 3.0  # slope of a dark spot: of how much darker it is than what is around, in units of the contrast there
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
@@ -30,16 +27,12 @@ _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its cont
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    What is learnt is a sum of full-resolution maps of a stem of so many ``levels``, see :class:`kp.stem.Stem`, slightly
-    blurred, less the mean of that sum around: prominence. A network draws the weights of the sum and an offset afresh
-    for every place, smoothed over ``mix_blur`` pixels (standard deviation, at least 1) lest they move peaks; if
-    ``fused``, its features of stride 4 join the stem's coarsest level too.
-
-    With ``prior="added"`` the map is learnt by itself; in evaluation mode the prominence of a corner response (the log,
-    see :func:`corner_response`) and, with weight ``darkness``, of :func:`dark_spots` is added to it. Each then places
-    keypoints in its own way, and what both find comes first. With ``prior="corner"`` these maps, the response at three
-    scales, are in the sum that is learnt; before training only the finest response and the dark spots count. With
-    ``prior="none"`` there is only what is learnt.
+    A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
+    draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
+    deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
+    three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those of a shallow learnt
+    stem; before training only the finest response counts and, with weight ``darkness``, the dark spots. With
+    ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
@@ -55,38 +48,32 @@ class Detector(nn.Module):
         self,
         encoder: str = "mobilenet_v3_small",
         stride: int = 8,
-        prior: str = "added",
+        prior: str = "corner",
         width: int = 32,
         symmetric: bool = True,
         normalised: bool = True,
         shuffled: bool = False,
-        levels: int = 3,
-        fused: bool = False,
-        mix_blur: float = 32.0,
+        mix_blur: float = 8.0,
         darkness: float = 0.3,
         thinned: bool = True,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        if prior not in ("added", "corner", "none"):
-            raise ValueError(f"the prior is added, corner or none, not {prior}")
-        if fused and levels != 3:
-            raise ValueError(f"features of the encoder join a stem of three levels, not {levels}")
+        if prior not in ("corner", "none"):
+            raise ValueError(f"the prior is corner or none, not {prior}")
         if not 1 <= mix_blur < math.inf:
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
         if not 0 <= darkness < math.inf:
             raise ValueError(f"the weight of dark spots is at least 0, not {darkness}")
         self.prior, self.normalised, self.mix_blur, self.thinned = prior, normalised, mix_blur, thinned
-        self.dark, self.darkness = prior == "corner" and darkness > 0, darkness
-        if prior == "added":
-            self.register_buffer("running_deviation", torch.ones(()))  # of the learnt scores while they train
+        self.dark = prior == "corner" and darkness > 0
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in used)
         self.smooth = nn.ModuleList(_separable(width, width) for _ in used)
         responses = len(_SCALES) if prior == "corner" else 0
-        self.stem = Stem(1 + responses, levels, width if fused else 0)
-        self.mix = nn.Conv2d(width, 1 + responses + self.dark + self.stem.channels, 1)
+        self.stem = nn.Sequential(_conv(1 + responses, _STEM), _conv(_STEM, _STEM))
+        self.mix = nn.Conv2d(width, 1 + responses + self.dark + _STEM, 1)
         strides = [2 ** (_UNUSED + 1 + i) for i in range(len(used))] if shuffled else []
         self.shuffled = nn.ModuleList(nn.Conv2d(width, stride**2, 1, bias=False) for stride in strides)
         for layer in (self.mix, *self.shuffled):
@@ -126,25 +113,13 @@ class Detector(nn.Module):
                 responses = corner_response(grey.float())
                 inputs.append(responses - _blur(responses, _AROUND))
                 maps = [responses, dark_spots(normalised.float())] if self.dark else [responses]
-        maps.append(self.stem(torch.cat(inputs, dim=1), features[0]).float())
+        maps.append(self.stem(torch.cat(inputs, dim=1)).float())
         with full:
             mix = upsample(_blur(self.mix(features[0].float()), self.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
             total = (mix[:, 1:] * torch.cat(maps, dim=1)).sum(1, keepdim=True)
             for layer, maps_there in zip(self.shuffled, features, strict=False):
                 total = total + _shuffle(layer(maps_there.float()), tuple(total.shape[-2:]))
-            scores = mix[:, :1] + _prominence(total)
-            return self._with_prior(scores, grey.float(), normalised.float()) if self.prior == "added" else scores
-
-    def _with_prior(self, scores: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
-        """Outside training, learnt scores made as large as a corner response and dark spots, and added to them."""
-        if self.training:
-            with torch.no_grad():
-                self.running_deviation.lerp_(scores.std(), _FORGET)
-            return scores
-        classical = _GAIN * corner_response(grey, _SCALES[:1])
-        if self.darkness:
-            classical = classical + self.darkness * dark_spots(normalised)
-        return _prominence(classical) + _DEVIATION / self.running_deviation * scores
+            return mix[:, :1] + _blur(total, _SMOOTH) - _PROMINENCE * _blur(total, _AROUND)
 
     def _pyramid(self, image: Tensor) -> list[Tensor]:
         """Features of every stride s from 4 on, finest first: (B, width, (H + s - 1) / s, (W + s - 1) / s)."""
@@ -153,11 +128,6 @@ class Detector(nn.Module):
             features = lateral(features)
             levels.append(smooth(features + upsample(levels[-1], 2) if levels else features))
         return levels[::-1]
-
-
-def _prominence(scores: Tensor) -> Tensor:
-    """Scores (B, 1, H, W), slightly blurred, less a share of their mean around."""
-    return _blur(scores, _SMOOTH) - _PROMINENCE * _blur(scores, _AROUND)
 
 
 def thin(scores: Tensor) -> Tensor:
@@ -171,10 +141,8 @@ def thin(scores: Tensor) -> Tensor:
     return scores - _STEEP * (F.max_pool2d(scores, 3, stride=1, padding=1) - scores)
 
 
-def corner_response(grey: Tensor, scales: Sequence[tuple[float, float]] = _SCALES) -> Tensor:
-    """Log of a corner response of grey images (B, 1, H, W), one map for each of S ``scales``: (B, S, H, W).
-
-    A scale is the standard deviation (pixels) of a blur of the image, and of one of the products of its derivatives.
+def corner_response(grey: Tensor) -> Tensor:
+    """Log of a corner response of grey images (B, 1, H, W), one map for each of _SCALES: (B, 3, H, W).
 
     Of the determinant over the trace of the structure tensor (Noble 1988; Brown, Szeliski and Winder, CVPR 2005): half
     the harmonic mean of its eigenvalues. On photographs it repeats better than Harris' or the least eigenvalue. Half of
@@ -182,7 +150,7 @@ def corner_response(grey: Tensor, scales: Sequence[tuple[float, float]] = _SCALE
     at least 2 pixels.
     """
     maps = []
-    for sigma, window in scales:
+    for sigma, window in _SCALES:
         dx, dy = spatial_gradient(_blur(grey, sigma))[:, 0].split(1, dim=1)
         xx, yy, xy = _blur(torch.cat([dx * dx, dy * dy, dx * dy], dim=1), window).split(1, dim=1)
         response = ((xx * yy - xy**2) / (xx + yy + _FLOOR)).clamp(min=0)
@@ -238,6 +206,14 @@ def _shuffle(maps: Tensor, size: Size) -> Tensor:
 def _blur(maps: Tensor, sigma: float) -> Tensor:
     size = 2 * math.ceil(3 * sigma) + 1
     return gaussian_blur2d(maps, (size, size), (sigma, sigma), border_type="replicate")
+
+
+def _conv(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="replicate", bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.Hardswish(),
+    )
 
 
 def _separable(inputs: int, outputs: int) -> nn.Sequential:

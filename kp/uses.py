@@ -34,13 +34,13 @@ def harris_thinned(_: ScoreMap) -> ScoreMap:
 
 
 def untrained(scores: ScoreMap) -> ScoreMap:
-    """What is added to what is learnt: corner response and dark spots."""
-    return Detector(prior="corner", thinned=False).eval().to(next(scores.parameters()).device)
+    """The default detector before its first step: corner response and dark spots."""
+    return Detector(thinned=False).eval().to(next(scores.parameters()).device)
 
 
 def response(scores: ScoreMap) -> ScoreMap:
     """The corner response alone, without dark spots: the first recipe before its first step."""
-    return Detector(prior="corner", darkness=0, thinned=False).eval().to(next(scores.parameters()).device)
+    return Detector(darkness=0, thinned=False).eval().to(next(scores.parameters()).device)
 
 
 def thinned(scores: ScoreMap) -> ScoreMap:

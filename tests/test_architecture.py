@@ -10,19 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"geometry", "config", "files", "curves", "process", "ranks", "symmetry", "opencv_world"},
-    {
-        "chance",
-        "views",
-        "homography",
-        "paint",
-        "keypoints",
-        "encoders",
-        "baselines",
-        "protocols",
-        "download",
-        "spread",
-        "stem",
-    },
+    {"chance", "views", "homography", "paint", "keypoints", "encoders", "baselines", "protocols", "download", "spread"},
     {
         "photometric",
         "outlines",

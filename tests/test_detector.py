@@ -14,8 +14,7 @@ from kp.detector import Detector, choose_device, normalise, thin
 from kp.encoders import Encoder, PretrainedError
 from kp.keypoints import extract_keypoints
 from kp.scorecard import shift
-from kp.stem import Stem
-from kp.symmetry import settle
+from kp.symmetry import Symmetric, settle
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -62,9 +61,7 @@ def test_darkness_weighs_a_map_of_dark_spots():
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 10, 14).round(), (81, 113))
     with torch.no_grad():
-        none, once, twice = (
-            Detector(prior="corner", darkness=weight, thinned=False).eval()(image) for weight in (0, 0.3, 0.6)
-        )
+        none, once, twice = (Detector(darkness=weight, thinned=False).eval()(image) for weight in (0, 0.3, 0.6))
     steep = -3 * ndimage.gaussian_filter(normalise(image)[0, 0].numpy(), 1, mode="nearest", truncate=3)
     spots = steep * np.clip(steep + 3, 0, 6) / 6
     near, around = (ndimage.gaussian_filter(spots, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
@@ -79,70 +76,15 @@ def test_a_dark_dot_is_worth_more_than_a_bright_one():
     dot = [torch.exp(-((x - centre) ** 2 + (y - 32) ** 2) / 8) for centre in (32, 64)]
     image = (0.5 - 0.3 * dot[0] + 0.3 * dot[1])[None, None]
     with torch.no_grad():
-        prefers, even = (Detector(prior="corner", darkness=weight).eval()(image)[0, 0, 32] for weight in (0.3, 0))
+        prefers, even = (Detector(darkness=weight).eval()(image)[0, 0, 32] for weight in (0.3, 0))
     assert prefers[32] - prefers[64] > 0.2
     assert abs(even[32] - even[64]) < 0.05
 
 
-@pytest.mark.parametrize("darkness", [0, 0.3])
-def test_what_is_learnt_alone_is_added_to_the_classical_score(darkness):
-    """Half of it, in units of its deviation in training; in training there is nothing beside it."""
-    torch.manual_seed(0)
-    image = torch.rand(2, 1, 49, 65)
-    added, alone = Detector(darkness=darkness), Detector(prior="none")
-    alone.load_state_dict({name: t for name, t in added.state_dict().items() if name != "running_deviation"})
-    classical = Detector(prior="corner", levels=1, darkness=darkness).eval()  # not trained
-    added.running_deviation.fill_(1.7)
-    with torch.no_grad():
-        learnt = alone.eval().dense(image)
-        assert learnt.std() > 0.01
-        assert torch.allclose(added.eval().dense(image), classical.dense(image) + 0.5 / 1.7 * learnt, atol=1e-4)
-        assert torch.equal(added.train()(image), alone.train()(image))
-
-
-def test_the_deviation_of_what_is_learnt_is_kept_while_it_trains():
-    torch.manual_seed(0)
-    detector, image = Detector().train(), torch.rand(2, 1, 49, 65)
-    with torch.no_grad():
-        for _ in range(5):
-            deviation = detector(image).std()  # the same each time
-        assert abs(detector.running_deviation - (deviation + 0.98**5 * (1 - deviation))) < 1e-4
-        kept = detector.running_deviation.clone()
-        detector.eval()(image)
-    assert torch.equal(detector.running_deviation, kept)
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3])
-def test_the_stem_sees_as_far_as_its_levels_reach_and_moves_with_the_image(levels):
-    """3x3 kernels, twice a level, bilinear steps and blurs of 5 pixels between levels; moved by the coarsest stride."""
-    torch.manual_seed(0)
-    stem, image = Stem(1, levels).eval(), torch.rand(1, 1, 97, 97, dtype=torch.float64)
-    stem.double()
-    changed = image.clone()
-    changed[..., 48, 48] += 1
-    with torch.no_grad():
-        maps = stem(image)
-        reached = (stem(changed) - maps).abs().amax((0, 1)).gt(1e-12).nonzero() - 48
-        moved = stem(image.roll(4, -1))
-    assert reached.abs().max() == {1: 2, 2: 8, 3: 22}[levels]
-    inner = np.s_[..., 32:-32, 32:-32]
-    assert torch.allclose(moved[inner], maps.roll(4, -1)[inner], atol=1e-12)
-
-
-def test_a_stem_has_so_many_levels():
-    for levels in (0, 4):
-        with pytest.raises(ValueError, match="1 to 3 levels"):
-            Stem(1, levels)
-
-
-def test_the_encoder_s_features_reach_the_stem_when_they_are_fused():
-    torch.manual_seed(0)
-    detector, image = Detector(prior="none", fused=True).train(), torch.rand(2, 1, 49, 65)
-    nn.init.zeros_(detector.mix.weight)
-    detector(image).std().backward()
-    assert all(p.grad.abs().sum() > 0 for p in detector.encoder.stages[0].parameters())
-    with pytest.raises(ValueError, match="three levels"):
-        Detector(levels=2, fused=True)
+def test_kernels_are_means_over_the_turns_and_mirrorings_of_the_square():
+    kernels = np.random.default_rng(0).normal(size=(4, 2, 5, 5)).astype(np.float32)
+    turned = [np.rot90(k, n, (2, 3)) for k in (kernels, kernels[..., ::-1]) for n in range(4)]
+    assert np.allclose(Symmetric(5)(torch.from_numpy(kernels)).numpy(), np.mean(turned, axis=0), atol=1e-6)
 
 
 def test_thinned_scores_are_lowered_by_what_they_lack_to_their_neighbours():
@@ -327,8 +269,8 @@ def test_shuffled_maps_show_pixels_around_their_feature(stride):
 
 def test_shuffled_maps_are_nothing_before_training_and_then_add_up():
     torch.manual_seed(0)
-    plain, image = Detector(prior="corner").eval(), torch.rand(1, 1, 49, 65)
-    more = Detector(prior="corner", shuffled=True, stride=16).eval()
+    plain, image = Detector().eval(), torch.rand(1, 1, 49, 65)
+    more = Detector(shuffled=True, stride=16).eval()
     assert [layer.out_channels for layer in more.shuffled] == [16, 64, 256]
     with torch.no_grad():
         assert torch.allclose(more(image), plain(image), atol=1e-5)

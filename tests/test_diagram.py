@@ -23,7 +23,7 @@ def test_shapes_are_those_of_an_image_on_its_way():
     assert {name: box.shape for name, box in boxes.items()} == {
         "image": (1, 97, 129),
         "contrast": (1, 97, 129),
-        "response": (1, 97, 129),
+        "response": (3, 97, 129),
         "dark": (1, 97, 129),
         "stem": (12, 97, 129),
         "encoder.stages.0": (16, 49, 65),
@@ -31,7 +31,7 @@ def test_shapes_are_those_of_an_image_on_its_way():
         "encoder.stages.2": (24, 13, 17),
         "smooth.1": (32, 13, 17),
         "smooth.0": (32, 25, 33),
-        "mix": (1 + 12, 25, 33),
+        "mix": (1 + 3 + 1 + 12, 25, 33),
         "sum": (1, 97, 129),
         "prominence": (1, 97, 129),
         "scores": (1, 97, 129),

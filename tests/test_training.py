@@ -88,14 +88,16 @@ def test_a_limit_in_minutes_begins_like_one_in_steps(tmp_path):
     assert losses(Trainer(by_clock, tmp_path), 2) == losses(Trainer(SMALL, tmp_path), 2)
 
 
-def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path):
-    straight = Trainer(SMALL, tmp_path)
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path, ahead):
+    settings = replace(SMALL, train=replace(SMALL.train, ahead=ahead))
+    straight = Trainer(settings, tmp_path)
     expected = losses(straight, 5)
-    broken = Trainer(SMALL, tmp_path)
+    broken = Trainer(settings, tmp_path)
     assert losses(broken, 2) == expected[:2]
     broken.save()
     state = load_checkpoint(tmp_path / "checkpoint.pt")
-    resumed = resume(state, SMALL, tmp_path)
+    resumed = resume(state, settings, tmp_path)
     assert resumed.learner.step == 2
     assert losses(resumed, 3) == expected[2:]
     for a, b in zip(straight.learner.average.parameters(), resumed.learner.average.parameters(), strict=True):
