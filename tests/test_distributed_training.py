@@ -70,12 +70,21 @@ def pairs_of_both():
             learner = Learner(SETTINGS)
             if rank == 1:
                 patch.setattr("kp.ranks.rank", lambda: 1)
-                learner._load_chance([], [])  # no state for this rank: drawn afresh, from its own seed
+                learner._load_chance([], [], [])  # no state for this rank: drawn afresh, from its own seed
             yield next(learner.pairs)
 
 
 def furthest(found, expected):
     return max((found[name] - value).abs().max().item() for name, value in expected.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are Linux's")
+def test_no_thread_of_the_group_outlives_it(two):
+    """One that met the ending interpreter would abort the process."""
+    for rank in (0, 1):
+        working, left = json.loads((two / f"threads{rank}.json").read_text()).values()
+        assert any("gloo" in name for name in working)
+        assert not any("gloo" in name for name in left)
 
 
 def test_two_ranks_take_the_step_of_one_process_with_both_their_batches(two):

@@ -38,6 +38,14 @@ def main(folder: Path) -> None:
     (folder / f"terms{ranks.rank()}.json").write_text(json.dumps({"straight": terms, "resumed": again, "same": same}))
 
 
+def threads() -> list[str]:
+    """The names of this process's threads, as Linux tells them; none elsewhere."""
+    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+
+
 if __name__ == "__main__":
     with ranks.together():
         main(Path(sys.argv[1]))
+        working = threads()
+    names = {"working": working, "left": threads()}
+    Path(sys.argv[1], f"threads{ranks.rank()}.json").write_text(json.dumps(names))
