@@ -90,7 +90,7 @@ class TrainSettings:
     steps: int | None = setting(200, "length of the whole run, unless --minutes is given")
     minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
     batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
-    ahead: int = setting(0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU those of 256 pairs")
+    ahead: int = setting(0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU what fits in a gibibyte")
     lr: float = setting(1e-3, "peak learning rate of AdamW")
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
     decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")

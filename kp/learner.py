@@ -25,7 +25,7 @@ from kp.shapes import render
 from kp.views import ViewPair
 
 _RANK_SEED = 0x1E3779B97F4A7C15  # between the seeds of two ranks: far, so that seed 1 is not what seed 0's rank 1 drew
-_AT_ONCE = 256  # pairs, drawn at once on a GPU: a gibibyte
+_AT_ONCE = 256 * 160**2  # pixels of a view times pairs, drawn at once on a GPU: a gibibyte
 
 
 class TrainingError(RuntimeError):
@@ -61,7 +61,7 @@ class Learner:
         self.half = _half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, ranks.rank()))
-        self.pairs = _pairs(settings, self.generator, train.ahead or _ahead(self.device, train.batch))
+        self.pairs = _pairs(settings, self.generator, train.ahead or _ahead(self.device, settings))
         self.shared = DistributedDataParallel(self.model) if ranks.ranks() > 1 else self.model
 
     def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, float]]:
@@ -169,9 +169,9 @@ def _network(settings: RunSettings, fresh: bool) -> Detector:
     return Detector(**network | {"pretrained": network["pretrained"] and fresh}).train()
 
 
-def _ahead(device: torch.device, batch: int) -> int:
-    """Steps whose pairs are drawn at once: what a GPU takes for one step's it takes for hundreds, a CPU does not."""
-    return 1 if device.type == "cpu" else max(1, _AT_ONCE // batch)
+def _ahead(device: torch.device, settings: RunSettings) -> int:
+    """Steps whose pairs are drawn at once: a GPU takes as long for few pairs as for many, a CPU does not."""
+    return 1 if device.type == "cpu" else max(1, _AT_ONCE // (settings.train.batch * settings.world.crop**2))
 
 
 def _pairs(settings: RunSettings, generator: torch.Generator, ahead: int) -> Stock:

@@ -76,14 +76,14 @@ class Stock:
         return batch
 
     def state(self) -> tuple[Tensor, int]:
-        """The generator's state before what is in stock was drawn, and how many batches of it are used up."""
+        """The generator's state (uint8) before what is in stock was drawn, and how many batches of it are used up."""
         return (self.generator.get_state() if self._pairs is None else self._began), self._used
 
     def load_state(self, state: Tensor, used: int = 0) -> None:
-        """Go on with the batch after those that were ``used``."""
+        """Go on with the batch after those that were ``used``; somewhere in a new stock, if that is of another size."""
         self.generator.set_state(state)
         self._empty()
-        for _ in range(used % self._steps):  # of a stock of another size: with one of its batches
+        for _ in range(used % self._steps):
             next(self)
 
     def _empty(self) -> None:

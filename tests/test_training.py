@@ -88,6 +88,15 @@ def test_a_limit_in_minutes_begins_like_one_in_steps(tmp_path):
     assert losses(Trainer(by_clock, tmp_path), 2) == losses(Trainer(SMALL, tmp_path), 2)
 
 
+def test_a_gpu_draws_the_pairs_of_as_many_steps_at_once_as_fit():
+    """256 pairs of 160x160, or as many pixels: at least a step's."""
+    gpu, steps = torch.device("cuda"), {(8, 160): 32, (8, 320): 8, (100, 160): 2, (500, 160): 1}
+    for (batch, crop), expected in steps.items():
+        settings = replace(SMALL, train=replace(SMALL.train, batch=batch), world=replace(SMALL.world, crop=crop))
+        assert learner._ahead(gpu, settings) == expected
+        assert learner._ahead(torch.device("cpu"), settings) == 1
+
+
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path, ahead):
     settings = replace(SMALL, train=replace(SMALL.train, ahead=ahead))
