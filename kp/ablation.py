@@ -23,7 +23,8 @@ from kp.scorecard import scorecard
 from kp.training import WEIGHTS_FILE, Trainer, check, resume
 from kp.uses import TEST_TIME, as_they_are, refined
 
-_FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
+_ONE_SIZE = ("--scales", "1")
+_FIRST = (*_ONE_SIZE, "--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
@@ -60,8 +61,11 @@ _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
 }
 VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
     "default": (),
-    "half of the dark spots": ("--darkness", "0.15"),
-    "thrice the dark spots": ("--darkness", "0.9"),
+    "two sizes": ("--scales", "2"),
+    "four sizes": ("--scales", "4"),
+    "one size": _ONE_SIZE,
+    "half of the dark spots": (*_ONE_SIZE, "--darkness", "0.15"),
+    "thrice the dark spots": (*_ONE_SIZE, "--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }

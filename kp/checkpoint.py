@@ -26,7 +26,13 @@ from kp.symmetry import settle
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
-_EARLIER = {"normalised": True, "shuffled": False, "darkness": 0.0, "thinned": True}  # where weights are older
+_EARLIER = {  # where weights are older than the setting
+    "normalised": True,
+    "shuffled": False,
+    "darkness": 0.0,
+    "scales": 1,
+    "thinned": True,
+}
 
 
 class CheckpointError(ValueError):

@@ -40,6 +40,7 @@ class DetectorSettings:
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
     mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
     darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
+    scales: int = setting(3, "sizes at which the image is looked at, each smaller by the square root of 2; 1: no other")
     thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 

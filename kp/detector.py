@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.encoders import Encoder
-from kp.geometry import Size, upsample
+from kp.geometry import Size, resize, upsample
 from kp.symmetry import symmetrise
 
 _SCALES = ((0.7, 1.5), (1.4, 2.0), (2.8, 4.0))  # pixels: blur of the image, and of the products of its derivatives
@@ -19,6 +19,7 @@ _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the enc
 _GAIN = 4.0  # of the response before training: the score of a keypoint then differs by some units from its neighbours'
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
+_OCTAVE = 2  # sizes at which the image is looked at until it is half as large
 _STEEP = 10.0  # times what a score lacks to the best within a pixel: what thinning takes off
 _DARK = 3.0  # slope of a dark spot: of how much darker it is than what is around, in units of the contrast there
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
@@ -27,12 +28,16 @@ _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its cont
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
-    draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
-    deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
-    three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those of a shallow learnt
-    stem; before training only the finest response counts and, with weight ``darkness``, the dark spots. With
-    ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
+    The image is looked at in ``scales`` sizes, each smaller by the square root of two, and a place's odds of a keypoint
+    are the sum of its odds in all of them: the scale at which it stands out decides, as with Lindeberg (IJCV 1998), so
+    that a keypoint stays where it is as an image blurs or grows. The weights are the same at every size.
+
+    At each of them a score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around:
+    prominence. A network draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur``
+    pixels (standard deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a
+    corner response at three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those
+    of a shallow learnt stem; before training only the finest response counts and, with weight ``darkness``, the dark
+    spots. With ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
@@ -55,6 +60,7 @@ class Detector(nn.Module):
         shuffled: bool = False,
         mix_blur: float = 8.0,
         darkness: float = 0.3,
+        scales: int = 3,
         thinned: bool = True,
         pretrained: bool = False,
     ) -> None:
@@ -65,7 +71,10 @@ class Detector(nn.Module):
             raise ValueError(f"mixing weights are smoothed over at least a pixel, not {mix_blur}")
         if not 0 <= darkness < math.inf:
             raise ValueError(f"the weight of dark spots is at least 0, not {darkness}")
-        self.prior, self.normalised, self.mix_blur, self.thinned = prior, normalised, mix_blur, thinned
+        if scales < 1:
+            raise ValueError(f"an image is looked at in at least one size, not {scales}")
+        self.prior, self.normalised, self.mix_blur = prior, normalised, mix_blur
+        self.scales, self.thinned = scales, thinned
         self.dark = prior == "corner" and darkness > 0
         self.encoder = Encoder(encoder, stride, pretrained)
         used = self.encoder.channels[_UNUSED:]
@@ -96,6 +105,19 @@ class Detector(nn.Module):
         grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
+        scores = self._at_one_scale(grey)
+        for level in range(1, self.scales):
+            scores = torch.logaddexp(scores, self._shrunk(grey, 2 ** (-level / _OCTAVE)))
+        return scores
+
+    def _shrunk(self, grey: Tensor, scale: float) -> Tensor:
+        """The scores of images at a smaller size, drawn at their own size again: (B, 1, H, W)."""
+        height, width = grey.shape[-2:]
+        smaller = (max(1, math.ceil(scale * height)), max(1, math.ceil(scale * width)))
+        return resize(self._at_one_scale(resize(grey, smaller)).float(), (height, width))
+
+    def _at_one_scale(self, grey: Tensor) -> Tensor:
+        """The scores (B, 1, H, W) of grey images at the size that they have."""
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
         normalised = normalise(padded) if self.normalised else padded - 0.5
         features = self._pyramid(_blur(normalised, 1.0))  # unless it is blurred, the strides alias
