@@ -26,11 +26,11 @@ from kp.symmetry import settle
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
-_EARLIER = {  # where weights are older than the setting
+_EARLIER = {  # where weights are older than the setting; the last two are no part of training
     "normalised": True,
     "shuffled": False,
     "darkness": 0.0,
-    "scales": 1,
+    "scales": 3,
     "thinned": True,
 }
 

@@ -28,16 +28,13 @@ _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its cont
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-    The image is looked at in ``scales`` sizes, each smaller by the square root of two, and a place's odds of a keypoint
-    are the sum of its odds in all of them: the scale at which it stands out decides, as with Lindeberg (IJCV 1998), so
-    that a keypoint stays where it is as an image blurs or grows. The weights are the same at every size.
 
-    At each of them a score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around:
-    prominence. A network draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur``
-    pixels (standard deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a
-    corner response at three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those
-    of a shallow learnt stem; before training only the finest response counts and, with weight ``darkness``, the dark
-    spots. With ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
+    A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
+    draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
+    deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
+    three scales (see :func:`corner_response`) and one of :func:`dark_spots`, and beside them those of a shallow learnt
+    stem; before training only the finest response counts and, with weight ``darkness``, the dark spots. With
+    ``darkness=0`` there are none of these; with ``prior="none"`` there is the stem alone.
 
     The network is an encoder and a feature pyramid (Lin et al., CVPR 2017) down to stride 4. Colour is turned to grey;
     network and stem see it ``normalised``, in units of the contrast around: the strength of the light does not matter.
@@ -45,8 +42,11 @@ class Detector(nn.Module):
     pyramid gives a map of its own to the sum, by pixel shuffle (Shi et al., CVPR 2016): free, but tied to a lattice and
     to which way is up.
 
-    In training mode the map is smooth, as losses need it. In evaluation mode it is ``thinned``, see :func:`thin`, so
-    that suppression finds the small peaks too that stand on the slopes of large ones.
+    In training mode that is the map: smooth, as losses need it. In evaluation mode the image is looked at in ``scales``
+    sizes, each smaller by the square root of two, and a place's odds of a keypoint are the sum of its odds in all of
+    them: the size at which it stands out decides (Lindeberg, IJCV 1998), so that keypoints stay where they are as an
+    image blurs or grows. Then the map is ``thinned``, see :func:`thin`, so that suppression finds the small peaks too
+    that stand on the slopes of large ones.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Detector(nn.Module):
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
         scores = self._at_one_scale(grey)
-        for level in range(1, self.scales):
+        for level in range(1, 1 if self.training else self.scales):
             scores = torch.logaddexp(scores, self._shrunk(grey, 2 ** (-level / _OCTAVE)))
         return scores
 

@@ -46,6 +46,7 @@ def check(settings: RunSettings) -> None:
         "photometric": (0, 2),
         "pooling": (0, 1),
         "views": (2, math.inf),
+        "scales": (1, math.inf),
     }
     parse_mixture(settings.world.families)
     if settings.train.steps is None and settings.train.minutes is None:
