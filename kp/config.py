@@ -71,7 +71,7 @@ class LightSettings:
     """The changes of light, lens, sensor and file: how far each goes at most, drawn for each view."""
 
     photometric: float = setting(1.0, "strength of all of them, up to 2, of which a view draws a share; 0 is none")
-    surfaces: float = setting(0.6, "share of grey drawn afresh, the same for all that was equally grey, in [0, 1]")
+    surfaces: float = setting(0.0, "share of grey drawn afresh, the same for all that was equally grey, in [0, 1]")
     exposure: float = setting(2.0, "stops of light either way; the sensor clips")
     gamma: float = setting(1.6, "power of grey, factor either way, log-uniform")
     contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform")

@@ -28,7 +28,6 @@ _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its cont
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
-
     A score is a sum of full-resolution maps, slightly blurred, less the mean of that sum around: prominence. A network
     draws the weights of the sum and an offset afresh for every place, smoothed over ``mix_blur`` pixels (standard
     deviation, at least 1) lest they move peaks. The maps are, with ``prior="corner"``, the logs of a corner response at
