@@ -3,8 +3,9 @@
 Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
 scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run: see
 :mod:`kp.uses`.
-Score maps are taken as training sees them; that they are thinned when they are used is a variant too. Most changes are
-of the first recipe, which leaves to chance on which side of edges keypoints lie; those named after it differ from it.
+Score maps are taken as training sees them: that images are looked at in three sizes and maps thinned when they are used
+are variants too. Most changes are of the first recipe, which leaves to chance on which side of edges keypoints lie;
+those named after it differ from it.
 """
 
 import re
@@ -21,10 +22,9 @@ from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags
 from kp.results import fingerprint
 from kp.scorecard import scorecard
 from kp.training import WEIGHTS_FILE, Trainer, check, resume
-from kp.uses import TEST_TIME, as_they_are, refined
+from kp.uses import TEST_TIME, as_they_are, as_used, refined
 
-_ONE_SIZE = ("--scales", "1")
-_FIRST = (*_ONE_SIZE, "--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
+_FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
@@ -61,11 +61,8 @@ _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
 }
 VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
     "default": (),
-    "two sizes": ("--scales", "2"),
-    "four sizes": ("--scales", "4"),
-    "one size": _ONE_SIZE,
-    "half of the dark spots": (*_ONE_SIZE, "--darkness", "0.15"),
-    "thrice the dark spots": (*_ONE_SIZE, "--darkness", "0.9"),
+    "half of the dark spots": ("--darkness", "0.15"),
+    "thrice the dark spots": ("--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
@@ -144,8 +141,8 @@ def train(run: Run) -> Path:
 def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dict[str, float]:
     """The scorecard of weights, used as the variant of this name says."""
     change, detector = TEST_TIME.get(name, as_they_are), load_detector(weights, device)
-    detector.thinned = False
-    return scorecard(change(detector), subpixel=change is refined, device=device)
+    detector.scales, detector.thinned = 1, False
+    return scorecard(change(detector), subpixel=change in (refined, as_used), device=device)
 
 
 def entry(name: str, weights: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class DetectorSettings:
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
     mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
     darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
-    scales: int = setting(3, "sizes at which the image is looked at, each smaller by the square root of 2; 1: no other")
+    scales: int = setting(3, "outside training, sizes in which an image is looked at, each 0.71 of the one before")
     thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -71,7 +71,6 @@ class LightSettings:
     """The changes of light, lens, sensor and file: how far each goes at most, drawn for each view."""
 
     photometric: float = setting(1.0, "strength of all of them, up to 2, of which a view draws a share; 0 is none")
-    surfaces: float = setting(0.0, "share of grey drawn afresh, the same for all that was equally grey, in [0, 1]")
     exposure: float = setting(2.0, "stops of light either way; the sensor clips")
     gamma: float = setting(1.6, "power of grey, factor either way, log-uniform")
     contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform")

@@ -16,18 +16,9 @@ from torch.nn import functional as F
 from kp.chance import Draw
 
 # The shares of images that an effect happens to; exposure, illumination, colour, contrast and gamma happen to all.
-_REPAINTED, _SHADOWED, _GLARING, _DEFOCUSED, _SHAKEN, _NOISY, _COMPRESSED = (
-    1 / 2,
-    1 / 2,
-    1 / 3,
-    1 / 2,
-    1 / 4,
-    1 / 2,
-    1 / 3,
-)
+_SHADOWED, _GLARING, _DEFOCUSED, _SHAKEN, _NOISY, _COMPRESSED = 1 / 2, 1 / 3, 1 / 2, 1 / 4, 1 / 2, 1 / 3
 
 _ENCODING = 2.2  # power of grey that is light: close to sRGB's curve
-_GREYS = 6  # between which a curve of repainted surfaces is straight
 _SPOTS = 3  # of glare in an image
 _STRONGEST = 2.0  # in a tensor: its values are on the device, and blurs need kernels for the largest
 _STOPS, _FACTOR, _SHARE, _PIXELS, _QUALITY = (0, 16), (1, 100), (0, 1), (0, 100), (1, 100)
@@ -56,7 +47,6 @@ def change_photometry(
     generator: torch.Generator,
     strength: float | Tensor = 1.0,
     *,
-    surfaces: float = 0.0,  # share of grey that is drawn afresh at most, the same for all that was equally grey
     exposure: float = 2.0,  # stops of light either way; the sensor clips at 1
     gamma: float = 1.6,  # power of grey, factor either way, log-uniform
     contrast: float = 1.6,  # factor of grey either way about the image's mean, log-uniform
@@ -71,8 +61,7 @@ def change_photometry(
 ) -> Tensor:
     """Images (B, C, H, W) in [0, 1], C = 1 or 3, as another light and another camera would show them: the same shape.
 
-    In the order in which a picture comes about: surfaces (which return more or less of another light: what was brighter
-    than its surroundings may be darker), light (exposure, illumination, colour, shadow, glare), lens (defocus,
+    In the order in which a picture comes about: light (exposure, illumination, colour, shadow, glare), lens (defocus,
     motion), sensor (noise, clipping), response (contrast, gamma), file (JPEG). Each image draws on its own, from
     ``generator``, on the images' device. ``strength``, a number or (B,) up to 2, scales all ranges, factors as powers,
     ``jpeg`` by its distance from 100; an image of strength 0 does not change, and 1 is about what lies between day and
@@ -80,17 +69,14 @@ def change_photometry(
     """
     _check(_STOPS, exposure=exposure, illumination=illumination)
     _check(_FACTOR, gamma=gamma, contrast=contrast, colour_cast=colour_cast)
-    _check(_SHARE, surfaces=surfaces, shadow=shadow, specular=specular, noise=noise)
+    _check(_SHARE, shadow=shadow, specular=specular, noise=noise)
     _check(_PIXELS, defocus=defocus, motion=motion)
     _check(_QUALITY, jpeg=jpeg)
     _check_strength(strength, len(images))
     if not isinstance(strength, Tensor) and strength == 0:
         return images
     draw = _Changes(images, generator, strength)
-    changed = images.float()
-    if surfaces > 0:  # else nothing is drawn
-        changed = _some(changed.clone(), draw.sometimes(surfaces, _REPAINTED).clamp(max=1), draw, _repaint)
-    changed = _light(changed, draw, exposure, illumination, colour_cast)
+    changed = _light(images.float(), draw, exposure, illumination, colour_cast)
     changed = _some(changed, draw.sometimes(shadow, _SHADOWED).clamp(max=1), draw, _cast_shadow)
     changed = _some(changed, draw.sometimes(specular, _GLARING), draw, _glare)
     changed = _some(changed, draw.sometimes(defocus, _DEFOCUSED), draw, _defocus, math.ceil(3 * defocus * draw.most))
@@ -165,16 +151,6 @@ def _some(images: Tensor, amount: Tensor, draw: Draw, change: Callable[..., Tens
         return images
     changed = change(images[which], amount[which], Draw(len(which), draw.generator), *settings)
     return images.index_copy_(0, which, changed)
-
-
-def _repaint(images: Tensor, share: Tensor, draw: Draw) -> Tensor:
-    """Grey carried by a random curve between _GREYS values, which need not rise: edges fade, and turn round."""
-    curve = draw.uniform(0, 1, _GREYS).to(images)
-    at = images.clamp(0, 1) * (_GREYS - 1)
-    below = at.floor().clamp(max=_GREYS - 2)
-    index = below.long().flatten(1)
-    low, high = (curve.gather(1, i).view_as(images) for i in (index, index + 1))
-    return torch.lerp(images, torch.lerp(low, high, at - below), share)
 
 
 def _light(images: Tensor, draw: _Changes, exposure: float, illumination: float, colour_cast: float) -> Tensor:
