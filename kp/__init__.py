@@ -3,13 +3,15 @@
 __version__ = "0.1.0"
 
 
-def load_detector(weights=None, device="cpu"):
+def load_detector(weights=None, device="cpu", scales=None):
     """A trained detector, ready for use: images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W).
 
     ``weights`` is a name of those that come with kp (``python -m kp models``), the default of these if None, or the
-    path of a file from training; :func:`kp.keypoints.extract_keypoints` makes keypoints of the scores. Raises
-    kp.checkpoint.CheckpointError, a ValueError, where there are none such.
+    path of a file from training; :func:`kp.keypoints.extract_keypoints` makes keypoints of the scores. ``scales`` is in
+    how many sizes the detector looks at an image, each 0.71 of the one before; None is as the weights say, one for
+    those of kp. Three find more again in large images that are blurred or zoomed, in twice the time. Raises
+    kp.checkpoint.CheckpointError, a ValueError, where there are no such weights, and ValueError on fewer than one size.
     """
     from kp import checkpoint, config  # only now: ``import kp`` alone is quick
 
-    return checkpoint.load_detector(weights or config.WEIGHTS, device)
+    return checkpoint.load_detector(weights or config.WEIGHTS, device, scales)

@@ -3,9 +3,9 @@
 Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
 scored by :mod:`kp.scorecard`, never on real test sequences. What only changes how a detector is used needs no run: see
 :mod:`kp.uses`.
-Score maps are taken as training sees them: that images are looked at in three sizes and maps thinned when they are used
-are variants too. Most changes are of the first recipe, which leaves to chance on which side of edges keypoints lie;
-those named after it differ from it.
+Score maps are taken as training sees them: that they are thinned when they are used, or are of several sizes of an
+image, are variants too. Most changes are of the first recipe, which leaves to chance on which side of edges keypoints
+lie; those named after it differ from it.
 """
 
 import re
@@ -22,7 +22,7 @@ from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags
 from kp.results import fingerprint
 from kp.scorecard import scorecard
 from kp.training import WEIGHTS_FILE, Trainer, check, resume
-from kp.uses import TEST_TIME, as_they_are, as_used, refined
+from kp.uses import TEST_TIME, as_they_are, refined
 
 _FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
@@ -142,7 +142,7 @@ def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dic
     """The scorecard of weights, used as the variant of this name says."""
     change, detector = TEST_TIME.get(name, as_they_are), load_detector(weights, device)
     detector.scales, detector.thinned = 1, False
-    return scorecard(change(detector), subpixel=change in (refined, as_used), device=device)
+    return scorecard(change(detector), subpixel=change is refined, device=device)
 
 
 def entry(name: str, weights: Path) -> dict[str, Any]:

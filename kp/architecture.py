@@ -40,6 +40,7 @@ def shapes(detector: Detector, size: Size = SIZE) -> dict[str, tuple[int, ...]]:
             found[name or "scores"] = tuple(output.shape[1:])
 
     hooked = deepcopy(detector).eval()
+    hooked.scales = 1  # the image as it is
     for name, module in hooked.named_modules():
         module.register_forward_hook(partial(record, name))
     with torch.inference_mode():
@@ -82,7 +83,8 @@ def layout(detector: Detector, given: dict[str, tuple[int, ...]]) -> tuple[dict[
         "scores": Box(5, 2, "score map", given["scores"], colour=_DATA),
     }
     arrows = [("image", "contrast", ""), ("contrast", "stem", ""), ("stem", "sum", ""), ("mix", "sum", "\u00d74")]
-    arrows += [("sum", "prominence", ""), ("prominence", "scores", "")]
+    sizes = f"{detector.scales} sizes" if detector.scales > 1 else ""
+    arrows += [("sum", "prominence", ""), ("prominence", "scores", sizes)]
     if detector.prior == "corner":
         responses = detector.mix.out_channels - 1 - detector.dark - given["stem"][0]
         boxes["response"] = Box(0, 2, "log corner response", (responses, *full))

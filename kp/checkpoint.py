@@ -30,7 +30,7 @@ _EARLIER = {  # where weights are older than the setting; the last two are no pa
     "normalised": True,
     "shuffled": False,
     "darkness": 0.0,
-    "scales": 3,
+    "scales": 1,
     "thinned": True,
 }
 
@@ -69,8 +69,15 @@ def find_weights(weights: Path | str) -> Path:
     return SHIPPED.get(str(weights), Path(weights))
 
 
-def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "cpu") -> Detector:
-    """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError."""
+def load_detector(
+    weights: Path | str = WEIGHTS, device: torch.device | str = "cpu", scales: int | None = None
+) -> Detector:
+    """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError.
+
+    ``scales`` is in how many sizes it looks at an image, where not in as many as the weights say.
+    """
+    if scales is not None and scales < 1:
+        raise ValueError(f"an image is looked at in at least one size, not {scales}")
     path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
@@ -78,7 +85,7 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
         settings = to_dict(from_dict(DetectorSettings, recorded))
         if unsaid := sorted(set(settings) - set(recorded)):  # their defaults are not what it was trained with
             raise ValueError(f"settings {', '.join(unsaid)} are missing: written by an earlier version?")
-        detector = Detector(**settings | {"pretrained": False})
+        detector = Detector(**settings | {"pretrained": False, "scales": scales or settings["scales"]})
         detector.load_state_dict(tensors)
         settle(detector)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -42,10 +42,10 @@ class Detector(nn.Module):
     to which way is up.
 
     In training mode that is the map: smooth, as losses need it. In evaluation mode the image is looked at in ``scales``
-    sizes, each smaller by the square root of two, and a place's odds of a keypoint are the sum of its odds in all of
-    them: the size at which it stands out decides (Lindeberg, IJCV 1998), so that keypoints stay where they are as an
-    image blurs or grows. Then the map is ``thinned``, see :func:`thin`, so that suppression finds the small peaks too
-    that stand on the slopes of large ones.
+    sizes, each smaller by the square root of two, and where these are several, a place's odds of a keypoint are the sum
+    of its odds in all: the size at which it stands out decides (Lindeberg, IJCV 1998), so that more keypoints stay as
+    an image blurs or grows. Then the map is ``thinned``, see :func:`thin`, so that suppression finds the small peaks
+    too that stand on the slopes of large ones.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Detector(nn.Module):
         shuffled: bool = False,
         mix_blur: float = 8.0,
         darkness: float = 0.3,
-        scales: int = 3,
+        scales: int = 1,
         thinned: bool = True,
         pretrained: bool = False,
     ) -> None:

@@ -20,17 +20,26 @@ Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all 
 
 
 def score_maps(
-    names: Series[str], *, weights: Path, baseline_weights: Path | None, seed: int, device: torch.device
+    names: Series[str],
+    *,
+    weights: Path,
+    baseline_weights: Path | None,
+    seed: int,
+    device: torch.device,
+    scales: int | None = None,
 ) -> tuple[dict[str, ScoreMap], dict[str, str]]:
     """What each named detector makes of an image, and of those that cannot run here, by name, the reason in a line.
 
-    ``kp`` runs the network of ``weights``, and shipped ones go by their names; learned baselines read theirs from the
-    folder ``baseline_weights``, or Kornia fetches them. Raises ValueError on a name that is none, CheckpointError on
-    weights of ours that cannot be used.
+    ``kp`` runs the network of ``weights``, and shipped ones go by their names, each in ``scales`` sizes or in its own
+    number of them; learned baselines read their weights from the folder ``baseline_weights``, or Kornia fetches them.
+    Raises ValueError on a name that is none, CheckpointError on weights of ours that cannot be used.
     """
     makers = {name: partial(baselines.make, name) for name in BASELINES}
-    makers |= {name: partial(load_detector, name, device) for name in MODELS}
-    makers |= {"random": lambda: partial(_random_scores, seed=seed), "kp": lambda: load_detector(weights, device)}
+    makers |= {name: partial(load_detector, name, device, scales) for name in MODELS}
+    makers |= {
+        "random": lambda: partial(_random_scores, seed=seed),
+        "kp": partial(load_detector, weights, device, scales),
+    }
     if not set(names) <= set(makers):
         from kp import learned  # only now: it reaches into Kornia, whose inner parts may move
 

@@ -58,6 +58,7 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
         native = protocols.choose("native", **changes)
         _measure_curves(done, partial(make, native), native, s)
     choices = {name: getattr(s, name) for name in ("split", "subset", "subpixel", "seed")}
+    choices |= {"scales": s.scales} if s.scales is not None else {}
     settings = results.settings(source, chosen, **choices)
     content = results.content(done.records, settings, weights, skipped, done.stop is None)
     content |= {"shipped": shipped, "curves": done.curves, "checks": done.checks}
@@ -72,7 +73,7 @@ def _detectors(
 ) -> tuple[Callable[[Protocol], dict[str, Detector]], dict[str, str], dict[str, str] | None]:
     """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
     device, path = choose_device(s.device), find_weights(s.weights)
-    where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device}
+    where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device, "scales": s.scales}
     maps, skipped = ranks.first(lambda: score_maps(names, seed=s.seed, **where))
     if not maps:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
@@ -82,6 +83,8 @@ def _detectors(
 
 def _check(s: EvaluateSettings, output: OutputSettings) -> None:
     """Raises ValueError where the work could not be shared, or a file not be written, before anything is measured."""
+    if s.scales is not None and s.scales < 1:
+        raise ValueError(f"--scales must be at least 1, not {s.scales}")
     if s.workers < 1:
         raise ValueError(f"--workers must be at least 1, not {s.workers}")
     if s.workers > 1 and ranks.ranks() > 1:

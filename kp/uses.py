@@ -35,12 +35,12 @@ def harris_thinned(_: ScoreMap) -> ScoreMap:
 
 def untrained(scores: ScoreMap) -> ScoreMap:
     """The default detector before its first step: corner response and dark spots."""
-    return Detector(scales=1, thinned=False).eval().to(next(scores.parameters()).device)
+    return Detector(thinned=False).eval().to(next(scores.parameters()).device)
 
 
 def response(scores: ScoreMap) -> ScoreMap:
     """The corner response alone, without dark spots: the first recipe before its first step."""
-    return Detector(darkness=0, scales=1, thinned=False).eval().to(next(scores.parameters()).device)
+    return Detector(darkness=0, thinned=False).eval().to(next(scores.parameters()).device)
 
 
 def thinned(scores: ScoreMap) -> ScoreMap:
@@ -54,20 +54,13 @@ def two_sizes(scores: Detector) -> ScoreMap:
 
 
 def three_sizes(scores: Detector) -> ScoreMap:
-    """And shrunk to 1/2: as the shipped detectors look at images outside training."""
+    """And shrunk to 1/2."""
     return _of_sizes(scores, 3)
 
 
 def four_sizes(scores: Detector) -> ScoreMap:
     """And shrunk to 1/sqrt(8)."""
     return _of_sizes(scores, 4)
-
-
-def as_used(scores: Detector) -> ScoreMap:
-    """Three sizes, thinned and refined to a fraction of a pixel: as the shipped detectors are used."""
-    detector = _of_sizes(scores, 3)
-    detector.thinned = True
-    return detector
 
 
 def _of_sizes(scores: Detector, sizes: int) -> Detector:
@@ -167,7 +160,6 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
     "two sizes": two_sizes,
     "three sizes": three_sizes,
     "four sizes": four_sizes,
-    "as used": as_used,
     "image pyramid": image_pyramid,
     "homographic adaptation": homographic_adaptation,
     "suppressed within 2 px": dense,

@@ -13,6 +13,7 @@ from kp.config import ENCODERS, PRIORS
 from kp.detector import Detector, choose_device, normalise, thin
 from kp.encoders import Encoder, PretrainedError
 from kp.keypoints import extract_keypoints
+from kp.metrics import repeatability
 from kp.scorecard import shift
 from kp.symmetry import Symmetric, settle
 
@@ -128,6 +129,46 @@ def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
         assert torch.equal(detector.dense(image), dense(image))
         assert not torch.equal(detector(image), dense(image))
         assert torch.equal(detector.train()(image), dense.train()(image))
+
+
+def test_odds_of_an_image_in_three_sizes_add_up_outside_training():
+    torch.manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 15), (96, 121), mode="bicubic").clamp(0, 1)
+    several, one = Detector(scales=3, thinned=False).eval(), Detector(thinned=False).eval()
+    one.load_state_dict(several.state_dict())
+    change = {"mode": "bicubic", "antialias": True}
+    with torch.no_grad():
+        odds = one(image).double().exp()
+        for smaller in ((68, 86), (48, 61)):  # 96 and 121, halved once and twice in area, rounded up
+            shrunk = torch.nn.functional.interpolate(image, smaller, **change)
+            odds = odds + torch.nn.functional.interpolate(one(shrunk), (96, 121), **change).double().exp()
+        assert torch.allclose(several(image).double(), odds.log(), atol=1e-4)
+        assert torch.equal(several.train()(image), one.train()(image))
+
+
+def test_keypoints_stay_as_an_image_blurs_if_it_is_looked_at_in_three_sizes():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 32, generator=generator).round(), scale_factor=10.0)
+    blurred = torch.from_numpy(ndimage.gaussian_filter(image.numpy(), (0, 0, 4, 4)))
+    again = []
+    for scales in (1, 3):
+        detector = Detector(darkness=0, scales=scales).eval()
+        with torch.no_grad():
+            sharp, soft = (extract_keypoints(detector(x), 100, subpixel=True) for x in (image, blurred))
+        same = torch.eye(3)[None]
+        again.append(repeatability(sharp, soft, same, (240, 320), (240, 320), 100, threshold=2).repeatability.item())
+    assert again[1] > again[0] + 0.1
+
+
+def test_a_turned_image_in_three_sizes_has_the_turned_scores():
+    """Of a size on the lattice of the strides at all three: elsewhere the edge that is padded is told apart."""
+    torch.manual_seed(0)
+    image, detector = torch.rand(1, 1, 193, 193), Detector(scales=3).eval()
+    nn.init.normal_(detector.mix.weight)
+    with torch.no_grad():
+        scores = detector(image)
+        for turn in (lambda x: x.rot90(1, (-2, -1)), lambda x: x.flip(-1)):
+            assert (detector(turn(image)) - turn(scores)).std() < 1e-3 * scores.std()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -305,6 +346,8 @@ def test_wrong_arguments_are_named():
         Detector(stride=32)
     with pytest.raises(ValueError, match="at least 0, not -1"):
         Detector(darkness=-1)
+    with pytest.raises(ValueError, match="at least one size, not 0"):
+        Detector(scales=0)
     with pytest.raises(ValueError, match="corner or none"):
         Detector(prior="sobel")
     with pytest.raises(ValueError, match="1 or 3 channels, not 4"):

@@ -284,6 +284,7 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
         (["--max-keypoints", "0"], "--max-keypoints must be at least 1"),
         (["--max-keypoints", "1.5"], "--max-keypoints"),
         (["--nms-size", "8"], "--nms-size must be odd"),
+        (["--scales", "0"], "--scales must be at least 1, not 0"),
         (["--nms-size", "-3"], "--nms-size must be odd"),
         (["--border", "-1"], "--border must be 0 pixels or more"),
         (["--split", "x"], "--split"),
@@ -301,6 +302,21 @@ def test_a_wrong_flag_is_one_line(root, capsys, tmp_path, monkeypatch, flags, co
     monkeypatch.chdir(tmp_path)
     detectors = [] if "--detectors" in flags else ["--detectors", "harris"]
     assert complaint in error(capsys, "--hpatches", root, *detectors, *flags)
+
+
+def test_our_detectors_look_at_as_many_sizes_as_the_flag_says(root, tmp_path, capsys):
+    path, tables = tmp_path / "table.json", []
+    for flags in ([], ["--scales", "1"], ["--scales", "3"]):
+        assert run(capsys, "--hpatches", root, "--detectors", "harris", "kp", MODELS[0], "--json", path, *flags)[0] == 0
+        tables.append(json.loads(path.read_text()))
+    assert [table["settings"].get("scales") for table in tables] == [None, 1, 3]
+    harris, ours, named = (
+        [[row for row in table["rows"] if row["detector"] == name] for table in tables]
+        for name in ("harris", "kp", MODELS[0])
+    )
+    assert harris[0] == harris[1] == harris[2]
+    assert ours[0] == ours[1] != ours[2]
+    assert [row | {"detector": "kp"} for row in named[2]] == ours[2]
 
 
 def test_exported_keypoints_of_kp_are_at_whole_pixels_and_so_is_the_table(root, capsys, tmp_path):

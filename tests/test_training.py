@@ -312,6 +312,7 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--lr", "nan"], "--lr must be above 0"),
         (["--softness", "0"], "--softness must be above 0"),
         (["--mix-blur", "0.5"], "--mix-blur must be at least 1"),
+        (["--scales", "0"], "--scales must be at least 1"),
         (["--density", "inf"], "--density must be above 0"),
         (["--photometric", "3"], "--photometric must be at least 0 and at most 2"),
         (["--seed", "99999999999999999999"], "--seed must be"),
@@ -396,6 +397,14 @@ def test_weights_older_than_dark_spots_have_none(tmp_path):
     save_weights(path, older, {"detector": settings})
     with torch.no_grad():
         assert torch.equal(load_detector(path)(image), older(image))
+
+
+def test_weights_older_than_what_is_no_part_of_training_are_used_like_others(tmp_path):
+    path, detector, image = tmp_path / "w.safetensors", Detector().eval(), torch.rand(1, 1, 40, 48)
+    settings = {k: v for k, v in to_dict(DetectorSettings()).items() if k not in ("scales", "thinned")}
+    save_weights(path, detector, {"detector": settings})
+    with torch.no_grad():
+        assert torch.equal(load_detector(path)(image), detector(image))
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
