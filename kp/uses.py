@@ -48,24 +48,10 @@ def thinned(scores: ScoreMap) -> ScoreMap:
     return lambda image: thin(scores(image))
 
 
-def two_sizes(scores: Detector) -> ScoreMap:
-    """The odds of an image as it is and shrunk to 1/sqrt(2), added up."""
-    return _of_sizes(scores, 2)
-
-
 def three_sizes(scores: Detector) -> ScoreMap:
-    """And shrunk to 1/2."""
-    return _of_sizes(scores, 3)
-
-
-def four_sizes(scores: Detector) -> ScoreMap:
-    """And shrunk to 1/sqrt(8)."""
-    return _of_sizes(scores, 4)
-
-
-def _of_sizes(scores: Detector, sizes: int) -> Detector:
+    """The odds of an image as it is, shrunk to 1/sqrt(2) and to 1/2, added up."""
     detector = deepcopy(scores)
-    detector.scales = sizes
+    detector.scales = 3
     return detector
 
 
@@ -157,9 +143,7 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
     "corner response": response,
     "given weights": as_they_are,
     "thinned": thinned,
-    "two sizes": two_sizes,
     "three sizes": three_sizes,
-    "four sizes": four_sizes,
     "image pyramid": image_pyramid,
     "homographic adaptation": homographic_adaptation,
     "suppressed within 2 px": dense,
