@@ -116,7 +116,8 @@ def desk(tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     (folder / "notebooks" / "results").mkdir(parents=True)
     (folder / "notebooks" / "figures").mkdir()
-    (folder / "notebooks" / "results" / "training").symlink_to(ROOT / "notebooks" / "results" / "training")
+    for run in ("training", "h100"):
+        (folder / "notebooks" / "results" / run).symlink_to(ROOT / "notebooks" / "results" / run)
     for name in ("i_a", "v_a"):
         (folder / "ROOT" / name).mkdir(parents=True)
         for number in range(1, 7):
