@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -160,13 +161,17 @@ def _network_rows(generator: torch.Generator, batch: int, seconds: float) -> lis
         trainer = _trainer(device, Path(folder))
         steps = _rate(trainer.take_step, device, seconds)
         detector = trainer.learner.average.module.eval()
+        several = deepcopy(detector)
+        several.scales = 3
         with torch.inference_mode():
             scores = detector(view)
             images = _rate(lambda: detector(view), device, seconds) * batch
+            thrice = _rate(lambda: several(view), device, seconds) * batch
             maps = _rate(lambda: extract_keypoints(scores, 300), device, seconds) * batch
     network, train, crop = trainer.settings.detector, trainer.settings.train, trainer.settings.world.crop
     return [
         (f"score map {_ON}", images, "images/s"),
+        (f"score map {_ON}, looked at in three sizes", thrice, "images/s"),
         (f"keypoints from a map {_ON}", maps, "images/s"),
         (f"training, {network.encoder}, {train.batch} pairs of {crop}x{crop}", steps, "steps/s"),
     ]

@@ -113,7 +113,7 @@ class Detector(nn.Module):
         """The scores of images at a smaller size, drawn at their own size again: (B, 1, H, W)."""
         height, width = grey.shape[-2:]
         smaller = (max(1, math.ceil(scale * height)), max(1, math.ceil(scale * width)))
-        return resize(self._at_one_scale(resize(grey, smaller)).float(), (height, width))
+        return resize(self._at_one_scale(resize(grey, smaller)), (height, width))
 
     def _at_one_scale(self, grey: Tensor) -> Tensor:
         """The scores (B, 1, H, W) of grey images at the size that they have."""

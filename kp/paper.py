@@ -3,7 +3,7 @@
 from pathlib import Path
 
 _STYLE = """
-#set page(paper: "a4", margin: (x: 1.7cm, y: 1.4cm), numbering: none)
+#set page(paper: "a4", margin: (x: 1.6cm, y: 1.2cm), numbering: none)
 #set text(font: "Libertinus Serif", size: 9pt, lang: "en")
 #set par(justify: true, leading: 0.5em, spacing: 0.75em)
 #set list(spacing: 0.5em)

@@ -30,6 +30,16 @@ def test_score_maps_are_torchs(exported, shape):
     assert expected.std() > 0.1
 
 
+def test_three_sizes_are_exported_too():
+    detector = load_detector(scales=3)
+    exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
+    for size in ((97, 66), (123, 240)):
+        image = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            expected = detector(image).numpy()
+        np.testing.assert_allclose(exported.run([SCORES], {IMAGE: image.numpy()})[0], expected, atol=1e-3)
+
+
 def test_names_and_facts(exported):
     assert [value.name for value in exported.get_inputs()] == [IMAGE]
     assert exported.get_inputs()[0].shape == ["batch", 1, "height", "width"]

@@ -407,6 +407,17 @@ def test_weights_older_than_what_is_no_part_of_training_are_used_like_others(tmp
         assert torch.equal(load_detector(path)(image), detector(image))
 
 
+def test_weights_say_in_how_many_sizes_images_are_looked_at_unless_one_asks_for_others(tmp_path):
+    path, detector, image = tmp_path / "w.safetensors", Detector(scales=3).eval(), torch.rand(1, 1, 40, 48)
+    save_weights(path, detector, {"detector": to_dict(DetectorSettings(scales=3))})
+    with torch.no_grad():
+        assert torch.equal(load_detector(path)(image), detector(image))
+        detector.scales = 2
+        assert torch.equal(load_detector(path, scales=2)(image), detector(image))
+    with pytest.raises(ValueError, match="at least one size, not 0"):
+        load_detector(path, scales=0)
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path):
     class Evil:
         def __reduce__(self):
