@@ -1,7 +1,7 @@
 """The file that ``evaluate.py --json`` writes: what it holds, written and read.
 
-settings    ``source``, ``split``, ``subset``, ``seed``, ``subpixel``, with --scales ``scales``; ``protocols``: by name,
-            every field of a Protocol; and what each measure is, in words
+settings    ``source``, ``split``, ``subset``, ``seed``, ``subpixel``, ``scales`` (null: as the weights say);
+            ``protocols``: by name, every field of a Protocol; and what each measure is, in words
 skipped     detectors that could not run, by name: the reason
 complete    false if the run was stopped
 rows        means over pairs: ``protocol``, ``detector``, ``split`` (i, v or all), ``pairs`` (how many), the measures,

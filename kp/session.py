@@ -57,8 +57,7 @@ def run(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSe
     if s.curves and done.stop is None:
         native = protocols.choose("native", **changes)
         _measure_curves(done, partial(make, native), native, s)
-    choices = {name: getattr(s, name) for name in ("split", "subset", "subpixel", "seed")}
-    choices |= {"scales": s.scales} if s.scales is not None else {}
+    choices = {name: getattr(s, name) for name in ("split", "subset", "scales", "subpixel", "seed")}
     settings = results.settings(source, chosen, **choices)
     content = results.content(done.records, settings, weights, skipped, done.stop is None)
     content |= {"shipped": shipped, "curves": done.curves, "checks": done.checks}

@@ -171,7 +171,7 @@ class Logits(torch.nn.Module):
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
     """A weights file, and a loader that takes it."""
-    monkeypatch.setattr(detectors, "load_detector", lambda path, device: Logits().to(device))
+    monkeypatch.setattr(detectors, "load_detector", lambda path, device, scales: Logits().to(device))
     (tmp_path / "my.safetensors").write_bytes(b"weights")
     return tmp_path / "my.safetensors"
 
@@ -309,7 +309,7 @@ def test_our_detectors_look_at_as_many_sizes_as_the_flag_says(root, tmp_path, ca
     for flags in ([], ["--scales", "1"], ["--scales", "3"]):
         assert run(capsys, "--hpatches", root, "--detectors", "harris", "kp", MODELS[0], "--json", path, *flags)[0] == 0
         tables.append(json.loads(path.read_text()))
-    assert [table["settings"].get("scales") for table in tables] == [None, 1, 3]
+    assert [table["settings"]["scales"] for table in tables] == [None, 1, 3]
     harris, ours, named = (
         [[row for row in table["rows"] if row["detector"] == name] for table in tables]
         for name in ("harris", "kp", MODELS[0])
