@@ -62,7 +62,7 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
         strength = step / CHANGED
         H_0tok = torch.eye(3, dtype=torch.float64)
         if split == "v":
-            H_0tok = _window(size, view, H_canvas_to_0, strength, generator)
+            H_0tok = random_window(size, view, H_canvas_to_0, strength, generator)
         image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view, antialias=True)
         images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
         homographies.append(H_0tok)
@@ -83,7 +83,7 @@ def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequen
     images, matrices = [], []
     for step in range(CHANGED + 1):
         strength = _HARD_VIEW * step / CHANGED if step else _HARD_REFERENCE
-        matrices.append(_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator))
+        matrices.append(random_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator))
         image = warp_image(canvas, (matrices[-1] @ H_canvas_to_plain)[None].float(), view, antialias=True)
         images.append(change_photometry(image, generator, 1.0))
     homographies = tuple(H_plain_to_k @ invert(matrices[0]) for H_plain_to_k in matrices[1:])
@@ -92,7 +92,7 @@ def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequen
 
 def _canvas_and_corner(photograph: Path, view: Size) -> tuple[Tensor, tuple[int, int]]:
     """A photograph (1, 1, H, W), mirrored where it is small, and the pixel (x, y) of the corner of its central view."""
-    canvas = _mirrored(load_canvas(photograph), view)
+    canvas = mirrored(load_canvas(photograph), view)
     return canvas, ((canvas.shape[-1] - view[1]) // 2, (canvas.shape[-2] - view[0]) // 2)
 
 
@@ -103,7 +103,7 @@ def load_canvas(photograph: Path) -> Tensor:
     return resize(image, tuple(round(n * scale) for n in image.shape[-2:])).clamp(0, 1)
 
 
-def _mirrored(image: Tensor, view: Size) -> Tensor:
+def mirrored(image: Tensor, view: Size) -> Tensor:
     """An image (1, 1, H, W), mirrored over and over where a side is less than one and a half times the view's."""
     size = [max(have, round(1.5 * side)) for have, side in zip(image.shape[-2:], view, strict=True)]
     rows, columns = (torch.arange(side) % (2 * have) for side, have in zip(size, image.shape[-2:], strict=True))
@@ -111,7 +111,9 @@ def _mirrored(image: Tensor, view: Size) -> Tensor:
     return image[..., rows[:, None], columns]
 
 
-def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def random_window(
+    canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator
+) -> Tensor:
     """Draw H_0tok (3, 3), float64, so that all of view k lies on the canvas; weaker ones until one does."""
     corners = torch.tensor([[-0.5, -0.5], [view[1] - 0.5, -0.5], [-0.5, view[0] - 0.5], [n - 0.5 for n in view[::-1]]])
     while True:

@@ -170,15 +170,15 @@ def table(scores: dict[str, dict[str, float]]) -> str:
     return "\n".join([head(first), *(line(name, card, first) for name, card in scores.items())])
 
 
-def head(first: int) -> str:
-    """The first line of a table whose first column is so wide."""
-    return f"{'detector':{first}}" + "".join(f"{name:>{_width(name)}}" for name in NAMES)
+def head(first: int, names: Series[str] = NAMES) -> str:
+    """The first line of a table of these numbers whose first column is so wide."""
+    return f"{'detector':{first}}" + "".join(f"{name:>{_width(name)}}" for name in names)
 
 
-def line(name: str, scores: dict[str, float], first: int) -> str:
+def line(name: str, scores: dict[str, float], first: int, names: Series[str] = NAMES) -> str:
     """A detector's line of a table."""
-    cells = [f"{scores[number]:.3f}" if number in scores else "-" for number in NAMES]
-    return f"{name:{first}}" + "".join(f"{cell:>{_width(n)}}" for cell, n in zip(cells, NAMES, strict=True))
+    cells = [f"{scores[number]:.3f}" if number in scores else "-" for number in names]
+    return f"{name:{first}}" + "".join(f"{cell:>{_width(n)}}" for cell, n in zip(cells, names, strict=True))
 
 
 def _width(name: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kp import ablation, export, ledger, report, results, scorecard
+from kp import ablation, export, fullsize, ledger, report, results, scorecard
 from kp import models as costs
 from kp.ablation import VARIANTS
 from kp.baselines import BASELINES, ScoreMap
@@ -40,11 +40,20 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     pages.add_argument("--pdf", type=Path, metavar="FILE.pdf", help="then write the report as a PDF too")
     pages.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
     text = "the numbers that settings and weights are chosen by, without real test sequences"
-    one = commands.add_parser("score", help=text, description=scorecard.__doc__, formatter_class=RawTextHelpFormatter)
+    one = commands.add_parser(
+        "score",
+        help=text,
+        description=f"{scorecard.__doc__}\nWith --full-size:\n\n{fullsize.__doc__}",
+        formatter_class=RawTextHelpFormatter,
+    )
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
     text += f"{', '.join((*BASELINES, *LEARNED))} (default: {WEIGHTS} harris)"
     one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
     one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
+    text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
+    one.add_argument("--full-size", action="store_true", help=text)
+    text = "sizes in which our detectors look at an image (default: as the weights say)"
+    one.add_argument("--scales", type=int, metavar="N", help=text)
     for command in (shown, one):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     text = "train and score variants, each with one change; the same command goes on"
@@ -115,24 +124,25 @@ def score(args: Namespace) -> None:
     check_writable(args.json)
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
-    maps = {name: _score_map(name, device) for name in names}
-    first = max(map(len, ["detector", *names]))
-    print(scorecard.head(first), flush=True)
+    maps = {name: _score_map(name, device, args.scales) for name in names}
+    first, how = max(map(len, ["detector", *names])), fullsize if args.full_size else scorecard
+    print(scorecard.head(first, how.NAMES), flush=True)
     for name, score_map in maps.items():
-        found[name] = scorecard.scorecard(score_map, subpixel=args.subpixel, device=device)
-        print(scorecard.line(name, found[name], first), flush=True)
+        found[name] = how.scorecard(score_map, subpixel=args.subpixel, device=device)
+        print(scorecard.line(name, found[name], first, how.NAMES), flush=True)
         if args.json is not None:
-            _write(args.json, {"scores": found, "subpixel": args.subpixel, "versions": results.versions()})
+            settings = {"subpixel": args.subpixel, "scales": args.scales, "full_size": args.full_size}
+            _write(args.json, {"scores": found, **settings, "versions": results.versions()})
 
 
 def _write(path: Path, content: Any) -> None:
     write_file(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _score_map(name: str, device: torch.device) -> ScoreMap:
+def _score_map(name: str, device: torch.device, scales: int | None) -> ScoreMap:
     """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
     if name not in ("random", *BASELINES, *LEARNED):
-        return load_detector(name, device)
+        return load_detector(name, device, scales)
     maps, skipped = score_maps([name], weights=find_weights(WEIGHTS), baseline_weights=None, seed=0, device=device)
     if skipped:
         raise ValueError(f"{name}: {skipped[name]}")
