@@ -162,16 +162,16 @@ def _network_rows(generator: torch.Generator, batch: int, seconds: float) -> lis
         steps = _rate(trainer.take_step, device, seconds)
         detector = trainer.learner.average.module.eval()
         several = deepcopy(detector)
-        several.scales = 3
+        several.scales = 4
         with torch.inference_mode():
             scores = detector(view)
             images = _rate(lambda: detector(view), device, seconds) * batch
-            thrice = _rate(lambda: several(view), device, seconds) * batch
+            in_four = _rate(lambda: several(view), device, seconds) * batch
             maps = _rate(lambda: extract_keypoints(scores, 300), device, seconds) * batch
     network, train, crop = trainer.settings.detector, trainer.settings.train, trainer.settings.world.crop
     return [
         (f"score map {_ON}", images, "images/s"),
-        (f"score map {_ON}, looked at in three sizes", thrice, "images/s"),
+        (f"score map {_ON}, looked at in four sizes", in_four, "images/s"),
         (f"keypoints from a map {_ON}", maps, "images/s"),
         (f"training, {network.encoder}, {train.batch} pairs of {crop}x{crop}", steps, "steps/s"),
     ]

@@ -40,7 +40,7 @@ class DetectorSettings:
     shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
     mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
     darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
-    scales: int = setting(1, "outside training, sizes in which an image is looked at, each 0.71 of the one before")
+    scales: int = setting(1, "outside training, sizes in which an image is looked at: several begin at 1.41 of it")
     thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -149,8 +149,9 @@ class EvaluateSettings:
     )
     scales: int | None = setting(
         None,
-        "sizes in which kp and its like look at an image, each 0.71 of the one before, instead of the weights' own: 3 "
-        "find more again in large images that are blurred or zoomed, in twice the time",
+        "sizes in which kp and its like look at an image instead of the weights' own number; several begin at 1.41 of "
+        "it, each 0.71 of the one before: 4 find more again, and place them better, in large images that are blurred "
+        "or zoomed, in four times the time",
     )
     subpixel: bool = setting(True, "refine the keypoints of kp to a fraction of a pixel; never with --export")
     curves: bool = setting(

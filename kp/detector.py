@@ -19,7 +19,7 @@ _MIX_STRIDE, _UNUSED = 4, 1  # of the network's last features; stages of the enc
 _GAIN = 4.0  # of the response before training: the score of a keypoint then differs by some units from its neighbours'
 _SMOOTH = 1.0  # pixels (standard deviation): the sum is blurred, for noise to move its peaks less
 _AROUND, _PROMINENCE = 4.0, 0.9  # a peak counts by how far it stands out of the scores around (pixels; share of these)
-_OCTAVE = 2  # sizes at which the image is looked at until it is half as large
+_OCTAVE = 2  # sizes at which the image is looked at until one is half as large
 _STEEP = 10.0  # times what a score lacks to the best within a pixel: what thinning takes off
 _DARK = 3.0  # slope of a dark spot: of how much darker it is than what is around, in units of the contrast there
 _CONTRAST = 8.0  # pixels (standard deviation) about a place over which its contrast is measured
@@ -42,10 +42,12 @@ class Detector(nn.Module):
     to which way is up.
 
     In training mode that is the map: smooth, as losses need it. In evaluation mode the image is looked at in ``scales``
-    sizes, each smaller by the square root of two, and where these are several, a place's odds of a keypoint are the sum
-    of its odds in all: the size at which it stands out decides (Lindeberg, IJCV 1998), so that more keypoints stay as
-    an image blurs or grows. Then the map is ``thinned``, see :func:`thin`, so that suppression finds the small peaks
-    too that stand on the slopes of large ones.
+    sizes: in its own or, where they are several, in one larger by the square root of two and in others, each smaller by
+    that than the one before. A place's odds of a keypoint are then the sum of its odds in all, each divided by how many
+    pixels that size has for one of the image: no size is expected to give more keypoints than another. The size at
+    which it stands out decides (Lindeberg, IJCV 1998), so that more keypoints stay as an image blurs or grows. Then the
+    map is ``thinned``, see :func:`thin`, so that suppression finds the small peaks too that stand on the slopes of
+    large ones.
     """
 
     def __init__(
@@ -104,16 +106,21 @@ class Detector(nn.Module):
         grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
         if grey.shape[1] != 1:
             raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
-        scores = self._at_one_scale(grey)
-        for level in range(1, 1 if self.training else self.scales):
-            scores = torch.logaddexp(scores, self._shrunk(grey, 2 ** (-level / _OCTAVE)))
+        if self.training or self.scales == 1:
+            return self._at_one_scale(grey)
+        sizes = [2 ** ((1 - level) / _OCTAVE) for level in range(self.scales)]
+        scores = self._resized(grey, sizes[0])
+        for size in sizes[1:]:
+            scores = torch.logaddexp(scores, self._resized(grey, size))
         return scores
 
-    def _shrunk(self, grey: Tensor, scale: float) -> Tensor:
-        """The scores of images at a smaller size, drawn at their own size again: (B, 1, H, W)."""
+    def _resized(self, grey: Tensor, scale: float) -> Tensor:
+        """The log odds of images at another size, for each of their own pixels: (B, 1, H, W)."""
+        if scale == 1:
+            return self._at_one_scale(grey)
         height, width = grey.shape[-2:]
-        smaller = (max(1, math.ceil(scale * height)), max(1, math.ceil(scale * width)))
-        return resize(self._at_one_scale(resize(grey, smaller)), (height, width))
+        resized = resize(grey, (max(1, math.ceil(scale * height)), max(1, math.ceil(scale * width))))
+        return resize(self._at_one_scale(resized), (height, width)) - math.log(scale**2)
 
     def _at_one_scale(self, grey: Tensor) -> Tensor:
         """The scores (B, 1, H, W) of grey images at the size that they have."""

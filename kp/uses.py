@@ -48,10 +48,10 @@ def thinned(scores: ScoreMap) -> ScoreMap:
     return lambda image: thin(scores(image))
 
 
-def three_sizes(scores: Detector) -> ScoreMap:
-    """The odds of an image as it is, shrunk to 1/sqrt(2) and to 1/2, added up."""
+def four_sizes(scores: Detector) -> ScoreMap:
+    """The odds of an image grown to sqrt(2), as it is, shrunk to 1/sqrt(2) and to 1/2, added up."""
     detector = deepcopy(scores)
-    detector.scales = 3
+    detector.scales = 4
     return detector
 
 
@@ -143,7 +143,7 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # on given weights, wh
     "corner response": response,
     "given weights": as_they_are,
     "thinned": thinned,
-    "three sizes": three_sizes,
+    "four sizes": four_sizes,
     "image pyramid": image_pyramid,
     "homographic adaptation": homographic_adaptation,
     "suppressed within 2 px": dense,

@@ -134,26 +134,27 @@ def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
         assert torch.equal(detector.train()(image), dense.train()(image))
 
 
-def test_odds_of_an_image_in_three_sizes_add_up_outside_training():
+def test_odds_for_each_pixel_of_an_image_in_four_sizes_add_up_outside_training():
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 15), (96, 121), mode="bicubic").clamp(0, 1)
-    several, one = Detector(scales=3, thinned=False).eval(), Detector(thinned=False).eval()
+    several, one = Detector(scales=4, thinned=False).eval(), Detector(thinned=False).eval()
     one.load_state_dict(several.state_dict())
     change = {"mode": "bicubic", "antialias": True}
     with torch.no_grad():
         odds = one(image).double().exp()
-        for smaller in ((68, 86), (48, 61)):  # 96 and 121, halved once and twice in area, rounded up
-            shrunk = torch.nn.functional.interpolate(image, smaller, **change)
-            odds = odds + torch.nn.functional.interpolate(one(shrunk), (96, 121), **change).double().exp()
+        for size, pixels in (((136, 172), 2), ((68, 86), 1 / 2), ((48, 61), 1 / 4)):  # rounded up
+            resized = torch.nn.functional.interpolate(image, size, **change)
+            there = torch.nn.functional.interpolate(one(resized), (96, 121), **change)
+            odds = odds + there.double().exp() / pixels
         assert torch.allclose(several(image).double(), odds.log(), atol=1e-4)
         assert torch.equal(several.train()(image), one.train()(image))
 
 
-def test_more_keypoints_stay_as_a_photograph_blurs_if_it_is_looked_at_in_three_sizes():
+def test_more_keypoints_stay_as_a_photograph_blurs_if_it_is_looked_at_in_four_sizes():
     image, same = read_image(folder() / "camera.png"), torch.eye(3)[None]
     size, blurred = tuple(image.shape[-2:]), torch.from_numpy(ndimage.gaussian_filter(image.numpy(), (0, 0, 3, 3)))
     again = []
-    for scales in (1, 3):
+    for scales in (1, 4):
         detector = load_detector(scales=scales)
         with torch.no_grad():
             sharp, soft = (extract_keypoints(detector(view), 300, subpixel=True) for view in (image, blurred))
@@ -162,10 +163,10 @@ def test_more_keypoints_stay_as_a_photograph_blurs_if_it_is_looked_at_in_three_s
     assert again[1].localisation_error < again[0].localisation_error
 
 
-def test_a_turned_image_in_three_sizes_has_the_turned_scores():
-    """Of a size on the lattice of the strides at all three: elsewhere the edge that is padded is told apart."""
+def test_a_turned_image_in_four_sizes_has_the_turned_scores():
+    """Of a size on the lattice of the strides at all four: elsewhere the edge that is padded is told apart."""
     torch.manual_seed(0)
-    image, detector = torch.rand(1, 1, 193, 193), Detector(scales=3).eval()
+    image, detector = torch.rand(1, 1, 193, 193), Detector(scales=4).eval()
     nn.init.normal_(detector.mix.weight)
     with torch.no_grad():
         scores = detector(image)

@@ -142,5 +142,5 @@ def test_the_benchmark_covers_every_part():
     rows = benchmark(torch.device("cpu"), batch=2, seconds=0.0)
     assert all(rate > 0 for _, rate, _ in rows)
     text = " ".join(name for name, _, _ in rows)
-    for part in (*FAMILIES, "warp", "change light", "pairs", "score map", "three sizes", "keypoints", "training"):
+    for part in (*FAMILIES, "warp", "change light", "pairs", "score map", "four sizes", "keypoints", "training"):
         assert part in text

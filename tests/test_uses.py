@@ -10,6 +10,7 @@ from kp.baselines import BASELINES
 from kp.detector import Detector
 from kp.uses import (
     dense,
+    four_sizes,
     harris_thinned,
     homographic_adaptation,
     image_pyramid,
@@ -17,7 +18,6 @@ from kp.uses import (
     of_the_negative,
     smoothed,
     sparse,
-    three_sizes,
 )
 
 
@@ -100,13 +100,13 @@ def test_harris_is_thinned_where_it_has_a_response():
     assert (found[lower] < response[lower]).all()
 
 
-def test_three_sizes_are_those_of_a_detector_that_looks_at_three():
+def test_four_sizes_are_those_of_a_detector_that_looks_at_four():
     torch.manual_seed(0)
     given, image = Detector(thinned=False).eval(), torch.rand(1, 1, 65, 97)
-    other = Detector(scales=3, thinned=False).eval()
+    other = Detector(scales=4, thinned=False).eval()
     other.load_state_dict(given.state_dict())
     with torch.no_grad():
-        assert torch.equal(three_sizes(given)(image), other(image))
+        assert torch.equal(four_sizes(given)(image), other(image))
     assert given.scales == 1
 
 
