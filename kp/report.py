@@ -15,7 +15,7 @@ from typing import Any
 
 import jinja2
 
-from kp import ledger, paper, results
+from kp import fullsize, ledger, paper, results
 from kp.config import WEIGHTS, RunSettings
 from kp.rows import SPLITS
 
@@ -27,6 +27,7 @@ PAGES = {  # by template
     "results.md": "notebooks/results.md",
 }
 CHANCE = "random"  # the detector that is never best
+_KINDS = (*fullsize.KINDS, "all")
 
 Row = Mapping[str, Any]
 
@@ -46,6 +47,7 @@ def fill() -> dict[Path, str]:
         "swept": swept,
         "variants": ledger.markdown,
         "models": models,
+        "kinds": kinds,
     }
     environment.filters["digits"] = lambda value, digits=3: f"{float(value):.{digits}f}"
     try:
@@ -163,6 +165,13 @@ def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
         "error (px)": _column((row["all"]["localisation_error"] for row in found), digits=2, sign=-1),
     }
     return _table("weights", [row["name"] for row in costs], columns)
+
+
+def kinds(scores: Mapping[str, Mapping[str, float]], ending: str = "") -> str:
+    """Scores at full size (``python -m kp score --full-size --json``) by kind: repeatability, or with ERROR errors."""
+    look = {"digits": 2, "sign": -1} if ending == fullsize.ERROR else {}
+    columns = {kind: _column((card.get(f"{kind}{ending}") for card in scores.values()), **look) for kind in _KINDS}
+    return _table("detector", list(scores), columns)
 
 
 def _column(values: Iterable[float | None], digits: int = 3, sign: int = 1) -> list[tuple[str, float | None]]:

@@ -70,6 +70,19 @@ def test_what_models_cost_stands_beside_what_they_do():
     assert kp == ["kp", "16,600", "0.69", "80", "61", "**0.500**", "**0.250**", "**0.375**", "**0.90**"]
 
 
+def test_scores_at_full_size_have_a_column_for_each_kind():
+    names = ("light", "relit", "focus", "zoom", "tilt", "hard", "all")
+    ours = dict.fromkeys(names, 0.5) | {f"{name}_error": 0.75 for name in names}
+    theirs = ours | {"zoom": 0.625, "zoom_error": 1.0}
+    del theirs["focus_error"]  # nothing matched
+    head, _, first, second = cells(report.kinds({"ours": ours, "theirs": theirs}))
+    assert head == ["detector", *names]
+    assert (first[4], second[4]) == ("0.500", "**0.625**")
+    _, _, first, second = cells(report.kinds({"ours": ours, "theirs": theirs}, "_error"))
+    assert first[3:5] == ["**0.75**", "**0.75**"]
+    assert second[3:5] == ["-", "1.00"]
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "ROOT", tmp_path)
