@@ -44,7 +44,7 @@ class Detector(nn.Module):
     In training mode that is the map: smooth, as losses need it. In evaluation mode the image is looked at in ``scales``
     sizes: in its own or, where they are several, in one larger by the square root of two and in others, each smaller by
     that than the one before. A place's odds of a keypoint are then the sum of its odds in all, each divided by how many
-    pixels that size has for one of the image: no size is expected to give more keypoints than another. The size at
+    pixels that size has for one of the image, lest the largest decide because it has the most places. The size at
     which it stands out decides (Lindeberg, IJCV 1998), so that more keypoints stay as an image blurs or grows. Then the
     map is ``thinned``, see :func:`thin`, so that suppression finds the small peaks too that stand on the slopes of
     large ones.
@@ -115,7 +115,7 @@ class Detector(nn.Module):
         return scores
 
     def _resized(self, grey: Tensor, scale: float) -> Tensor:
-        """The log odds of images at another size, for each of their own pixels: (B, 1, H, W)."""
+        """The scores of images at another size, drawn at their own, less the log of its pixels for one of theirs."""
         if scale == 1:
             return self._at_one_scale(grey)
         height, width = grey.shape[-2:]

@@ -2,7 +2,8 @@
 
 For every photograph that scikit-image ships (:mod:`kp.photographs`; gray, here not shrunk) and every kind there
 are three pairs, the change growing from one to the next. A view has four fifths of the photograph's sides, at most
-720x960 pixels, and beyond its edges the photograph goes on mirrored. View 0 is the central window, but for ``hard``.
+720x960 pixels. View 0, but for ``hard``, is a window of the photograph, which goes on mirrored at its right and below;
+what lies farther out is black in view 1, where view 0 does not show it.
 
 light   the light changes, as in the built-in ``i`` sequences
 relit   greys are redrawn by a curve that rises and falls at random: edges turn round, as between day and night
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from kp import metrics, photographs
 from kp.baselines import ScoreMap
 from kp.detectors import make_detectors
-from kp.geometry import Size, invert, translation, warp_image
+from kp.geometry import Size, invert, resize, resize_matrix, translation, warp_image
 from kp.hpatches import read_image
 from kp.photographs import as_8bit, random_window
 from kp.photometric import change_photometry
@@ -49,6 +50,7 @@ _DISC = (2.0, 4.0, 6.0)  # pixels
 _ZOOM = ((1.4, 20.0), (1.9, -50.0), (2.5, 35.0))  # factor, and degrees in the plane
 _TILT = ((40.0, 0.0), (55.0, 90.0), (65.0, 30.0))  # degrees of the plane, and of the direction that it shortens
 _HARD, _HARD_REFERENCE = (0.2, 0.4, 0.6), 0.2  # most change of view, and view 0's
+_LARGER = 3  # times the sides of a view: no axis then shrinks before the filter
 _NOISE = 0.008  # standard deviation, as a share of the range of greys
 
 
@@ -80,7 +82,7 @@ def pairs(photograph: Path, seed: int = 0) -> Iterator[Pair]:
     for kind, changes in (("zoom", map(_magnified, _ZOOM)), ("tilt", map(_tilted, _TILT))):
         for change in changes:
             H_0to1 = centre @ change @ invert(centre)
-            yield Pair(kind, plain, make.noisy(make.warped(H_0to1)), H_0to1)
+            yield Pair(kind, plain, make.noisy(make.filtered(H_0to1)), H_0to1)
     hard0, H_plain_to_0 = make.hard(_HARD_REFERENCE)
     for strength in _HARD:
         hard1, H_plain_to_1 = make.hard(strength)
@@ -96,13 +98,19 @@ class _Maker(NamedTuple):
     generator: torch.Generator
 
     def plain(self, canvas: Tensor) -> Tensor:
-        """The central window, of a canvas that lies as this one does."""
+        """The window of view 0, of a canvas that lies as this one does."""
         left, top = (-self.H_canvas_to_plain[:2, 2]).long().tolist()
         return canvas[..., top : top + self.view[0], left : left + self.view[1]]
 
     def warped(self, H_plain_to_view: Tensor) -> Tensor:
         H_canvas_to_view = (H_plain_to_view @ self.H_canvas_to_plain)[None].float()
         return warp_image(self.canvas, H_canvas_to_view, self.view, antialias=True)
+
+    def filtered(self, H_plain_to_view: Tensor) -> Tensor:
+        """Drawn larger, and shrunk: what one axis shrinks by more than the other, warping alone would not filter."""
+        larger = tuple(_LARGER * side for side in self.view)
+        H_canvas_to_larger = resize_matrix(self.view, larger) @ H_plain_to_view @ self.H_canvas_to_plain
+        return resize(warp_image(self.canvas, H_canvas_to_larger[None].float(), larger), self.view).clamp(0, 1)
 
     def hard(self, strength: float) -> tuple[Tensor, Tensor]:
         """A view in a light of its own, and H_plain_to_view."""

@@ -122,6 +122,8 @@ def fill_pages(args: Namespace) -> None:
 def score(args: Namespace) -> None:
     """A line of numbers for each detector."""
     check_writable(args.json)
+    if args.scales is not None and args.scales < 1:
+        raise ValueError(f"--scales must be at least 1, not {args.scales}")
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
     maps = {name: _score_map(name, device, args.scales) for name in names}

@@ -134,7 +134,7 @@ def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
         assert torch.equal(detector.train()(image), dense.train()(image))
 
 
-def test_odds_for_each_pixel_of_an_image_in_four_sizes_add_up_outside_training():
+def test_odds_of_four_sizes_over_their_pixels_add_up_outside_training():
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 15), (96, 121), mode="bicubic").clamp(0, 1)
     several, one = Detector(scales=4, thinned=False).eval(), Detector(thinned=False).eval()

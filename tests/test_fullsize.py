@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kp import fullsize, photographs
+from kp import fullsize, load_detector, photographs
 from kp.__main__ import main
 from kp.fullsize import KINDS, NAMES, out_of_focus, pairs, redrawn
+from kp.keypoints import extract_keypoints
+from kp.metrics import repeatability
 
 
 @pytest.fixture
@@ -39,18 +41,54 @@ def centre_of_light(image):
 
 
 def test_homographies_say_where_things_went(spot, monkeypatch):
-    monkeypatch.setattr(fullsize, "change_photometry", lambda image, *_: image)
+    strengths = []
+    monkeypatch.setattr(fullsize, "change_photometry", lambda image, _, strength: strengths.append(strength) or image)
     found = list(pairs(spot))
     assert [pair.kind for pair in found] == [kind for kind in KINDS for _ in range(3)]
+    assert strengths == [0.6, 0.9, 1.2, *[1.0] * 4]
     for pair in found:
         assert pair.image0.shape == pair.image1.shape == (1, 1, 160, 240)
         if pair.kind not in ("relit", "focus"):  # there it does not stay the brightest, or spreads
             x, y, w = pair.H_0to1.numpy() @ [*centre_of_light(pair.image0), 1]
             assert np.abs(centre_of_light(pair.image1) - [x / w, y / w]).max() < 0.8, pair.kind
-    areas = {kind: [pair.H_0to1[:2, :2].det().item() for pair in found if pair.kind == kind] for kind in KINDS}
-    assert areas["zoom"] == pytest.approx([1.4**2, 1.9**2, 2.5**2])
-    assert areas["tilt"] == pytest.approx(np.cos(np.radians([40, 55, 65])))
-    assert areas["light"] == areas["relit"] == areas["focus"] == [1, 1, 1]
+    changes = {kind: [pair.H_0to1.numpy() for pair in found if pair.kind == kind] for kind in KINDS}
+    assert (np.array([changes[kind] for kind in ("light", "relit", "focus")]) == np.eye(3)).all()
+    for H, factor, degrees in zip(changes["zoom"], (1.4, 1.9, 2.5), (20, -50, 35), strict=True):
+        cos, sin = factor * np.cos(np.radians(degrees)), factor * np.sin(np.radians(degrees))
+        assert H[:2, :2] == pytest.approx(np.array([[cos, -sin], [sin, cos]]))
+    for H, tilt, degrees in zip(changes["tilt"], (40, 55, 65), (0, 90, 30), strict=True):
+        short = np.array([np.cos(np.radians(degrees)), -np.sin(np.radians(degrees))])
+        assert H[:2, :2] == pytest.approx(np.eye(2) + (np.cos(np.radians(tilt)) - 1) * np.outer(short, short))
+
+
+def test_hard_views_move_more_and_more(spot, monkeypatch):
+    strengths, real = [], fullsize.random_window
+    monkeypatch.setattr(fullsize, "random_window", lambda *args: strengths.append(args[3]) or real(*args))
+    list(pairs(spot))
+    assert strengths == [0.2, 0.2, 0.4, 0.6]
+
+
+def test_views_are_not_larger_than_720x960(tmp_path):
+    cv2.imwrite(str(tmp_path / "large.png"), np.full((1000, 1100), 90, np.uint8))
+    assert next(pairs(tmp_path / "large.png")).image1.shape == (1, 1, 720, 880)
+
+
+def test_what_is_foreshortened_does_not_alias(tmp_path):
+    """Rows of stripes 3 pixels apart, 1.7 where the plane is turned by 55 degrees: too fine to be seen."""
+    stripes = np.tile(np.array([20, 20, 230], np.uint8), 100)
+    cv2.imwrite(str(tmp_path / "stripes.png"), np.repeat(stripes[:, None], 300, axis=1))
+    seen = [pair for pair in pairs(tmp_path / "stripes.png") if pair.kind == "tilt"][1]
+    inside = seen.image1[..., 90:150, 90:150]
+    assert seen.image0.std() > 0.3
+    assert inside.std() < 0.3 * seen.image0.std()  # twice as much, were both axes filtered alike
+    assert inside.mean().item() == pytest.approx(seen.image0.mean().item(), abs=0.02)
+
+
+def test_views_have_a_little_noise(spot):
+    for pair in pairs(spot):
+        if pair.kind in ("focus", "zoom", "tilt"):
+            flat = pair.image1[..., 60:100, 60:85] * 255  # left of the spot
+            assert flat.std().item() == pytest.approx(0.008 * 255, rel=0.1)
 
 
 def test_a_seed_decides_the_pairs(spot):
@@ -96,6 +134,20 @@ def test_a_photograph_gives_numbers_by_name_and_every_view_is_looked_at_once(blo
     assert nothing == {name: 0 for name in NAMES if not name.endswith(fullsize.ERROR)}
 
 
+@pytest.mark.parametrize("subpixel", [False, True])
+def test_keypoints_are_found_and_counted_as_under_protocol_native(blobs, subpixel):
+    expected = []
+    for pair in pairs(photographs.folder() / photographs.FILES[0]):
+        if pair.kind == "zoom":
+            views = [extract_keypoints(image, subpixel=subpixel) for image in (pair.image0, pair.image1)]
+            sizes = [tuple(image.shape[-2:]) for image in (pair.image0, pair.image1)]
+            expected.append(repeatability(*views, pair.H_0to1[None], *sizes, max_keypoints=300, threshold=3.0))
+    scores = fullsize.scorecard(lambda image: image, subpixel=subpixel)
+    assert scores["zoom"] == pytest.approx(np.mean([each.repeatability.item() for each in expected]))
+    assert scores["zoom_error"] == pytest.approx(np.mean([each.localisation_error.item() for each in expected]))
+    assert scores["zoom"] > 0.3
+
+
 def test_the_command_shows_and_writes_them(blobs, capsys, tmp_path):
     out = tmp_path / "scores.json"
     command = ["score", "random", "mobilenet_v3_small", "--full-size", "--scales", "2", "--device", "cpu"]
@@ -106,5 +158,6 @@ def test_the_command_shows_and_writes_them(blobs, capsys, tmp_path):
     content = json.loads(out.read_text())
     assert (content["full_size"], content["scales"]) == (True, 2)
     assert content["scores"]["random"]["all"] < content["scores"]["mobilenet_v3_small"]["all"]
-    assert main(["score", "mobilenet_v3_small", "--full-size", "--scales", "0"]) == 1
-    assert "at least one size" in capsys.readouterr().err
+    assert content["scores"]["mobilenet_v3_small"] == pytest.approx(fullsize.scorecard(load_detector(scales=2)))
+    assert main(["score", "harris", "--full-size", "--scales", "0"]) == 1
+    assert capsys.readouterr().err.endswith("--scales must be at least 1, not 0\n")
