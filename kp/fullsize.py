@@ -135,7 +135,7 @@ def out_of_focus(image: Tensor, radius: float) -> Tensor:
     """An image (1, 1, H, W) through a lens that makes a disc of a point: ``radius`` in pixels, its edge smooth."""
     reach = math.ceil(radius)
     steps = torch.arange(-reach, reach + 1.0)
-    disc = (radius + 0.5 - torch.hypot(*torch.meshgrid(steps, steps, indexing="ij"))).clamp(0, 1)
+    disc = (radius + 0.5 - torch.hypot(steps[:, None], steps)).clamp(0, 1)
     return filter2d(image, disc[None], border_type="replicate", normalized=True)
 
 

@@ -29,7 +29,7 @@ FLOORS = [
     },
     {"catalogue", "leaves", "planes", "photographs", "checkpoint", "rows", "journal", "ledger", "uses"},
     {"shapes", "detectors", "terminal", "tables", "results", "standin", "models", "export"},
-    {"pairs", "compare", "architecture"},
+    {"pairs", "compare", "architecture", "fullsize"},
     {"validation", "evaluation", "statistics", "viewpoint", "learner"},
     {"selection", "preview", "sweeps", "examples"},
     {"training", "sections", "scorecard"},
