@@ -74,7 +74,7 @@ def load_detector(
 ) -> Detector:
     """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError.
 
-    ``scales`` is in how many sizes it looks at an image, where not in as many as the weights say.
+    ``scales`` is in how many sizes it looks at an image, where not in as many as the weights say; ValueError below one.
     """
     if scales is not None and scales < 1:
         raise ValueError(f"an image is looked at in at least one size, not {scales}")

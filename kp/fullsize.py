@@ -18,9 +18,7 @@ the best 300 keypoints, as protocol ``native`` counts them, and with ``_error`` 
 
 import math
 from collections.abc import Iterator
-from collections.abc import Sequence as Series
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 from zlib import crc32
 
@@ -34,14 +32,15 @@ from kp.baselines import ScoreMap
 from kp.detectors import make_detectors
 from kp.geometry import Size, invert, resize, resize_matrix, translation, warp_image
 from kp.hpatches import read_image
-from kp.photographs import as_8bit, random_window
+from kp.photographs import as_8bit, hard_view
 from kp.photometric import change_photometry
 from kp.process import progress_interval
 from kp.protocols import PROTOCOLS
 
 KINDS = ("light", "relit", "focus", "zoom", "tilt", "hard")
 ERROR = "_error"
-NAMES = tuple(f"{kind}{ending}" for kind in (*KINDS, "all") for ending in ("", ERROR))
+COLUMNS = (*KINDS, "all")
+NAMES = tuple(f"{kind}{ending}" for kind in COLUMNS for ending in ("", ERROR))
 _MOST, _SHARE = (720, 960), 0.8  # of a view: pixels, and share of the photograph's sides
 _LIGHT = (0.6, 0.9, 1.2)  # strengths of a change of light
 _REDRAWN = (0.4, 0.7, 1.0)  # shares of the random curve in a grey; the rest stays
@@ -83,10 +82,11 @@ def pairs(photograph: Path, seed: int = 0) -> Iterator[Pair]:
         for change in changes:
             H_0to1 = centre @ change @ invert(centre)
             yield Pair(kind, plain, make.noisy(make.filtered(H_0to1)), H_0to1)
-    hard0, H_plain_to_0 = make.hard(_HARD_REFERENCE)
+    hard0, H_plain_to_0 = hard_view(canvas, make.H_canvas_to_plain, view, _HARD_REFERENCE, generator)
+    hard0 = as_8bit(hard0)
     for strength in _HARD:
-        hard1, H_plain_to_1 = make.hard(strength)
-        yield Pair("hard", hard0, hard1, H_plain_to_1 @ invert(H_plain_to_0))
+        hard1, H_plain_to_1 = hard_view(canvas, make.H_canvas_to_plain, view, strength, generator)
+        yield Pair("hard", hard0, as_8bit(hard1), H_plain_to_1 @ invert(H_plain_to_0))
 
 
 class _Maker(NamedTuple):
@@ -102,21 +102,11 @@ class _Maker(NamedTuple):
         left, top = (-self.H_canvas_to_plain[:2, 2]).long().tolist()
         return canvas[..., top : top + self.view[0], left : left + self.view[1]]
 
-    def warped(self, H_plain_to_view: Tensor) -> Tensor:
-        H_canvas_to_view = (H_plain_to_view @ self.H_canvas_to_plain)[None].float()
-        return warp_image(self.canvas, H_canvas_to_view, self.view, antialias=True)
-
     def filtered(self, H_plain_to_view: Tensor) -> Tensor:
         """Drawn larger, and shrunk: what one axis shrinks by more than the other, warping alone would not filter."""
         larger = tuple(_LARGER * side for side in self.view)
         H_canvas_to_larger = resize_matrix(self.view, larger) @ H_plain_to_view @ self.H_canvas_to_plain
         return resize(warp_image(self.canvas, H_canvas_to_larger[None].float(), larger), self.view).clamp(0, 1)
-
-    def hard(self, strength: float) -> tuple[Tensor, Tensor]:
-        """A view in a light of its own, and H_plain_to_view."""
-        size = tuple(self.canvas.shape[-2:])
-        H_plain_to_view = random_window(size, self.view, self.H_canvas_to_plain, strength, self.generator)
-        return as_8bit(change_photometry(self.warped(H_plain_to_view), self.generator, 1.0)), H_plain_to_view
 
     def noisy(self, image: Tensor) -> Tensor:
         return as_8bit((image + _NOISE * torch.randn(image.shape, generator=self.generator)).clamp(0, 1))
@@ -177,13 +167,11 @@ def scorecard(
             scores = metrics.repeatability(keypoints0, keypoints1, pair.H_0to1[None], *settings)
             found[pair.kind].append(scores.repeatability.item())
             found[f"{pair.kind}{ERROR}"].append(scores.localisation_error.item())
-    means = {name: _mean(values) for name, values in found.items()}
+    means = {name: _nanmean(values) for name, values in found.items()}
     for ending in ("", ERROR):
-        means[f"all{ending}"] = _mean([means[f"{kind}{ending}"] for kind in KINDS])
+        means[f"all{ending}"] = _nanmean([means[f"{kind}{ending}"] for kind in KINDS])
     return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
 
-def _mean(values: Series[float]) -> float:
-    """Of those that are numbers; NaN if none is."""
-    known = [value for value in values if math.isfinite(value)]
-    return fmean(known) if known else math.nan
+def _nanmean(values: list[float]) -> float:
+    return torch.tensor(values, dtype=torch.float64).nanmean().item()

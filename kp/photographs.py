@@ -62,7 +62,7 @@ def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) ->
         strength = step / CHANGED
         H_0tok = torch.eye(3, dtype=torch.float64)
         if split == "v":
-            H_0tok = random_window(size, view, H_canvas_to_0, strength, generator)
+            H_0tok = _window(size, view, H_canvas_to_0, strength, generator)
         image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view, antialias=True)
         images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
         homographies.append(H_0tok)
@@ -83,11 +83,23 @@ def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> Sequen
     images, matrices = [], []
     for step in range(CHANGED + 1):
         strength = _HARD_VIEW * step / CHANGED if step else _HARD_REFERENCE
-        matrices.append(random_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator))
-        image = warp_image(canvas, (matrices[-1] @ H_canvas_to_plain)[None].float(), view, antialias=True)
-        images.append(change_photometry(image, generator, 1.0))
+        image, H_plain_to_k = hard_view(canvas, H_canvas_to_plain, view, strength, generator)
+        images.append(image)
+        matrices.append(H_plain_to_k)
     homographies = tuple(H_plain_to_k @ invert(matrices[0]) for H_plain_to_k in matrices[1:])
     return Sequence(name, "v", tuple(partial(as_8bit, image) for image in images), homographies)
+
+
+def hard_view(
+    canvas: Tensor, H_canvas_to_plain: Tensor, view: Size, strength: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A view (1, 1, *view) of a canvas (1, 1, H, W) in a light as changed as in training, and H_plain_to_view (3, 3).
+
+    ``strength`` is the most that the view changes; pixels of a plain view and of this one.
+    """
+    H_plain_to_view = _window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator)
+    image = warp_image(canvas, (H_plain_to_view @ H_canvas_to_plain)[None].float(), view, antialias=True)
+    return change_photometry(image, generator, 1.0), H_plain_to_view
 
 
 def _canvas_and_corner(photograph: Path, view: Size) -> tuple[Tensor, tuple[int, int]]:
@@ -111,9 +123,7 @@ def mirrored(image: Tensor, view: Size) -> Tensor:
     return image[..., rows[:, None], columns]
 
 
-def random_window(
-    canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator
-) -> Tensor:
+def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Draw H_0tok (3, 3), float64, so that all of view k lies on the canvas; weaker ones until one does."""
     corners = torch.tensor([[-0.5, -0.5], [view[1] - 0.5, -0.5], [-0.5, view[0] - 0.5], [n - 0.5 for n in view[::-1]]])
     while True:

@@ -27,7 +27,6 @@ PAGES = {  # by template
     "results.md": "notebooks/results.md",
 }
 CHANCE = "random"  # the detector that is never best
-_KINDS = (*fullsize.KINDS, "all")
 
 Row = Mapping[str, Any]
 
@@ -170,7 +169,9 @@ def models(costs: Series[Row], content: Mapping[str, Any]) -> str:
 def kinds(scores: Mapping[str, Mapping[str, float]], ending: str = "") -> str:
     """Scores at full size (``python -m kp score --full-size --json``) by kind: repeatability, or with ERROR errors."""
     look = {"digits": 2, "sign": -1} if ending == fullsize.ERROR else {}
-    columns = {kind: _column((card.get(f"{kind}{ending}") for card in scores.values()), **look) for kind in _KINDS}
+    columns = {
+        kind: _column((card.get(f"{kind}{ending}") for card in scores.values()), **look) for kind in fullsize.COLUMNS
+    }
     return _table("detector", list(scores), columns)
 
 

@@ -42,7 +42,8 @@ def centre_of_light(image):
 
 def test_homographies_say_where_things_went(spot, monkeypatch):
     strengths = []
-    monkeypatch.setattr(fullsize, "change_photometry", lambda image, _, strength: strengths.append(strength) or image)
+    for module in (fullsize, photographs):
+        monkeypatch.setattr(module, "change_photometry", lambda image, _, strength: strengths.append(strength) or image)
     found = list(pairs(spot))
     assert [pair.kind for pair in found] == [kind for kind in KINDS for _ in range(3)]
     assert strengths == [0.6, 0.9, 1.2, *[1.0] * 4]
@@ -62,8 +63,8 @@ def test_homographies_say_where_things_went(spot, monkeypatch):
 
 
 def test_hard_views_move_more_and_more(spot, monkeypatch):
-    strengths, real = [], fullsize.random_window
-    monkeypatch.setattr(fullsize, "random_window", lambda *args: strengths.append(args[3]) or real(*args))
+    strengths, real = [], photographs._window
+    monkeypatch.setattr(photographs, "_window", lambda *args: strengths.append(args[3]) or real(*args))
     list(pairs(spot))
     assert strengths == [0.2, 0.2, 0.4, 0.6]
 
