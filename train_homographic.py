@@ -1,79 +1,8 @@
-"""Train an interest-point detector on synthetic geometry: no photograph, no download, no flag needed.
+"""Train an interest-point detector on synthetic geometry: no photograph, no download, no flag needed. See --help."""
 
-  python train_homographic.py                               as the shipped weights were, on the best device there is
-  python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
-  python train_homographic.py --resume runs/first           go on from its last checkpoint
-  torchrun --nproc-per-node 4 train_homographic.py          four processes, each on a GPU if there are any
-  tensorboard --logdir runs                                 watch it
-
-The run's folder holds weights.safetensors (for evaluate.py --weights: those that validated best), checkpoint.pt,
-log.jsonl and TensorBoard's events. Ctrl-C saves.
-"""
-
-import argparse
 import sys
-import time
-from dataclasses import fields
-from pathlib import Path
 
-from kp import ranks
-from kp.checkpoint import CheckpointError, load_checkpoint
-from kp.config import RunSettings, add_flags, by_flag, from_args, from_dict
-from kp.encoders import PretrainedError
-from kp.training import WEIGHTS_FILE, Trainer, TrainingError, resume
-
-
-def make_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
-    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
-    for group in fields(RunSettings):
-        add_flags(parser, group.type)
-    return parser
-
-
-def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
-    """From the command line; with --resume its flags change the settings that the checkpoint recorded."""
-    given = {word.split("=")[0] for word in sys.argv}
-    if {"--steps", "--minutes"} <= given:
-        parser.error("the length of a run is --steps or --minutes: choose one")
-    length = {other: None for one, other in (("--minutes", "steps"), ("--steps", "minutes")) if one in given}
-    parser.set_defaults(**length)
-    args = parser.parse_args()
-    if args.resume is None:
-        folder = args.out or Path("runs") / ranks.gather(time.strftime("%Y%m%d-%H%M%S"))[0]
-        if (folder / "checkpoint.pt").exists():
-            parser.error(f"{folder} holds a run: go on with --resume {folder}, or choose another --out")
-        return Trainer(from_args(RunSettings, args), folder)
-    if args.out is not None:
-        parser.error("--resume goes on in the folder of its run: leave out --out")
-    state = ranks.first(lambda: load_checkpoint(args.resume / "checkpoint.pt"))
-    parser.set_defaults(**by_flag(from_dict(RunSettings, state["settings"])) | length)
-    return resume(state, from_args(RunSettings, parser.parse_args()), args.resume)
-
-
-@ranks.together()
-def main() -> int:
-    """The exit code of a run; what is wrong is one line, by one rank."""
-    trainer = None
-    try:
-        trainer = make_trainer(make_parser())
-        print(f"training on {trainer.learner.device}, writing to {trainer.folder}", flush=True)
-        trainer.run()
-    except SystemExit as end:  # the command line: whoever leaves at once may end the rank that is still printing
-        return end.code
-    except (CheckpointError, PretrainedError, TrainingError, ValueError, OSError) as error:
-        print(f"train_homographic.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        saved = trainer is not None and (trainer.folder / "checkpoint.pt").exists()
-        print(f"\ninterrupted{f': go on with --resume {trainer.folder}' if saved else ''}", file=sys.stderr)
-        return 130
-    print(f"step {trainer.kept.get('step')} of {trainer.learner.step} validated best")
-    print(f"done: python evaluate.py --weights {trainer.folder / WEIGHTS_FILE}")
-    return 0
-
+from kp.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

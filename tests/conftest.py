@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from kp.__main__ import main
+from kp.cli.main import main
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from kp.report import ROOT
+from kp.reporting.pages import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MINUTES = 3  # that a reader of a notebook waits at most, on a quiet machine with two cores; a busy CI gets more

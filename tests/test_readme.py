@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 import kp
-from kp import photographs, scorecard, selection, sweeps
-from kp.checkpoint import SHIPPED, read_metadata
 from kp.config import MODELS
-from kp.validation import Validation
+from kp.data import photographs
+from kp.evaluation import scorecard, sweeps
+from kp.models.checkpoint import SHIPPED, read_metadata
+from kp.training import validation
+from kp.training.validation import Validation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -69,7 +71,7 @@ def run(command):
     start = runpy.run_module if module else runpy.run_path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", argv)
-        patch.delitem(sys.modules, "kp.__main__", raising=False)
+        patch.delitem(sys.modules, "kp.__main__.", raising=False)
         with pytest.raises(SystemExit) as ended:
             start(argv[0], run_name="__main__")
     return ended.value.code
@@ -131,7 +133,7 @@ def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
     small = partial(Validation, batches=1, batch=2, size=(64, 80))
-    for module in (selection, scorecard):
+    for module in (validation, scorecard):
         monkeypatch.setattr(module, "Validation", small)
     monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
     ran = []

@@ -1,0 +1,31 @@
+"""How every command ends: an error is one line on stderr and an exit code."""
+
+import sys
+from collections.abc import Callable
+
+from kp.support.errors import one_line
+
+ERROR, INTERRUPTED = 2, 130  # exit codes
+
+
+def exit_code(
+    program: str,
+    action: Callable[[], object],
+    expected: tuple[type[Exception], ...] = (),
+    interrupted: str = "interrupted",
+) -> int:
+    """Run ``action``; returns 0, or prints one line and returns the exit code of the error.
+
+    ValueError, OSError and the ``expected`` classes are errors of the user's input or machine. Any other exception is a
+    fault of kp and keeps its traceback.
+    """
+    try:
+        action()
+    except (ValueError, OSError, *expected) as error:
+        text = str(error) if str(error) else one_line(error)
+        print(f"{program}: error: {' '.join(text.split())}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print(f"{program}: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,194 @@
+"""One run of ``evaluate.py``: check everything, measure, print, write."""
+
+import os
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kp.cli.errors import exit_code
+from kp.config import MODELS, OURS, EvaluateSettings, OutputSettings, Parser, add_flags, from_args
+from kp.data import hpatches, photographs
+from kp.data.download import DownloadError
+from kp.data.hpatches import ImageSequence
+from kp.evaluation import benchmark, protocols, published, results, sweeps
+from kp.evaluation.compare import compare
+from kp.evaluation.protocols import Protocol
+from kp.evaluation.registry import Detector, make_detectors, score_maps
+from kp.evaluation.summary import summarise
+from kp.models.checkpoint import find_weights
+from kp.reporting.examples import examples
+from kp.reporting.page import PAGE, write_page
+from kp.reporting.terminal import table
+from kp.support.device import choose_device
+from kp.support.files import check_writable
+
+Make = Callable[[], Mapping[str, Detector]]
+
+
+@dataclass
+class _Measured:
+    """What there is so far: a record for every pair, lines of the self-check, the curves, and what stopped it."""
+
+    records: list[dict[str, Any]]
+    checks: list[str]
+    curves: list[dict[str, Any]]
+    stop: BaseException | None = None
+
+
+def measure(root: Path | None, download: bool, s: EvaluateSettings, output: OutputSettings) -> None:
+    """Measure what the settings say on the sequences in ``root``, or on the built-in photographs; print and write it.
+
+    Raises ValueError with a message of one line, before anything is measured where that is possible; what was measured
+    is written before it is raised.
+    """
+    names = tuple(dict.fromkeys(s.detectors))
+    changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
+    chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
+    _check(s, output)
+    export = benchmark.exporter(output.export, names, len(chosen)) if output.export else None
+    if export and s.subpixel and (ours := [name for name in names if name in OURS]):
+        s = replace(s, subpixel=False)
+        print(f"{', '.join(ours)}: keypoints at whole pixels, as --export writes them")
+    sequences = benchmark.read_sequences(root, s.split, s.subset, s.seed, download)
+    make, skipped, weights = _detectors(names, s)
+    shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
+    source = str(root or f"the built-in photographs, seed {s.seed}")
+    done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, source, skipped)
+    if s.curves and done.stop is None:
+        native = protocols.choose("native", **changes)
+        _measure_curves(done, partial(make, native), native, s)
+    choices = {name: getattr(s, name) for name in ("split", "subset", "scales", "subpixel", "seed")}
+    settings = results.settings(source, chosen, **choices)
+    content = results.content(done.records, settings, weights, skipped, done.stop is None)
+    content |= {"shipped": shipped, "curves": done.curves, "checks": done.checks}
+    _write(content, output, sequences, chosen[0], make)
+    if done.stop is not None:
+        raise done.stop
+
+
+def _detectors(
+    names: Sequence[str], s: EvaluateSettings
+) -> tuple[Callable[[Protocol], dict[str, Detector]], dict[str, str], dict[str, str] | None]:
+    """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
+    device, path = choose_device(s.device), find_weights(s.weights)
+    where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device, "scales": s.scales}
+    maps, skipped = score_maps(names, seed=s.seed, **where)
+    if not maps:
+        raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
+    make = partial(make_detectors, maps, subpixel=s.subpixel, device=device)
+    return make, skipped, results.fingerprint(path) if "kp" in names else None
+
+
+def _check(s: EvaluateSettings, output: OutputSettings) -> None:
+    """Raises ValueError where the work could not be shared, or a file not be written, before anything is measured."""
+    if s.scales is not None and s.scales < 1:
+        raise ValueError(f"--scales must be at least 1, not {s.scales}")
+    if s.workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {s.workers}")
+    check_writable(output.json)
+    check_writable(output.report and output.report / PAGE)
+    if s.curves:
+        photographs.folder()
+
+
+def _measure(
+    sequences: Sequence[ImageSequence],
+    makers: Mapping[Protocol, Make],
+    s: EvaluateSettings,
+    export: benchmark.Export | None,
+    source: str,
+    skipped: Mapping[str, str],
+) -> _Measured:
+    """Every protocol's table, printed as soon as it is there."""
+    done = _Measured([], [], [])
+    for protocol, make in makers.items():
+        started = time.perf_counter()
+        _say(f"{source}, {len(sequences)} sequences, {protocol.describe()}")
+        records, done.stop = benchmark.collect(benchmark.evaluate(sequences, make, protocol, export, s.workers))
+        rows = summarise(records, s.split)
+        checks = published.check(rows, records, protocol)
+        seconds = f"{time.perf_counter() - started:.0f} s"
+        _say("\n".join([table(rows, skipped), *checks, seconds]))
+        done.records += records
+        done.checks += checks
+        if done.stop is not None:
+            break
+    return done
+
+
+def _measure_curves(done: _Measured, make: Make, protocol: Protocol, s: EvaluateSettings) -> None:
+    try:
+        done.curves = sweeps.measure(make, protocol, s.seed, s.workers)
+        _say(sweeps.table(done.curves))
+    except benchmark.STOPS as stop:
+        _say("the curves were not finished, and are left out")
+        done.stop = stop
+
+
+def _write(
+    content: dict[str, Any],
+    output: OutputSettings,
+    sequences: Sequence[ImageSequence],
+    protocol: Protocol,
+    make: Callable[[Protocol], Mapping[str, Detector]],
+) -> None:
+    """The files that were asked for: what goes wrong with one does not keep the other from being written."""
+    try:
+        if output.json:
+            results.write(output.json, content)
+    finally:
+        if output.report:
+            detectors = make(protocol)
+            name = "kp" if "kp" in detectors else next(iter(detectors))
+            shown = examples(sequences, content["pairs"], name, detectors[name], protocol) if content["pairs"] else []
+            _say(f"see {write_page(output.report, content, shown)}")
+
+
+def _say(text: str) -> None:
+    """Print at once. Where nobody listens any more, as behind ``| head``, go on in silence: files are to be written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parse(argv: list[str] | None) -> Namespace:
+    """The command line."""
+    parser = Parser("evaluate.py", description=benchmark.__doc__, epilog=benchmark.EXAMPLES)
+    text = f"HPatches sequences ({hpatches.FOLDER} if ROOT is left out); without this flag, the built-in photographs"
+    parser.add_argument("--hpatches", nargs="?", const=Path(hpatches.FOLDER), type=Path, metavar="ROOT", help=text)
+    text = f"fetch HPatches first, to ROOT or {hpatches.FOLDER}, unless it is there"
+    parser.add_argument("--download", action="store_true", help=text)
+    text = "measure nothing: say what differs between two files written with --json, and whether by more than chance"
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help=text)
+    for group in (OutputSettings, EvaluateSettings):
+        add_flags(parser, group)
+    return parser.parse_args(argv)
+
+
+def run(args: Namespace) -> None:
+    """What the command line asks for. Raises ValueError with a message of one line."""
+    output = from_args(OutputSettings, args)
+    if args.compare:
+        if any(vars(output).values()):
+            raise ValueError("--compare only prints: leave out --json, --report and --export")
+        print(compare(*args.compare))
+        return
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise ValueError("torchrun is for training: here --workers N shares the sequences among processes")
+    root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
+    measure(root, args.download, from_args(EvaluateSettings, args), output)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster or a container sends: as Ctrl-C
+    args = parse(argv)
+    interrupted = "interrupted: the numbers cover the sequences that were done; a download goes on next time"
+    return exit_code("evaluate.py", lambda: run(args), (DownloadError,), interrupted)

@@ -1,0 +1,207 @@
+"""The commands about trained weights: python -m kp models, onnx, score, ablate and report."""
+
+import argparse
+import json
+import sys
+from argparse import Namespace, RawTextHelpFormatter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kp.config import LEARNED, WEIGHTS, RunSettings
+from kp.evaluation import ablation_results, fullsize, results, scorecard
+from kp.evaluation.baselines import BASELINES, ScoreMap
+from kp.evaluation.registry import score_maps
+from kp.experiments import ablation
+from kp.experiments.ablation import VARIANTS
+from kp.experiments.variants import TEST_TIME
+from kp.features import onnx
+from kp.models import cost as costs
+from kp.models.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
+from kp.models.encoders import PretrainedError
+from kp.reporting import pages
+from kp.support.device import choose_device
+from kp.support.files import check_writable, write_file
+from kp.training.trainer import TrainingError
+
+RESULTS = Path("runs/ablation.json")
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """What these commands take."""
+    defaults = RunSettings()
+    text = "the detectors that come with kp, and what they cost"
+    shown = commands.add_parser("models", help=text, description=costs.__doc__)
+    text = "write a detector as ONNX, for images of any size"
+    other = commands.add_parser("export", help=text, description=onnx.__doc__)
+    other.add_argument("out", type=Path, metavar="OUT.onnx")
+    add_weights(other)
+    text = "fill README.md and the report with the stored results"
+    report = commands.add_parser("report", help=text, description=pages.__doc__)
+    report.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
+    text = "the numbers that settings and weights are chosen by, without real test sequences"
+    one = commands.add_parser(
+        "score",
+        help=text,
+        description=f"{scorecard.__doc__}\nWith --full-size:\n\n{fullsize.__doc__}",
+        formatter_class=RawTextHelpFormatter,
+    )
+    text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
+    text += f"{', '.join((*BASELINES, *LEARNED))} (default: {WEIGHTS} harris)"
+    one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
+    one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
+    text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
+    one.add_argument("--full-size", action="store_true", help=text)
+    text = "sizes in which our detectors look at an image (default: as the weights say)"
+    one.add_argument("--scales", type=int, metavar="N", help=text)
+    for command in (shown, one):
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+    text = "train and score variants, each with one change; the same command goes on"
+    grid = commands.add_parser("ablate", help=text, description=ablation.__doc__)
+    grid.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
+    steps = defaults.train.steps
+    grid.add_argument("--steps", type=int, default=steps, metavar="N", help=f"of every run (default: {steps})")
+    text = f"pairs a step (default: {defaults.train.batch})"
+    grid.add_argument("--batch", type=int, default=defaults.train.batch, metavar="N", help=text)
+    text = f"side of a training view in pixels (default: {defaults.world.crop})"
+    grid.add_argument("--crop", type=int, default=defaults.world.crop, metavar="N", help=text)
+    grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
+    grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
+    grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
+    add_weights(grid, "for the variants that need no training, ")
+    grid.add_argument(
+        "--rescore",
+        action="store_true",
+        help="score again what was scored, as by an older kp: untrained and harris know no other reason to",
+    )
+    grid.add_argument("--list", action="store_true", help="only print the variants")
+    grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
+    for command in (one, grid):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def add_weights(parser: argparse.ArgumentParser, what_for: str = "") -> None:
+    """The option that names a detector's weights."""
+    text = f"{what_for}shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
+    parser.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
+
+
+def models(args: Namespace) -> None:
+    """A line for each of the shipped detectors."""
+    check_writable(args.json)
+    found = costs.describe(SHIPPED)
+    print(costs.table(found))
+    if args.json is not None:
+        _write(args.json, found)
+
+
+def export_weights(args: Namespace) -> None:
+    """Write the ONNX file."""
+    check_writable(args.out)
+    write_file(args.out, onnx.to_onnx(load_detector(args.weights), read_metadata(find_weights(args.weights))))
+    print(f"wrote {args.out}: {onnx.IMAGE} (batch, 1, height, width) in [0, 1] -> {onnx.SCORES}, as large")
+
+
+def fill_pages(args: Namespace) -> None:
+    """Write the pages that the results have changed, or only tell."""
+    filled = pages.fill()
+    changed = pages.differing(filled)
+    if changed and args.check:
+        raise ValueError(f"{', '.join(map(str, changed))}: not what the results say, run python -m kp report")
+    for path in changed:
+        write_file(path, filled[path].encode())
+        print(f"wrote {path}")
+
+
+def score(args: Namespace) -> None:
+    """A line of numbers for each detector."""
+    check_writable(args.json)
+    if args.scales is not None and args.scales < 1:
+        raise ValueError(f"--scales must be at least 1, not {args.scales}")
+    device, found = choose_device(args.device), {}
+    names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
+    maps = {name: _score_map(name, device, args.scales) for name in names}
+    first, how = max(map(len, ["detector", *names])), fullsize if args.full_size else scorecard
+    print(scorecard.head(first, how.NAMES), flush=True)
+    for name, score_map in maps.items():
+        found[name] = how.scorecard(score_map, subpixel=args.subpixel, device=device)
+        print(scorecard.line(name, found[name], first, how.NAMES), flush=True)
+        if args.json is not None:
+            settings = {"subpixel": args.subpixel, "scales": args.scales, "full_size": args.full_size}
+            _write(args.json, {"scores": found, **settings, "versions": results.versions()})
+
+
+def _write(path: Path, content: Any) -> None:
+    write_file(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _score_map(name: str, device: torch.device, scales: int | None) -> ScoreMap:
+    """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
+    if name not in ("random", *BASELINES, *LEARNED):
+        return load_detector(name, device, scales)
+    maps, skipped = score_maps([name], weights=find_weights(WEIGHTS), baseline_weights=None, seed=0, device=device)
+    if skipped:
+        raise ValueError(f"{name}: {skipped[name]}")
+    return maps[name]
+
+
+def ablate(args: Namespace) -> None:
+    """Train what is not trained, score what is not scored, and show all that is in the file."""
+    if args.list or args.table is not None:
+        print(_variants() if args.list else ablation_results.markdown(ablation_results.scored(args.table)))
+        return
+    names = list(dict.fromkeys(args.names or (*VARIANTS, *TEST_TIME)))
+    if unknown := [name for name in names if name not in VARIANTS and name not in TEST_TIME]:
+        raise ValueError(f"no variant is called {unknown[0]}: see --list")
+    check_writable(args.json)
+    ablation_results.read(args.json)  # a damaged one is told before hours of work
+    device, failed = choose_device(args.device), []
+    try:
+        for name, weights in _trained(args, names, failed):
+            _enter(args, name, weights, device)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on", file=sys.stderr)
+        raise
+    entries = ablation_results.read(args.json)
+    if entries:
+        print(ablation_results.aligned(entries))
+    if failed:
+        raise ValueError(f"{len(failed)} of the runs failed: {', '.join(failed)}")
+
+
+def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[tuple[str, Path]]:
+    """Variants and their weights, as soon as these are trained; a run that fails does not keep others from theirs."""
+    shared = [f"--{name}={getattr(args, name)}" for name in ("steps", "batch", "crop", "device")]
+    runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
+    given_weights = find_weights(args.weights)
+    if given := [(name, given_weights) for name in names if name in TEST_TIME]:
+        load_detector(args.weights)  # what is none is told now
+    for number, run in enumerate(runs, start=1):
+        print(f"{run.variant}, seed {run.seed} ({number} of {len(runs)} runs): {run.folder}", flush=True)
+        try:
+            yield run.variant, ablation.train(run)
+        except (TrainingError, PretrainedError, torch.OutOfMemoryError) as error:
+            print(f"{run.variant}, seed {run.seed}: {str(error).splitlines()[0]}", file=sys.stderr)
+            failed.append(f"{run.variant} {run.seed}")
+    yield from given
+
+
+def _enter(args: Namespace, name: str, weights: Path, device: torch.device) -> None:
+    """Score weights and put that into the file, unless it is there."""
+    entry = ablation.entry(name, weights)
+    known = ablation_results.find(ablation_results.read(args.json), name, entry["seed"])
+    if args.rescore or known is None or known["weights"].get("sha256") != entry["weights"]["sha256"]:
+        ablation_results.put(args.json, entry | {"scores": ablation.measure(name, weights, device)})
+
+
+def _variants() -> str:
+    """Every variant and what it changes."""
+    first = max(map(len, (*VARIANTS, *TEST_TIME)))
+    lines = [f"{name:{first}}  {' '.join(flags)}".rstrip() for name, flags in VARIANTS.items()]
+    docs = {name: change.__doc__.splitlines()[0] for name, change in TEST_TIME.items()}
+    return "\n".join([*lines, "without training, of --weights:", *(f"{name:{first}}  {docs[name]}" for name in docs)])
+
+
+COMMANDS = {"models": models, "export": export_weights, "score": score, "ablate": ablate, "report": fill_pages}

@@ -1,0 +1,1 @@
+"""Synthetic images and their exact corners: ``render`` draws a mixture of the families of the other modules."""

@@ -1,0 +1,198 @@
+"""Measure how often detectors find the same points again in another picture of the same scene.
+
+A keypoint of image 1 counts when the homography sends it inside image k, a keypoint of image k when the inverse sends
+it inside image 1; then the best --max-keypoints of each count. Repeatability is the share of all these points that have
+a point of the other image within --threshold pixels; it is 0 if either image has none. The localisation error is how
+far, in pixels of image k, that nearest point is on average; common points is how many points count. One-to-one is the
+repeatability when no point may be the neighbour of two, coverage how much of the shared view lies near a point (0.63 if
+points are strewn at random), chance the repeatability of as many points strewn evenly. Because repeatability alone does
+not predict use, H 3px is the share of pairs whose homography, fitted to matches of one descriptor for all detectors
+(Kornia's SIFT, mutual nearest neighbours, OpenCV's MAGSAC), moves the image's corners right to 3 px on average, and MMA
+the share of matches that are right to 3 px. Every detector gets the same non-maximum suppression; numbers are means
+over pairs (1, k), for illumination (i) and viewpoint (v) sequences apart and together, with 95 % intervals by bootstrap
+over sequences.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kp.config import OURS
+from kp.data import hpatches, photographs
+from kp.data.download import D2NET_LEFT_OUT, fetch_hpatches
+from kp.data.hpatches import DOWNLOAD, HPatchesError, ImageSequence, export_sequence
+from kp.evaluation import matching, metrics
+from kp.evaluation.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
+from kp.evaluation.registry import Detector
+from kp.features.describe import Features, describe
+from kp.geometry.coords import Size, covisible_mask, invert
+from kp.models.keypoints import Keypoints
+from kp.support.files import check_writable
+from kp.support.parallel import map_items
+
+EXAMPLES = f"""protocols, each of which people call "HPatches repeatability":
+{describe_all()}
+
+examples:
+  python evaluate.py                     every detector on the built-in photographs, nothing to download
+  python evaluate.py --download          fetch HPatches (1.3 GB), then measure every detector on it
+  python evaluate.py --hpatches ROOT     every detector on HPatches, in the folder ROOT
+  python evaluate.py --hpatches ROOT --protocol native 240x320 480x640 --workers 4
+  python evaluate.py --hpatches ROOT --curves --report page     a page to look at: page/index.html
+  python evaluate.py --compare before.json after.json           what changed, and whether chance explains it
+  torchrun --nproc-per-node 4 evaluate.py --hpatches ROOT       the ranks share the sequences
+  python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
+
+HPatches: {DOWNLOAD}."""
+
+STOPS = (KeyboardInterrupt, ValueError, OSError)  # end the measuring, but lose nothing that was measured
+Export = Callable[[ImageSequence, dict[str, list[Keypoints]], list[Size]], None]
+
+
+def read_sequences(root: Path | None, split: str, subset: str, seed: int, download: bool) -> list[ImageSequence]:
+    """HPatches in a folder, fetched first if asked for; without a folder, the built-in photographs.
+
+    ``subset`` ``d2net`` leaves out the eight sequences of very large images. Raises HPatchesError, DownloadError.
+    """
+    if root is None:
+        return photographs.read(seed, split)
+    sequences = hpatches.read(fetch_hpatches(root) if download else root, split)
+    kept = [s for s in sequences if subset == "all" or s.name not in D2NET_LEFT_OUT]
+    if not kept:
+        raise HPatchesError(f"{root} has only sequences that --subset {subset} leaves out")
+    return kept
+
+
+def evaluate(
+    sequences: Sequence[ImageSequence],
+    make: Callable[[], Mapping[str, Detector]],
+    protocol: Protocol = PROTOCOLS["native"],
+    export: Export | None = None,
+    workers: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Measure every pair (image 1, image k) of each sequence by each detector: one plain dict per pair and detector.
+
+    A record has ``protocol``, ``detector``, ``sequence``, ``split``, ``image`` (k), and what ``measure_pair`` of
+    :mod:`kp.evaluation.metrics` and of :mod:`kp.evaluation.matching` say (None where nothing matched). They come a
+    sequence at a time, so that all detectors have measured the same pairs whenever it stops. ``make`` gives the
+    detectors by name; ``export`` gets each sequence once, as the protocol sees it, with every detector's keypoints in
+    each image. With more ``workers`` than one, processes share the sequences, see
+    :func:`kp.support.parallel.map_items`, and both must be picklable; the records are the same, in the same order.
+    Draws a progress bar, over sequences, on stderr.
+    """
+    work = partial(_measurer, make, protocol, export)
+    for records in map_items(work, sequences, workers, name=attrgetter("name"), unit="sequence"):
+        yield from records
+
+
+def _measurer(
+    make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None
+) -> Callable[[ImageSequence], list[dict[str, Any]]]:
+    return partial(measure_sequence, detectors=make(), protocol=protocol, export=export)
+
+
+def measure_sequence(
+    sequence: ImageSequence, detectors: Mapping[str, Detector], protocol: Protocol, export: Export | None = None
+) -> list[dict[str, Any]]:
+    """The records of one sequence, see :func:`evaluate`. Each image is loaded once, and each detector sees it once."""
+    images, sequence = prepared_sequence(sequence, protocol)
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    keypoints = {name: _detect(f"{name} on {sequence.name}", d, images) for name, d in detectors.items()}
+    if export is not None:
+        export(sequence, keypoints, sizes)
+    between = views(sequence, sizes)
+    records = []
+    for name, found in keypoints.items():
+        features = [describe(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
+        records += _pairs(sequence, name, list(zip(found, features, strict=True)), between, protocol)
+    return records
+
+
+def _detect(what: str, detector: Detector, images: Sequence[Tensor]) -> list[Keypoints]:
+    try:
+        return [detector(image) for image in images]
+    except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
+        raise ValueError(f"{what}: {str(error).splitlines()[0] if str(error) else 'out of memory'}") from error
+
+
+def prepared_sequence(sequence: ImageSequence, protocol: Protocol) -> tuple[list[Tensor], ImageSequence]:
+    """The images as the protocol looks at them, and the sequence with the homographies between these."""
+    prepared = [prepare(load(), protocol) for load in sequence.images]
+    images = [image for image, _ in prepared]
+    if protocol.size is None:
+        return images, sequence
+    to1 = prepared[0][1]
+    homographies = tuple(carry(H, to1, tok) for H, (_, tok) in zip(sequence.homographies, prepared[1:], strict=True))
+    return images, replace(sequence, homographies=homographies, files=())
+
+
+def views(sequence: ImageSequence, sizes: list[Size]) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """H_0to1 (1, 3, 3) of every pair, and the pixels (1, 1, H, W) of either view that the other sees."""
+    found = []
+    for k, size1 in enumerate(sizes[1:], start=2):
+        H_0to1 = sequence.homography(k, sizes[0])
+        shared = covisible_mask(H_0to1, sizes[0], size1), covisible_mask(invert(H_0to1), size1, sizes[0])
+        found.append((H_0to1, shared))
+    return found
+
+
+def _pairs(
+    sequence: ImageSequence,
+    name: str,
+    seen: list[tuple[Keypoints, Features]],
+    between: list[tuple[Tensor, tuple[Tensor, Tensor]]],
+    protocol: Protocol,
+) -> Iterator[dict[str, Any]]:
+    """One detector's record of every pair."""
+    keypoints0, features0 = seen[0]
+    settings = protocol.max_keypoints, protocol.threshold
+    for k, ((keypoints1, features1), (H_0to1, shared)) in enumerate(zip(seen[1:], between, strict=True), start=2):
+        scores = metrics.measure_pair(keypoints0, keypoints1, H_0to1, shared, *settings)
+        scores |= matching.measure_pair(features0, features1, H_0to1[0], tuple(shared[0].shape[-2:]))
+        yield {
+            "protocol": protocol.name,
+            "detector": name,
+            "sequence": sequence.name,
+            "split": sequence.split,
+            "image": k,
+            **{field: _number(value) for field, value in scores.items()},
+        }
+
+
+def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], BaseException | None]:
+    """All records, or those that came before Ctrl-C or bad input; and what stopped the measuring, or None."""
+    done = []
+    try:
+        for record in records:
+            done.append(record)
+    except STOPS as stop:
+        return done, stop
+    return done, None
+
+
+def exporter(directory: Path, names: Sequence[str], protocols: int = 1) -> Export:
+    """Write the exercise's files of ``kp`` or, without it, of the one detector there is. Raises ValueError."""
+    if protocols != 1:
+        raise ValueError("--export writes the keypoints of one protocol: choose one")
+    if "kp" not in names and len(names) != 1:
+        raise ValueError(f"--export writes one detector: choose one of {', '.join(names)}, or kp")
+    name = "kp" if "kp" in names else names[0]
+    check_writable(directory / "file")
+    return partial(_export, directory=directory, name=name)
+
+
+def _export(
+    sequence: ImageSequence, keypoints: dict[str, list[Keypoints]], sizes: list[Size], *, directory: Path, name: str
+) -> None:
+    export_sequence(directory, sequence, keypoints[name], sizes, torch.sigmoid if name in OURS else None)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

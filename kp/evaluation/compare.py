@@ -1,0 +1,157 @@
+"""Two files that ``evaluate.py --json`` wrote, a and b, side by side: what changed, and whether chance explains it."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kp.evaluation.results import read
+from kp.evaluation.summary import interval
+
+MEASURES = {  # what is compared, and its title
+    "repeatability": "repeatability",
+    "repeatability_1px": "1 px",
+    "one_to_one": "1 to 1",
+    "localisation_error": "loc. error (px)",
+    "homography_3px": "H 3px",
+    "matching_accuracy_3px": "MMA",
+}
+NOTHING = 1e-6  # a smaller change is a machine's rounding
+FEW = 6  # sequences; fewer all change one way by chance more than once in 20 times: 2 * 0.5**6 < 0.05 < 2 * 0.5**5
+_LINE = "{:4}{:15}{:>8}{:>8}{:>9}{:>18}  {:14}{:>6}  {}"
+
+Records = Sequence[dict[str, Any]]
+
+
+def compare(path_a: str | Path, path_b: str | Path) -> str:
+    """The whole comparison of two files, as text. Raises ValueError as :func:`read` does."""
+    a, b = read(path_a), read(path_b)
+    couples, alone = partners(a["rows"], b["rows"])
+    head = [
+        f"{name}: {path}: {content['settings']['source']}, kp {content['versions']['kp']}, weights {_weights(content)}"
+        for name, path, content in (("a", path_a, a), ("b", path_b, b))
+    ]
+    blocks = [block(a, b, *couple) for couple in couples] or ["nothing is in both files"]
+    return "\n\n".join(["\n".join(head + differences(a, b) + alone), *blocks])
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """A line for whatever differs between two contents of :func:`read`, beside the numbers."""
+    lines = [f"warning: {text}: the numbers may not be comparable" for text in _changed(a["settings"], b["settings"])]
+    for name in dict.fromkeys(row["protocol"] for row in a["rows"]):
+        changed = _changed(*(content["settings"]["protocols"].get(name, {}) for content in (a, b)))
+        lines += [f"warning: protocol {name}: {text}: the numbers are not comparable" for text in changed]
+    lines += [f"note: version of {text}" for text in _changed(a["versions"], b["versions"])]
+    weights = [_weights(content) for content in (a, b)]
+    lines += [f"note: weights differ: {weights[0]} v. {weights[1]}"] if weights[0] != weights[1] else []
+    shipped = [{name: facts["sha256"][:8] for name, facts in content.get("shipped", {}).items()} for content in (a, b)]
+    lines += [f"note: weights of {text}" for text in _changed(*shipped)]
+    incomplete = [name for name, content in (("a", a), ("b", b)) if not content["complete"]]
+    return lines + [f"note: {name} is incomplete: its measuring was stopped" for name in incomplete]
+
+
+def partners(a: Records, b: Records) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """From the rows of two files: (protocol, detector of a, detector of b) to compare, and lines that name the rest.
+
+    A detector is compared with its namesake; where each file has only one, these are compared whatever their names.
+    """
+    ours, theirs = (list(dict.fromkeys((row["protocol"], row["detector"]) for row in rows)) for rows in (a, b))
+    names, others = ({detector for _, detector in keys} for keys in (ours, theirs))
+    renamed = dict(zip(names, others, strict=True)) if len(names) == len(others) == 1 else {}
+    couples = [(p, d, renamed.get(d, d)) for p, d in ours if (p, renamed.get(d, d)) in theirs]
+    met = {(p, d) for p, d, _ in couples}, {(p, d) for p, _, d in couples}
+    lines = []
+    for file, keys, done in zip("ab", (ours, theirs), met, strict=True):
+        alone = [key for key in keys if key not in done]
+        for protocol in dict.fromkeys(protocol for protocol, _ in alone):
+            lines.append(f"only in {file}: {protocol}: {', '.join(d for p, d in alone if p == protocol)}")
+    return couples, lines
+
+
+def block(a: dict[str, Any], b: dict[str, Any], protocol: str, ours: str, theirs: str) -> str:
+    """The table of one protocol, for detector ``ours`` of a and ``theirs`` of b: a line per split and measure."""
+    (rows_a, pairs_a), (rows_b, pairs_b) = (
+        [[r for r in content[kind] if (r["protocol"], r["detector"]) == (protocol, name)] for kind in ("rows", "pairs")]
+        for content, name in ((a, ours), (b, theirs))
+    )
+    lines = [f"{protocol}: {ours}" if ours == theirs else f"{protocol}: {ours} of a v. {theirs} of b"]
+    lines.append(_LINE.format("", "", "a", "b", "b - a", "95 % of b - a", "", "pairs", "each 95 %"))
+    for row_a, row_b in ((x, y) for x in rows_a for y in rows_b if x["split"] == y["split"]):
+        parts = ([r for r in pairs if row_a["split"] in ("all", r["split"])] for pairs in (pairs_a, pairs_b))
+        lines += _split(row_a, row_b, *parts)
+    return "\n".join([*lines, *_notes(pairs_a, pairs_b)])
+
+
+def change(a: Records, b: Records, measure: str) -> dict[str, Any] | None:
+    """How a measure changed from records a to records b, over the pairs (sequence, image) of both; None if none is.
+
+    ``a``, ``b``, ``change``: the means and b - a. ``interval``: the 95 % interval of b - a, paired, by bootstrap over
+    sequences; None if there is one sequence. ``verdict``: a word, ``pairs``: how many. A pair in which either lacks the
+    measure is left out. The order of records does not matter.
+    """
+    ours, theirs = ({(r["sequence"], r["image"]): _value(r, measure) for r in records} for records in (a, b))
+    common = sorted(key for key, value in ours.items() if value is not None and theirs.get(key) is not None)
+    if not common:
+        return None
+    changes = [{"sequence": key[0], "change": theirs[key] - ours[key]} for key in common]
+    span = interval(changes, "change") if len({key[0] for key in common}) > 1 else None
+    means = {"a": fmean(map(ours.get, common)), "b": fmean(map(theirs.get, common))}
+    means["change"] = fmean(each["change"] for each in changes)
+    return means | {"interval": span, "verdict": verdict(span, measure), "pairs": len(common)}
+
+
+def verdict(span: Sequence[float] | None, measure: str) -> str:
+    """What the interval [low, high] of a change says: "better" or "worse" (an error's change is better below 0)."""
+    if span is None or (span[0] <= NOTHING and span[1] >= -NOTHING):
+        return "not separated"
+    return "better" if (span[0] > 0) != (measure == "localisation_error") else "worse"
+
+
+def _split(row_a: dict[str, Any], row_b: dict[str, Any], pairs_a: Records, pairs_b: Records) -> Iterator[str]:
+    (low_a, high_a), (low_b, high_b) = row_a["interval"], row_b["interval"]
+    start, end = row_a["split"], "apart" if high_a < low_b or high_b < low_a else "overlap"  # beside the first measure
+    for measure, title in MEASURES.items():
+        alone = {"a": row_a[measure], "b": row_b[measure], "verdict": "no common pair", "pairs": 0}
+        found = change(pairs_a, pairs_b, measure) or alone
+        numbers = _number(found["a"]), _number(found["b"]), _number(found.get("change"), "+")
+        span = " to ".join(_number(value, "+") for value in found.get("interval") or [None])
+        yield _LINE.format(start, title, *numbers, span, found["verdict"], found["pairs"], end).rstrip()
+        start = end = ""
+
+
+def _notes(pairs_a: Records, pairs_b: Records) -> Iterator[str]:
+    keys_a, keys_b = ({(r["split"], r["sequence"], r["image"]) for r in pairs} for pairs in (pairs_a, pairs_b))
+    common = keys_a & keys_b
+    if common and keys_a != keys_b:
+        counts = f"{len(common)} common pairs of a's {len(keys_a)} and b's {len(keys_b)}"
+        yield f"note: all but the last column rests on the {counts}"
+    sequences = {split: len({sequence for part, sequence, _ in common if part == split}) for split in "iv"}
+    if few := ", ".join(f"{split} {count}" for split, count in sequences.items() if 0 < count < FEW):
+        yield f"note: few sequences ({few}): the intervals of so few are too narrow"
+
+
+def _value(record: dict[str, Any], measure: str) -> float | None:
+    if measure == "homography_3px":
+        return float(record["corner_error"] is not None and record["corner_error"] <= 3)
+    return record[measure]
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # + 0.0: a zero without a minus
+
+
+def _weights(content: dict[str, Any]) -> str:
+    return content["weights"]["sha256"][:8] if content["weights"] else "none"
+
+
+def _changed(a: dict[str, Any], b: dict[str, Any]) -> Iterator[str]:
+    """What differs of the plain values that both have; not ``summary``, which says again what the others do."""
+    for name in (name for name in a if name in b and name != "summary" and name.isprintable()):
+        if _is_plain(a[name]) and _is_plain(b[name]) and a[name] != b[name]:
+            values = f"{json.dumps(a[name])} v. {json.dumps(b[name])}"
+            yield f"{name} differs" + (f": {values}" if len(values) < 70 else "")
+
+
+def _is_plain(value: Any) -> bool:
+    return not any(isinstance(item, dict | list) for item in (value if isinstance(value, list) else [value]))

@@ -1,0 +1,137 @@
+"""Weights for those who use a detector, the shipped ones by name, and checkpoints for those who go on training one.
+
+Weights are safetensors with the settings in their metadata; a checkpoint is a torch file read with ``weights_only``, so
+neither can run code.
+"""
+
+import io
+import json
+import pickle
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+import kp
+from kp.config import WEIGHTS, DetectorSettings, from_dict, to_dict
+from kp.models.detector import Detector
+from kp.models.symmetry import settle
+from kp.support.errors import one_line
+from kp.support.files import write_atomically
+
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
+
+_FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
+_EARLIER = {  # where weights are older than the setting; the last two are no part of training
+    "normalised": True,
+    "shuffled": False,
+    "darkness": 0.0,
+    "scales": 1,
+    "thinned": True,
+}
+
+
+class CheckpointError(ValueError):
+    """A file of weights or a checkpoint that cannot be used; the message says why in one line."""
+
+
+def save_weights(path: Path, detector: Detector, settings: Mapping[str, Mapping[str, Any]], **facts: Any) -> None:
+    """Write a detector's weights with its ``settings`` by group, the code's revision and other facts, as the step."""
+    metadata = {"format": _FORMAT, "kp": kp.__version__, "settings": json.dumps(settings)}
+    metadata |= {name: json.dumps(fact) for name, fact in (facts | {"revision": revision()}).items()}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in detector.state_dict().items()}
+    write_atomically(path, save(tensors, metadata))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What :func:`save_weights` recorded beside the weights. Raises CheckpointError."""
+    return _read(path)[1]
+
+
+@cache
+def revision() -> str | None:
+    """The git commit of this code, with ``+`` if files differ from it; None where it is not in a clone of its own."""
+    ask = ["git", "-C", str(Path(__file__).parents[2])]
+    try:
+        commit = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*ask, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed.stdout.strip() else "")
+
+
+def find_weights(weights: Path | str) -> Path:
+    """The file of shipped weights of that name, or else the path itself."""
+    return SHIPPED.get(str(weights), Path(weights))
+
+
+def load_detector(
+    weights: Path | str = WEIGHTS, device: torch.device | str = "cpu", scales: int | None = None
+) -> Detector:
+    """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError.
+
+    ``scales`` is in how many sizes it looks at an image, where not in as many as the weights say; ValueError below one.
+    """
+    if scales is not None and scales < 1:
+        raise ValueError(f"an image is looked at in at least one size, not {scales}")
+    path = find_weights(weights)
+    tensors, metadata = _read(path)
+    try:
+        recorded = _EARLIER | metadata["settings"]["detector"]
+        settings = to_dict(from_dict(DetectorSettings, recorded))
+        if unsaid := sorted(set(settings) - set(recorded)):  # their defaults are not what it was trained with
+            raise ValueError(f"settings {', '.join(unsaid)} are missing: written by an earlier version?")
+        detector = Detector(**settings | {"pretrained": False, "scales": scales or settings["scales"]})
+        detector.load_state_dict(tensors)
+        settle(detector)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
+    return detector.eval().to(device)
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the state of a training run: tensors, numbers, strings, lists and dicts of them."""
+    buffer = io.BytesIO()
+    torch.save(dict(state) | {"format": _CHECKPOINT_FORMAT}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that :func:`save_checkpoint` wrote, on the CPU. Raises CheckpointError."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint at {path}") from error
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of kp, or is damaged: {one_line(error)}") from error
+    if not isinstance(state, dict) or state.pop("format", None) != _CHECKPOINT_FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this version of kp")
+    return state
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    if not path.is_file():
+        names = ", ".join(SHIPPED)
+        raise CheckpointError(f"no weights at {path}: train some with train_homographic.py, or take {names}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is damaged: {one_line(error)}") from error
+    if metadata.pop("format", None) != _FORMAT:
+        raise CheckpointError(f"{path} holds no weights of kp")
+    version = metadata.pop("kp", None)
+    try:
+        facts = {"kp": version} | {name: json.loads(text) for name, text in metadata.items()}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"the metadata of {path} is damaged") from error
+    settings = facts.get("settings")
+    if not isinstance(settings, dict) or not all(isinstance(group, dict) for group in settings.values()):
+        raise CheckpointError(f"the metadata of {path} is damaged: it has no settings")
+    return tensors, facts

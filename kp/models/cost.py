@@ -1,0 +1,64 @@
+"""What the shipped detectors cost, and where they are from: a line for each file of weights."""
+
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from kp.geometry.coords import Size
+from kp.models.checkpoint import load_detector, read_metadata
+from kp.models.symmetry import settle
+
+SIZE: Size = (480, 640)  # pixels: what the field quotes operations for
+
+
+def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
+    """Parameters, and billions of multiplications with addition (GMAC) for one image: convolutions, blurs included."""
+    plain = deepcopy(detector)
+    settle(plain)  # torch's counter does not know parametrised weights
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        plain(torch.zeros(1, 1, *size))
+    return {
+        "parameters": sum(p.numel() for p in detector.parameters()),
+        "gmac": counter.get_total_flops() / 2e9,
+    }
+
+
+@torch.inference_mode()
+def milliseconds(detector: nn.Module, size: Size = SIZE, repeats: int = 9) -> float:
+    """The median time of a score map on this CPU, with as many threads as torch has."""
+    image, times = torch.rand(1, 1, *size), []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        detector(image)
+        times.append(1e3 * (time.perf_counter() - begun))
+    return median(times[1:])
+
+
+def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """A row for each file by name: cost, size, time here, and what its metadata says. Raises CheckpointError."""
+    rows = []
+    for name, path in weights.items():
+        detector, facts = load_detector(path), read_metadata(path)
+        row = {"name": name} | cost(detector) | {"kilobytes": path.stat().st_size / 1e3}
+        row |= {"ms": milliseconds(detector), "threads": torch.get_num_threads()}
+        row |= {"steps": facts["step"], "minutes": facts["seconds"] / 60, **facts["scores"]}
+        rows.append(row | {"revision": facts.get("revision")})
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of :func:`describe` as aligned text."""
+    lines = [f"{'model':24}{'parameters':>11}{'GMAC':>7}{'KB':>7}{'ms':>7}{'steps':>8}{'minutes':>9}  code"]
+    for row in rows:
+        made = f"{row['steps']:8d}{row['minutes']:9.1f}  {(row['revision'] or 'unknown')[:10]}"
+        size = f"{row['parameters']:11,}{row['gmac']:7.2f}{row['kilobytes']:7.0f}{row['ms']:7.0f}"
+        lines.append(f"{row['name']:24}{size}{made}")
+    threads = ", ".join(sorted({str(row["threads"]) for row in rows}))
+    return "\n".join([*lines, f"GMAC and ms: a score map of {SIZE[0]}x{SIZE[1]}, CPU threads: {threads}"])

@@ -1,0 +1,191 @@
+"""Figures of an evaluation's rows: what to draw, and as what, but not where it stands on a page.
+
+Each function takes rows, a row a detector, and the detectors' colours, so that a detector looks the same in all
+figures; it gives a matplotlib Figure that belongs to nobody else.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from kp.evaluation.protocols import THRESHOLDS
+
+Row = Mapping[str, Any]
+# told apart by the colour-blind: Okabe and Ito's (2008) without yellow, too pale for a line, then of Tol's muted ones
+_OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_TOL = ("#882255", "#999933", "#332288", "#AA4499", "#117733", "#661100", "#44AA99", "#CC6677", "#6699CC", "#888888")
+_WIDTH = 4.6  # inches, of which a page shows about 90 pixels each
+_GREY = "#666666"
+_DEPTHS = (0.9, 0.4, 0.25)  # how opaque bars of 1, 3 and 5 px are; a longer one shines through a shorter one
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "kp",  # the same figure is the same file
+    "text.parse_math": False,  # a name may have dollars
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#999999",
+    "axes.labelcolor": "#333333",
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+}
+_styled = matplotlib.rc_context(_STYLE)  # a text keeps what it was made with
+_TITLES = {
+    "repeatability": "repeatability",
+    "homography_3px": "homographies right to 3 px",
+    "rotation": "rotation (degrees)",
+    "scale": "scale (pixels of view 1 per pixel of view 0)",
+}
+
+
+def palette(detectors: Sequence[str]) -> dict[str, str]:
+    """A colour for each detector, in this order: one more detector at the end changes nobody else's."""
+    return dict(zip(dict.fromkeys(detectors), cycle(_OKABE_ITO + _TOL), strict=False))
+
+
+@_styled
+def repeatability_bars(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A bar per detector with its 95 % interval, and a dashed tick at its chance level."""
+    figure, axes = _bar_axes(rows, "repeatability")
+    places = range(len(rows))
+    for y, row in enumerate(rows):
+        axes.barh(y, row["repeatability"], 0.7, color=colours[row["detector"]], alpha=0.75)
+        axes.text(row["interval"][1] + 0.02, y, f"{row['repeatability']:.2f}", va="center", fontsize=8)
+    axes.hlines(places, *zip(*(row["interval"] for row in rows), strict=True), color="#222222", lw=1.6, label="95 %")
+    chance = [row["chance"] for row in rows]
+    ends = [y - 0.45 for y in places], [y + 0.45 for y in places]
+    axes.vlines(chance, *ends, color=_GREY, lw=1.6, linestyles="dotted", label="chance")
+    _explain(figure, axes.collections)
+    return figure
+
+
+@_styled
+def homography_bars(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A bar per detector to the share of homographies right to 1 px (dark), to 3 px and, palest, to 5 px."""
+    figure, axes = _bar_axes(rows, "homographies right to 1, 3 and 5 px")
+    for y, row in enumerate(rows):
+        for pixels, alpha in list(zip(THRESHOLDS, _DEPTHS, strict=True))[::-1]:  # the longest first, below
+            axes.barh(y, row[f"homography_{pixels}px"], 0.7, color=colours[row["detector"]], alpha=alpha)
+    _explain(figure, [Patch(color=_GREY, alpha=a, label=f"{n} px") for n, a in zip(THRESHOLDS, _DEPTHS, strict=True)])
+    return figure
+
+
+@_styled
+def use_scatter(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A point per detector: the share of homographies right to 3 px against repeatability."""
+    figure, axes = _line_axes("repeatability", _TITLES["homography_3px"])
+    for row in rows:
+        place = row["repeatability"], row["homography_3px"]
+        axes.scatter(*place, s=45, color=colours[row["detector"]], edgecolor="white", zorder=3, clip_on=False)
+    _name_at_right(axes, {r["detector"]: (r["repeatability"], r["homography_3px"]) for r in rows}, colours)
+    return figure
+
+
+@_styled
+def threshold_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A line per detector: repeatability where a keypoint may be off by 1, 3 and 5 px."""
+    figure, axes = _line_axes("threshold (px)", "repeatability")
+    ends = {}
+    for row in rows:
+        values = [row[f"repeatability_{pixels}px"] for pixels in THRESHOLDS]
+        axes.plot(THRESHOLDS, values, "o-", ms=4, color=colours[row["detector"]], clip_on=False)
+        ends[row["detector"]] = (THRESHOLDS[-1], values[-1])
+    axes.xaxis.set_major_locator(FixedLocator(THRESHOLDS))
+    _name_at_right(axes, ends, colours)
+    return figure
+
+
+@_styled
+def curve_lines(rows: Sequence[Row], measure: str, colours: Mapping[str, str]) -> Figure:
+    """A line per detector over the values of one sweep, with 95 % intervals and chance where it is repeatability."""
+    sweep, values = rows[0]["sweep"], sorted({row["value"] for row in rows})
+    figure, axes = _line_axes(_TITLES[sweep], _TITLES[measure])
+    ends = {}
+    for name in dict.fromkeys(row["detector"] for row in rows):
+        ours = sorted((row for row in rows if row["detector"] == name), key=lambda row: row["value"])
+        x, y = [row["value"] for row in ours], [row[measure] for row in ours]
+        axes.plot(x, y, "o-", ms=3, lw=1.4, color=colours[name], clip_on=False)
+        ends[name] = (x[-1], y[-1])
+        if measure == "repeatability":
+            low, high = zip(*(row["interval"] for row in ours), strict=True)
+            axes.fill_between(x, low, high, color=colours[name], alpha=0.12, lw=0)
+    if measure == "repeatability":
+        chance = [[row["chance"] for row in rows if row["value"] == value] for value in values]
+        axes.plot(values, [sum(c) / len(c) for c in chance], "--", color=_GREY, label="chance")
+        _explain(figure, axes.lines[-1:])
+    if sweep == "scale":
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 1.5, 3, 4.5, 10]))
+    _name_at_right(axes, ends, colours)
+    return figure
+
+
+@_styled
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file whose text is in the reader's own font. The same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().replace(b"'DejaVu Sans'", b"system-ui, 'DejaVu Sans', sans-serif")
+
+
+def _bar_axes(rows: Sequence[Row], title: str) -> tuple[Figure, Axes]:
+    """Room for a horizontal bar per row, from 0 to 1, the first on top."""
+    figure = Figure((_WIDTH, 0.9 + 0.27 * len(rows)), layout="constrained")
+    axes = figure.add_subplot(xlabel=title, xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
+    axes.set_yticks(range(len(rows)), [row["detector"] for row in rows])
+    axes.tick_params("y", length=0)
+    axes.grid(axis="x")
+    return figure, axes
+
+
+def _line_axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure((_WIDTH, 3.2), layout="constrained")
+    axes = figure.add_subplot(xlabel=x, ylabel=y, ylim=(0, 1.02))
+    axes.grid()
+    return figure, axes
+
+
+def _explain(figure: Figure, artists: Sequence[Artist]) -> None:
+    figure.legend(handles=artists, loc="outside lower center", ncols=len(artists), frameon=False, fontsize=8)
+
+
+def _name_at_right(axes: Axes, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
+    """Write each name beside the axes at the height of its point, none over another, with a line in its colour."""
+    low, high = axes.get_ylim()
+    names = list(points)[::-1]  # so that of equals the first is on top
+    names.sort(key=lambda name: points[name][1])
+    heights = _spaced([(points[name][1] - low) / (high - low) for name in names], 0.065)
+    for name, height in zip(names, heights, strict=True):
+        line = {"arrowstyle": "-", "lw": 0.7, "color": colours[name], "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4}
+        place = {"xytext": (1.06, height), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}
+        axes.annotate(name, points[name], **place, arrowprops=line)
+
+
+def _spaced(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights in [0, 1], moved, up and down alike, so that no two are nearer than ``gap``, if there is room.
+
+    The least squares of what they move: pools of neighbours (Ayer et al., 1955), each about the mean of its own.
+    """
+    gap = min(gap, 1 / max(len(heights) - 1, 1))
+    pools = []  # sums and counts of heights, less what those below take up
+    for i, height in enumerate(heights):
+        pools.append((height - i * gap, 1))
+        while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
+            (sum0, count0), (sum1, count1) = pools.pop(), pools.pop()
+            pools.append((sum0 + sum1, count0 + count1))
+    free = [total / count for total, count in pools for _ in range(count)]
+    return [min(max(low, 0), 1 - gap * (len(free) - 1)) + i * gap for i, low in enumerate(free)]

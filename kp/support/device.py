@@ -1,0 +1,30 @@
+"""Devices by name, and what a CPU needs to run a network at full speed."""
+
+import ctypes
+import sys
+from contextlib import suppress
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name, or for ``auto`` the best there is. Raises ValueError where it does not exist."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"no device {name} here: choose another with --device") from error
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next one. On a CPU, fresh pages cost a step more than its arithmetic."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            allocator = ctypes.CDLL("libc.so.6")
+            allocator.mallopt(_M_MMAP_MAX, 0)
+            allocator.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

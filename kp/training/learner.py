@@ -1,0 +1,203 @@
+"""A step of training: random pairs, the sum of the loss terms, one update. Under torchrun, of all ranks together.
+
+Each rank draws pairs of its own, and DistributedDataParallel averages the gradients; the weights stay equal. Statistics
+of batch normalisation are each rank's own (SyncBatchNorm has no CPU), and rank 0's are the ones that are kept.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kp.config import RunSettings, to_dict
+from kp.data.pairs import Stock, ViewPair, view_pairs
+from kp.data.synthetic.render import render
+from kp.models.detector import Detector
+from kp.support.device import choose_device, keep_freed_memory
+from kp.training import distributed
+from kp.training.losses import corner_loss, repeatability_losses
+
+_RANK_SEED = 0x1E3779B97F4A7C15  # between the seeds of two ranks: far, so that seed 1 is not what seed 0's rank 1 drew
+_AT_ONCE = 256 * 160**2  # pixels of a view times pairs, drawn at once on a GPU: a gibibyte
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the message says at which step and why."""
+
+
+def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, **choices: float) -> dict[str, Tensor]:
+    """Every term of the loss by name, the mean of its two directions; ``choices`` as for repeatability_losses."""
+    corner = corner_loss(scores0, pair.corners0, pair.corner_mask0, pair.valid0, pair.ignore0)
+    forth = {"corner": corner} | repeatability_losses(pair, scores0, scores1, **choices)
+    corner = corner_loss(scores1, pair.corners1, pair.corner_mask1, pair.valid1, pair.ignore1)
+    back = {"corner": corner} | repeatability_losses(pair.swap(), scores1, scores0, **choices)
+    return {name: (forth[name] + back[name]) / 2 for name in forth}
+
+
+class Learner:
+    """A network, the average of its weights, its optimiser and its pairs; ``step`` counts the updates so far.
+
+    A learner that is not ``fresh`` is to be given a state, so no pretrained weights are fetched for it.
+    """
+
+    def __init__(self, settings: RunSettings, fresh: bool = True) -> None:
+        self.settings, self.step = settings, 0
+        train = settings.train
+        self.device = distributed.first(partial(_device, train.device))
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.model = distributed.first(partial(_network, settings, fresh)).to(
+            self.device, memory_format=torch.channels_last
+        )
+        self.average = AveragedModel(self.model, multi_avg_fn=_averaging(train.ema), use_buffers=True)
+        fused = self.device.type == "cuda"  # one kernel for all weights
+        choices = {"lr": train.lr, "weight_decay": train.weight_decay, "fused": fused}
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), **choices)
+        self.half = _half_precision(self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
+        self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
+        self.pairs = _pairs(settings, self.generator, train.ahead or _ahead(self.device, settings))
+        self.shared = DistributedDataParallel(self.model) if distributed.ranks() > 1 else self.model
+
+    def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, float]]:
+        """The loss of this rank's pairs, and its terms. Raises TrainingError on a term that is not finite."""
+        train = self.settings.train
+        images = torch.cat([pair.image0, pair.image1]).to(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            scores = self.shared(images)
+        if not scores.isfinite().all():
+            raise TrainingError(
+                f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
+            )
+        choices = {name: getattr(train, name) for name in ("density", "slack", "softness", "pooling", "policy")}
+        terms = loss_terms(pair, *scores.chunk(2), **choices)
+        values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(f"step {self.step + 1}: the {name} loss is {value}; try a lower --lr")
+        return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), values
+
+    def update(self, loss: Tensor, lr: float) -> None:
+        """One step down the gradient of the loss, which is the mean of all ranks' losses."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.train.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update_parameters(self.model)
+        self.step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to take the very next step: of every rank, which must all ask."""
+        chance = distributed.gather((*self.pairs.state(), torch.get_rng_state()))
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "pairs": [pairs for pairs, _, _ in chance],
+            "used": [used for _, used, _ in chance],
+            "torch": [state for _, _, state in chance],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave. Raises TrainingError where the network is another."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise TrainingError(
+                "the checkpoint is of another network: leave the network's flags as they were"
+            ) from error
+        self.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:  # empty where the run did not scale its gradients
+            self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        pairs, states = ([s] if isinstance(s, Tensor) else s for s in (state["pairs"], state["torch"]))
+        self._load_chance(pairs, state.get("used", [0] * len(pairs)), states)
+
+    def _load_chance(self, pairs: list[Tensor], used: list[int], states: list[Tensor]) -> None:
+        """Go on with this rank's random numbers, or with fresh ones where it was not there or on another device."""
+        rank = distributed.rank()
+        if rank < len(states):
+            torch.set_rng_state(states[rank])
+        if rank < len(pairs) and self.generator.get_state().shape == pairs[rank].shape:
+            self.pairs.load_state(pairs[rank], used[rank])
+        else:
+            fresh = torch.Generator(self.device).manual_seed(_seed(self.settings.train.seed + self.step, rank))
+            self.pairs.load_state(fresh.get_state())
+
+
+def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Exponential averages, over a third of the steps so far at most, or what training began with would linger."""
+
+    def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
+        get_ema_multi_avg_fn(min(memory, ((1 + count) / (4 + count)).item()))(averages, values, count)
+
+    return update
+
+
+def _seed(seed: int, rank: int) -> int:
+    """What a rank's pairs begin with: for rank 0 the seed itself."""
+    return (seed + rank * _RANK_SEED) % 2**63
+
+
+def _device(name: str) -> torch.device:
+    """The device of this rank. Raises ValueError where it is none, or not for it alone."""
+    device = choose_device(name)
+    if distributed.ranks() > 1 and device.type not in ("cpu", "cuda"):
+        raise ValueError(f"torchrun's ranks cannot meet on {device}: take --device cpu")
+    if distributed.ranks() > 1 and device.type == "cuda":
+        here, cards = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        if device.index is not None or here > cards:
+            raise ValueError(f"each of torchrun's {here} ranks takes a GPU of its own, of {cards}: not {name} for all")
+    return device
+
+
+def _network(settings: RunSettings, fresh: bool) -> Detector:
+    torch.manual_seed(settings.train.seed)
+    network = to_dict(settings.detector)
+    return Detector(**network | {"pretrained": network["pretrained"] and fresh}).train()
+
+
+def _ahead(device: torch.device, settings: RunSettings) -> int:
+    """Steps whose pairs are drawn at once: a GPU takes as long for few pairs as for many, a CPU does not."""
+    return 1 if device.type == "cpu" else max(1, _AT_ONCE // (settings.train.batch * settings.world.crop**2))
+
+
+def _pairs(settings: RunSettings, generator: torch.Generator, ahead: int) -> Stock:
+    world, light = settings.world, to_dict(settings.light)
+    draw = view_pairs(
+        settings.train.batch * ahead,
+        (world.crop, world.crop),
+        generator,
+        render=partial(render, families=world.families),
+        photometric=light.pop("photometric"),
+        light=light,
+        max_translation=world.max_translation,
+        max_scale=world.max_scale,
+        max_rotation=world.max_rotation,
+        max_shear=world.max_shear,
+        max_perspective=world.max_perspective,
+        same_view=world.same_view,
+        same_light=world.same_light,
+        views=world.views,
+    )
+    return Stock(draw, generator, ahead)
+
+
+def _half_precision(device: torch.device) -> torch.dtype | None:
+    """What CUDA's automatic mixed precision computes in, bfloat16 where the card has it; None elsewhere."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -1,0 +1,218 @@
+"""The training loop: endless synthetic pairs, the sum of the loss terms, validation with the real metric, checkpoints.
+
+A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensors`` (averaged weights, for use: those of
+the best validation so far), ``log.jsonl`` and TensorBoard's event files. Under torchrun all ranks train, and rank 0
+validates and writes.
+"""
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from kp.config import RunSettings, by_flag, to_dict
+from kp.data.pairs import ViewPair
+from kp.data.synthetic.render import parse_mixture
+from kp.models.checkpoint import revision, save_checkpoint, save_weights
+from kp.support.process import Interruption
+from kp.training import distributed
+from kp.training.learner import Learner, TrainingError
+from kp.training.logger import Journal, forget_later_steps
+from kp.training.validation import Selection, better
+
+__all__ = ["WEIGHTS_FILE", "Trainer", "TrainingError", "check", "learning_rate", "resume"]
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def check(settings: RunSettings) -> None:
+    """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
+    bounds = {
+        "batch": (1, math.inf),
+        "steps": (1, math.inf),
+        "width": (1, math.inf),
+        "crop": (32, math.inf),
+        "seed": (0, 2**63 - 1),
+        "decay": (0, 1),
+        "ema": (0, 1),
+        "minutes": (1e-9, math.inf),
+        "lr": (1e-9, math.inf),
+        "clip": (1e-9, math.inf),
+        "density": (1e-9, 1e6),
+        "softness": (1e-9, math.inf),
+        "mix_blur": (1, math.inf),
+        "photometric": (0, 2),
+        "pooling": (0, 1),
+        "views": (2, math.inf),
+        "scales": (1, math.inf),
+    }
+    parse_mixture(settings.world.families)
+    if settings.train.steps is None and settings.train.minutes is None:
+        raise ValueError("the length of a run is --steps or --minutes: choose one")
+    if settings.world.views > 2 and settings.train.batch % settings.world.views:
+        raise ValueError(f"--batch must be a multiple of the --views {settings.world.views} of a scene")
+    for name, value in by_flag(settings).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low, high = bounds.get(name, (0, math.inf))
+            if not (math.isfinite(value) and low <= value <= high):
+                least = "above 0" if low == 1e-9 else f"at least {low}"
+                most = "" if high == math.inf else f" and at most {high:g}"
+                raise ValueError(f"--{name.replace('_', '-')} must be {least}{most}, not {value}")
+
+
+def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:
+    """The rate of step 0, 1, ...: a linear rise in steps, a plateau, and a linear fall over the last share of the run.
+
+    Up to the fall it depends on the step alone, so that two runs with a limit in minutes begin alike.
+    """
+    return peak * min(1, (step + 1) / max(warmup, 1)) * min(1, (1 - progress) / decay if decay > 0 else 1)
+
+
+class Trainer:
+    """One run: its learner, clock and files. ``run`` trains until the steps or minutes are over.
+
+    A trainer that is not ``fresh`` is to be given a state, so no pretrained weights are fetched for it.
+    """
+
+    def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True) -> None:
+        check(settings)
+        self.settings, self.folder = settings, folder
+        revision()  # asked now, and remembered: files may change while this code trains
+        self.learner = Learner(settings, fresh)
+        self.began, self.seconds = time.perf_counter(), 0.0
+        self.scores: dict[str, float] = {}
+        self.kept: dict[str, float] = {}  # step and scores of the weights that are: none before the first validation
+        self.journal: Journal | None = None  # of the rank that writes, while it runs
+        self.interruption, self.interrupted = Interruption(), False  # this rank, any rank
+
+    def run(self) -> dict[str, float]:
+        """Train to the end; returns the last validation's scores, on rank 0.
+
+        Ctrl-C (or SIGTERM) lets the step end, saves, and raises KeyboardInterrupt. Raises TrainingError on a loss that
+        is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. What one rank
+        meets, all ranks raise.
+        """
+        selection = distributed.alone(lambda: Selection(self.learner.device))
+        self.journal = distributed.alone(lambda: Journal(self.folder, self.learner.step))
+        saved = validated = self.seconds
+        every = self.settings.train
+        self.began = time.perf_counter() - self.seconds
+        with self.journal or nullcontext(), self.interruption:
+            while self.progress < 1:
+                before = self.seconds
+                terms = self.take_step()
+                self._show(terms, 2 * every.batch * distributed.ranks() / (self.seconds - before))
+                if self.interrupted:
+                    self.save()
+                    raise KeyboardInterrupt
+                if self.seconds - validated > 60 * every.validate_every:
+                    self.validate(selection)
+                    saved = validated = self.seconds
+                elif self.seconds - saved > 60 * every.save_every:
+                    self.save()
+                    saved = self.seconds
+            self.validate(selection)
+        return self.scores
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is over, by steps if they are set, else by the clock."""
+        train = self.settings.train
+        return self.learner.step / train.steps if train.steps is not None else self.seconds / (60 * train.minutes)
+
+    def take_step(self) -> dict[str, float]:
+        """One batch of each rank, one update; returns the terms of the loss, means over the ranks.
+
+        The ranks meet before each of the network's two directions, in which DistributedDataParallel lets none go on
+        alone: what one of them raises, all raise; rank 0's clock is everybody's. Raises TrainingError on a term that is
+        not finite.
+        """
+        train, losses = self.settings.train, []
+        lr = learning_rate(self.learner.step, self.progress, train.lr, train.warmup, train.decay)
+        pair = distributed.agreed(self._draw)
+
+        def look() -> _Word:
+            loss, terms = self.learner.look(pair)
+            losses.append(loss)
+            return _Word(terms, self._clock(), self.interruption.asked)
+
+        words = distributed.each(look)
+        self.seconds, self.interrupted = words[0].seconds, any(word.asked for word in words)
+        self.learner.update(losses[0], lr)
+        return {name: fmean(word.terms[name] for word in words) for name in words[0].terms}
+
+    def validate(self, selection: Selection | None) -> None:
+        """Measure the averaged weights, show them, keep them if none were better, and write a checkpoint."""
+        self.scores = distributed.alone(lambda: self._measure(selection)) or {}
+        if keep := better(self.scores, self.kept):
+            self.kept = self.scores | {"step": self.learner.step}
+        self.save(keep)
+        self.seconds = distributed.gather(self._clock())[0]
+
+    def save(self, keep: bool = False) -> None:
+        """Write a checkpoint, and the averaged weights to ``keep`` them or while no validation has kept any."""
+        state = self.state_dict()
+        distributed.alone(lambda: self._write(state, keep or not self.kept))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that :meth:`load_state_dict` needs to take the very next step."""
+        own = {"settings": to_dict(self.settings), "seconds": self.seconds, "scores": self.scores, "kept": self.kept}
+        return own | self.learner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave. Raises TrainingError where the network is another."""
+        self.learner.load_state_dict(state)
+        self.seconds, self.scores, self.kept = state["seconds"], state["scores"], state.get("kept", {})
+
+    def _clock(self) -> float:
+        """Seconds of this run so far, those before it was resumed included."""
+        return time.perf_counter() - self.began
+
+    def _draw(self) -> ViewPair:
+        if self.journal is not None:
+            self.journal.check()
+        return next(self.learner.pairs)
+
+    def _show(self, terms: dict[str, float], rate: float) -> None:
+        if self.journal is not None:
+            lr = self.learner.optimiser.param_groups[0]["lr"]
+            self.journal.add_step(self.learner.step, self.seconds, terms, rate, lr, self.progress)
+
+    def _measure(self, selection: Selection) -> dict[str, float]:
+        detector = self.learner.average.module.eval()
+        scores = selection.measure(detector)
+        self.journal.add_validation(self.learner.step, self.seconds, scores, selection.picture(detector))
+        return scores
+
+    def _write(self, state: dict[str, Any], weights: bool) -> None:
+        """Weights first: a checkpoint never tells of better ones than there are."""
+        if weights:
+            save_weights(
+                self.folder / WEIGHTS_FILE,
+                self.learner.average.module,
+                to_dict(self.settings),
+                step=self.learner.step,
+                seconds=round(self.seconds, 1),
+                scores=self.scores,
+            )
+        save_checkpoint(self.folder / "checkpoint.pt", state)
+
+
+class _Word(NamedTuple):
+    """What a rank tells the others in every step."""
+
+    terms: dict[str, float]
+    seconds: float
+    asked: bool  # to end, by Ctrl-C or SIGTERM
+
+
+def resume(state: dict[str, Any], settings: RunSettings, folder: Path) -> Trainer:
+    """The trainer of a run's checkpoint, to go on with these settings in this folder. Raises TrainingError."""
+    trainer = Trainer(settings, folder, fresh=False)
+    trainer.load_state_dict(state)
+    if not (folder / WEIGHTS_FILE).exists():
+        trainer.kept = {}
+    distributed.alone(lambda: forget_later_steps(folder, trainer.learner.step))
+    return trainer

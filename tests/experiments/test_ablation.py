@@ -1,0 +1,284 @@
+"""A grid of runs: each trained once, scored once, kept in one file; what is wrong is said in one line, at the start."""
+
+import json
+import re
+from functools import partial
+
+import pytest
+import torch
+
+from kp import config
+from kp.cli import weights
+from kp.cli.main import main
+from kp.config import WEIGHTS, RunSettings
+from kp.evaluation import ablation_results
+from kp.experiments import ablation
+from kp.experiments.ablation import VARIANTS, parse, plan, slug
+from kp.experiments.variants import TEST_TIME
+from kp.models.checkpoint import find_weights, load_checkpoint, save_weights
+from kp.models.detector import Detector, thin
+from kp.training import trainer as trainer_module
+from kp.training.trainer import Trainer, TrainingError
+from kp.training.validation import Selection, Validation
+
+TINY = ["--steps", "2", "--batch", "1", "--crop", "32", "--device", "cpu"]
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """What was scored: (weights file, subpixel), instead of the half minute that it takes; and a small validation."""
+    calls = []
+
+    def scorecard(scores, subpixel, device):
+        calls.append((scores, subpixel))
+        return {"i_75": 0.5 + len(calls) / 100, "rotation_0": 0.8, "rotation_45": 0.6}
+
+    monkeypatch.setattr(ablation, "scorecard", scorecard)
+    small = partial(Validation, batches=1, batch=4, size=(48, 64))
+    monkeypatch.setattr(trainer_module, "Selection", lambda device: Selection(device, small(device), files=()))
+    return calls
+
+
+@pytest.fixture
+def ablate(tmp_path, scored):
+    def run(*arguments, code=0):
+        command = ["ablate", *arguments, "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "out" / "a.json")]
+        assert main(command) == code
+        path = tmp_path / "out" / "a.json"
+        return json.loads(path.read_text())["entries"] if path.exists() else []
+
+    return run
+
+
+def test_every_variant_can_be_trained_and_is_another_run():
+    runs = plan(list(VARIANTS), ["--steps", "5"], [0, 3], ablation.Path("runs"))
+    assert len({run.folder for run in runs}) == len(runs) == 2 * len(VARIANTS)
+    assert [run.seed for run in runs] == [0] * len(VARIANTS) + [3] * len(VARIANTS)
+    assert all(run.settings.train.steps == 5 for run in runs if "--steps" not in VARIANTS[run.variant])
+    settings = {json.dumps(config.to_dict(run.settings)) for run in runs}
+    unchanged = [run for run in runs if run.settings == parse("x", ["--steps", "5", "--seed", str(run.seed)])]
+    assert len(settings) == len(runs) - len(unchanged) + 2, "two variants are the same, and not the default"
+    assert len(unchanged) == 2, "more than one variant changes nothing"
+    encoders = {run.settings.detector.encoder for run in runs}
+    assert encoders == set(config.ENCODERS)
+
+
+def test_flags_mean_what_they_mean_in_training():
+    settings = parse("x", ["--steps", "7", "--families", "classic", "leaves=2", "--prior", "none", "--lr", "0.1"])
+    assert (settings.train.steps, settings.train.lr, settings.detector.prior) == (7, 0.1, "none")
+    assert settings.world.families == ("classic", "leaves=2")
+    assert parse("x", []) == RunSettings()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--strid", "16"], "unrecognized arguments"),
+        (["--stride", "7"], "invalid choice"),
+        (["--ema", "2"], "--ema must be"),
+        (["--families", "cats"], "cats"),
+        (["--slack"], "expected one argument"),
+    ],
+)
+def test_a_wrong_flag_is_told_before_anything_is_trained(monkeypatch, ablate, scored, tmp_path, capsys, flags, message):
+    monkeypatch.setitem(VARIANTS, "wrong", tuple(flags))
+    assert ablate("default", "wrong", *TINY, code=1) == []
+    error = capsys.readouterr().err
+    assert "variant 'wrong'" in error
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_grid_is_trained_scored_and_kept(ablate, scored, tmp_path, capsys):
+    entries = ablate("labels only", "ema 0.9", "--seeds", "0", "1", *TINY)
+    assert [(e["variant"], e["seed"]) for e in entries] == [
+        ("labels only", 0),
+        ("ema 0.9", 0),
+        ("labels only", 1),
+        ("ema 0.9", 1),
+    ]
+    first = entries[0]
+    assert first["flags"] == [*VARIANTS["first recipe"], "--repeatability-weight", "0", "--ranking-weight", "0"]
+    assert (first["steps"], first["batch"], first["crop"]) == (2, 1, 32)
+    assert first["seconds"] > 0
+    assert first["scores"] == {"i_75": 0.51, "rotation_0": 0.8, "rotation_45": 0.6}
+    assert first["kp"]
+    assert first["revision"] is None or re.match(r"[0-9a-f]{7,}", first["revision"])
+    out = capsys.readouterr().out
+    assert "Training: 2 steps, 1 pairs a step, 32 pixels a side." in out
+    lines = {line.split("  ")[0]: line for line in out.splitlines() if line.startswith(("labels only  ", "ema 0.9  "))}
+    assert "0.520±0.010" in lines["labels only"]
+    assert "0.530±0.010" in lines["ema 0.9"]
+    assert len(lines["labels only"]) == len(lines["ema 0.9"])
+    assert load_checkpoint(tmp_path / "runs" / "ema-0.9-1" / "checkpoint.pt")["settings"]["train"]["ema"] == 0.9
+
+
+def test_what_is_done_is_not_done_again(ablate, scored, monkeypatch, tmp_path):
+    before = ablate("default", *TINY)
+    steps = []
+    real = Trainer.take_step
+    monkeypatch.setattr(Trainer, "take_step", lambda self: steps.append(self.learner.step) or real(self))
+    assert ablate("default", *TINY) == before
+    assert (len(scored), steps) == (1, [])
+    again = ablate("default", "--rescore", *TINY)
+    assert [e["scores"]["i_75"] for e in again] == [0.52]
+    (tmp_path / "out" / "a.json").unlink()
+    assert len(ablate("default", *TINY)) == 1  # scored again, not trained
+    assert (len(scored), steps) == (3, [])
+    assert len(ablate("default", "ema 0.9", *TINY)) == 2  # beside what was there
+    assert (len(scored), steps) == (4, [0, 1])
+
+
+def test_ctrl_c_loses_nothing(ablate, scored, monkeypatch, tmp_path, capsys):
+    straight = ablate("ema 0.9", "--steps", "4", *TINY[2:])
+    weights = (tmp_path / "runs" / "ema-0.9-0" / "checkpoint.pt", tmp_path / "straight.pt")
+    weights[0].rename(weights[1])
+    real = Trainer.take_step
+
+    def interrupted(self):
+        terms = real(self)
+        self.interrupted = self.learner.step == 3
+        return terms
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", interrupted)
+        assert ablate("ema 0.9", "default", "--steps", "4", *TINY[2:], code=130) == straight
+    assert "interrupted: the same command goes on" in capsys.readouterr().err
+    assert load_checkpoint(weights[0])["step"] == 3
+    assert len(scored) == 1
+    entries = ablate("ema 0.9", "default", "--steps", "4", *TINY[2:])
+    assert [(e["variant"], e["steps"]) for e in entries] == [("ema 0.9", 4), ("default", 4)]
+    for name, value in load_checkpoint(weights[1])["average"].items():
+        assert torch.equal(value, load_checkpoint(weights[0])["average"][name]), name
+
+
+def test_other_settings_need_another_folder(ablate, capsys):
+    ablate("default", *TINY)
+    ablate("default", "--steps", "3", *TINY[2:], code=1)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "default-0 holds a run with other settings" in error
+
+
+def test_a_run_that_fails_does_not_stop_the_others(ablate, monkeypatch, capsys):
+    real = Trainer.take_step
+
+    def poisoned(self):
+        if self.settings.train.ema == 0.9:
+            raise TrainingError("step 1: the ranking loss is nan")
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "take_step", poisoned)
+    entries = ablate("ema 0.9", "default", *TINY, code=1)
+    assert [e["variant"] for e in entries] == ["default"]
+    error = capsys.readouterr().err
+    assert "ema 0.9, seed 0: step 1: the ranking loss is nan" in error
+    assert "1 of the runs failed: ema 0.9 0" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cats"], "no variant is called cats"),
+        (["default", "--steps", "0"], "--steps must be at least 1"),
+        (["default", "--seeds", "-1"], "--seed must be at least 0"),
+        (["four views of a scene", "--batch", "6"], "--batch must be a multiple of the --views 4 of a scene"),
+        (["default", "--device", "cuda:99"], "no device cuda:99"),
+        (["sub-pixel", "--weights", "nowhere"], "no weights at nowhere"),
+        (["--table", "nowhere.json"], "holds no scores"),
+    ],
+)
+def test_bad_input_is_one_line(ablate, tmp_path, capsys, arguments, message):
+    assert ablate(*arguments, code=1) == []
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "half a {",
+        "[]",
+        "{}",
+        '{"entries": 3}',
+        '{"entries": [{"variant": "default"}]}',
+        '{"entries": [{"variant": "a", "seed": 0, "weights": {}, "scores": {"i_75": "much"}}]}',
+    ],
+)
+@pytest.mark.parametrize("command", ["--table", "--json"])
+def test_a_damaged_file_is_one_line_and_is_kept(tmp_path, capsys, scored, content, command):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    assert main(["ablate", "default", command, str(path), "--out", str(tmp_path / "runs"), *TINY]) == 1
+    error = capsys.readouterr().err
+    assert "a.json" in error
+    assert error.count("\n") == 1
+    assert path.read_text() == content
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_says_what_each_variant_changes(capsys):
+    assert main(["ablate", "--list"]) == 0
+    out = capsys.readouterr().out
+    for name in (*VARIANTS, *TEST_TIME):
+        assert f"\n{name} " in f"\n{out}" or f"\n{name}\n" in f"\n{out}"
+    assert "--max-rotation 180" in out
+
+
+def test_markdown_of_a_file(tmp_path, capsys):
+    for seed, value in enumerate((0.25, 0.75)):
+        scores = {"i_75": value, "rotation_0": 0.8, "rotation_45": 0.4, "shift": 0.125}
+        entry = {"seed": seed, "weights": {}, "steps": 300, "batch": 8, "crop": 160, "scores": scores}
+        ablation_results.put(tmp_path / "a.json", entry | {"variant": "a", "flags": ["--ema", "0.9"]})
+        ablation_results.put(tmp_path / "a.json", entry | {"variant": "b", "seed": 0, "flags": None, "steps": 9})
+    assert main(["ablate", "--table", str(tmp_path / "a.json")]) == 0
+    title, _, head, rule, a, b = capsys.readouterr().out.splitlines()
+    assert title == "Training: 300 steps, 8 pairs a step, 160 pixels a side."
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (head, a, b)]
+    assert rule.count("---") == len(cells[0]) == len(cells[1]) == len(cells[2])
+    a, b = (dict(zip(cells[0], line, strict=True)) for line in cells[1:])
+    assert (a["variant"], a["seeds"], a["i_75"]) == ("a", "2", "0.500±0.250")
+    assert (a["rotation_45/rotation_0"], a["v_75"]) == ("0.500±0.000", "-")
+    assert (b["variant"], b["seeds"], b["i_75"], b["shift"]) == ("b", "1", "0.750", "0.125")
+
+
+def test_the_default_comes_first_and_what_needs_no_training_last():
+    kinds = {"b": ["--ema", "0.9"], "z": None, "a": [], "c": ["--slack", "2"]}
+    entries = [{"variant": name, "flags": flags, "seed": 0, "scores": {}} for name, flags in kinds.items()]
+    lines = ablation_results.markdown(entries).splitlines()[4:]
+    assert [line.split("|")[1].strip() for line in lines] == ["a", "b", "c", "z"]
+
+
+# --- without training ---
+
+
+def test_test_time_variants_change_how_weights_are_used(ablate, scored, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, Detector(), config.to_dict(RunSettings()), step=7)
+    given = "--weights", str(weights)
+    entries = ablate(*TEST_TIME, *given)
+    assert [e["variant"] for e in entries] == list(TEST_TIME)
+    assert all(e["flags"] is None and e["steps"] == 7 for e in entries)
+    assert len({e["weights"]["sha256"] for e in entries}) == 1
+    assert [subpixel for _, subpixel in scored] == [name == "sub-pixel" for name in TEST_TIME]
+    assert not (tmp_path / "runs").exists()
+    assert len(ablate("image pyramid", *given)) == len(TEST_TIME)
+    assert len(scored) == len(TEST_TIME)
+
+
+def test_only_the_variant_that_says_so_is_thinned(monkeypatch):
+    image, maps = torch.rand(1, 1, 33, 47), {}
+    monkeypatch.setattr(ablation, "scorecard", lambda scores, subpixel, device: scores)
+    with torch.no_grad():
+        for name in ("given weights", "thinned", "default"):
+            maps[name] = ablation.measure(name, find_weights(WEIGHTS))(image)
+    assert torch.equal(maps["given weights"], maps["default"])
+    assert torch.equal(maps["thinned"], thin(maps["default"]))
+
+
+def test_names_become_folders():
+    assert slug("ema 0.9") == "ema-0.9"
+    assert slug("No, really: A/B") == "no-really-a-b"
+    assert weights.RESULTS.parts[0] == "runs"  # not among what is committed: the report's table is written on purpose

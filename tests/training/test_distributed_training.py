@@ -1,0 +1,206 @@
+"""torchrun's ranks take one step together, write one run, and stop together: in seconds, on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from two_ranks import SETTINGS
+
+from kp.models.checkpoint import load_checkpoint
+from kp.training.learner import Learner, loss_terms
+from kp.training.trainer import Trainer
+
+HERE = Path(__file__).parent
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+FLAGS = ["--batch", "1", "--crop", "32", "--device", "cpu", "--validate-every", "100"]
+
+
+def start(script, *arguments, **variables):
+    command = [*LAUNCHER, str(HERE / script), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | variables)
+
+
+def finish(running, seconds=200):
+    """Exit code, output and the lines of errors that are ours, once ``running`` has ended."""
+    try:
+        out, err = running.communicate(timeout=seconds)
+    finally:
+        running.terminate()  # torchrun ends its ranks
+    return running.returncode, out, [line for line in err.splitlines() if "error: " in line and ".py:" in line]
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with the weights of each rank after one step, and the losses of a straight and of a resumed run."""
+    folder = tmp_path_factory.mktemp("two")
+    code, _, errors = finish(start("two_ranks.py", folder))
+    assert code == 0, errors
+    return folder
+
+
+def step_of_one_process(shares):
+    """Parameters and gradients after a step on both ranks' batches by turns, each with statistics of its own."""
+    learner = Learner(SETTINGS)
+    train = SETTINGS.train
+    optimiser = torch.optim.AdamW(learner.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
+    for pair, share in zip(pairs_of_both(), shares, strict=True):
+        scores = learner.model(torch.cat([pair.image0, pair.image1]))
+        terms = loss_terms(pair, *scores.chunk(2), density=train.density, slack=train.slack, pooling=train.pooling)
+        total = sum(getattr(train, f"{name}_weight") * term for name, term in terms.items())
+        (share * total).backward()
+    optimiser.step()
+    named = dict(learner.model.named_parameters())
+    return named, {name: value.grad for name, value in named.items()}
+
+
+def pairs_of_both():
+    with pytest.MonkeyPatch.context() as patch:
+        for rank in (0, 1):
+            learner = Learner(SETTINGS)
+            if rank == 1:
+                patch.setattr("kp.training.distributed.rank", lambda: 1)
+                learner._load_chance([], [], [])  # no state for this rank: drawn afresh, from its own seed
+            yield next(learner.pairs)
+
+
+def furthest(found, expected):
+    return max((found[name] - value).abs().max().item() for name, value in expected.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are Linux's")
+def test_no_thread_of_the_group_outlives_it(two):
+    """One that met the ending interpreter would abort the process."""
+    for rank in (0, 1):
+        working, left = json.loads((two / f"threads{rank}.json").read_text()).values()
+        assert any("gloo" in name for name in working)
+        assert not any("gloo" in name for name in left)
+
+
+def test_two_ranks_take_the_step_of_one_process_with_both_their_batches(two):
+    (weights, gradients), (weights1, _) = (torch.load(two / f"step{rank}.pt") for rank in (0, 1))
+    assert furthest(weights, weights1) == 0, "the ranks have the same weights"
+    expected, expected_gradients = step_of_one_process((0.5, 0.5))
+    largest = max(gradient.abs().max().item() for gradient in expected_gradients.values())
+    assert furthest(weights, expected) < 1e-5
+    assert furthest(gradients, expected_gradients) < 1e-5 * largest  # AdamW would hide a wrong scale of them all
+    for alone in ((1, 0), (0, 1)):
+        other, other_gradients = step_of_one_process(alone)
+        assert furthest(weights, other) > 1e-3
+        assert furthest(gradients, other_gradients) > 0.1 * largest
+
+
+def test_ranks_draw_different_pairs_and_rank_0_those_of_one_process():
+    first, second = pairs_of_both()
+    alone = next(Trainer(SETTINGS, Path()).learner.pairs)
+    assert torch.equal(first.image0, alone.image0)
+    assert not torch.equal(second.image0, alone.image0)
+
+
+def test_ranks_that_go_on_take_the_very_next_steps(two):
+    zero, one = (json.loads((two / f"terms{rank}.json").read_text()) for rank in (0, 1))
+    assert zero == one, "every rank knows the mean losses"
+    assert zero["resumed"] == zero["straight"]
+    assert zero["same"]
+    state = load_checkpoint(two / "checkpoint.pt")
+    assert len(state["pairs"]) == len(state["torch"]) == 2
+    assert not torch.equal(*state["pairs"])
+
+
+def test_one_process_goes_on_from_two_ranks_and_they_from_an_old_checkpoint(two, tmp_path):
+    state = load_checkpoint(two / "checkpoint.pt")
+    trainer = Trainer(SETTINGS, tmp_path, fresh=False)
+    trainer.load_state_dict(state)
+    assert torch.equal(trainer.learner.generator.get_state(), state["pairs"][0])
+    trainer.load_state_dict(state | {"pairs": state["pairs"][1], "torch": state["torch"][1]})  # as one process wrote it
+    assert torch.equal(trainer.learner.generator.get_state(), state["pairs"][1])
+    assert trainer.take_step()
+
+
+def test_torchrun_writes_one_run_and_goes_on_with_it(tmp_path):
+    folder = tmp_path / "run"
+    code, out, errors = finish(start("small_training.py", "--out", folder, "--steps", 3, *FLAGS))
+    assert code == 0, errors
+    assert [out.count(word) for word in ("training on cpu", "held-out pairs", "done: ")] == [1, 1, 1]
+    assert len(list(folder.glob("events.out.tfevents*"))) == 1
+    assert not list(folder.glob(".*")), "a temporary file was left behind"
+    assert finish(start("small_training.py", "--resume", folder, "--steps", 5))[0] == 0
+    lines = logged(folder)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines if "validation" in line] == [3, 5]
+    assert load_checkpoint(folder / "checkpoint.pt")["step"] == 5
+    code, _, errors = finish(start("small_training.py", "--out", folder, *FLAGS))
+    assert code != 0
+    assert len(errors) == 1
+    assert "holds a run" in errors[0]
+
+
+def ranks_of(running):
+    """The process of each rank, by its number."""
+    found = {}
+    for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
+        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        found |= {v.removeprefix("RANK="): int(pid) for v in variables if v.startswith("RANK=")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("signalled", "number"), [("torchrun", signal.SIGINT), ("torchrun", signal.SIGTERM), ("1", signal.SIGTERM)]
+)
+def test_whoever_is_asked_to_end_all_end_and_rank_0_saves(tmp_path, signalled, number):
+    running = start("small_training.py", "--out", tmp_path, "--steps", 100000, "--save-every", 100, *FLAGS)
+    wait_for(tmp_path / "log.jsonl", running)
+    os.kill(running.pid if signalled == "torchrun" else ranks_of(running)[signalled], number)
+    assert finish(running, 60)[0] != 0
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert [line["step"] for line in logged(tmp_path)] == list(range(1, state["step"] + 1))
+    assert len(state["pairs"]) == 2
+
+
+def wait_for(path, running):
+    until = time.monotonic() + 120
+    while not path.exists():
+        assert running.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all(tmp_path):
+    running = start("small_training.py", "--out", tmp_path, "--steps", 3, *FLAGS, POISONED="1")
+    code, _, errors = finish(running)
+    assert code != 0
+    assert len(errors) == 1
+    assert "step 1: the ranking loss is nan" in errors[0]
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_log_that_cannot_be_written_ends_all(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    code, _, errors = finish(start("small_training.py", "--out", tmp_path, "--steps", 3, *FLAGS))
+    assert code != 0
+    assert len(errors) == 1
+    assert "log.jsonl" in errors[0]
+
+
+def test_a_rank_that_is_lost_ends_all(tmp_path):
+    running = start("small_training.py", "--out", tmp_path, "--steps", 100000, *FLAGS)
+    wait_for(tmp_path / "log.jsonl", running)
+    os.kill(ranks_of(running)["1"], signal.SIGKILL)
+    assert finish(running, 90)[0] != 0
+
+
+@pytest.mark.parametrize("arguments", [["--nosuch", "3"], ["--device", "nosuch"]])
+def test_what_is_wrong_is_said_once(arguments):
+    code, _, errors = finish(start("small_training.py", *arguments))
+    assert code != 0
+    assert len(errors) == 1

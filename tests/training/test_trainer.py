@@ -1,0 +1,436 @@
+"""Same seed, same run; a killed run goes on as if nothing had happened; what is wrong is said in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_homographic
+from kp.config import DetectorSettings, RunSettings, to_dict
+from kp.models.checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    load_detector,
+    read_metadata,
+    save_checkpoint,
+    save_weights,
+)
+from kp.models.detector import Detector
+from kp.support.files import write_atomically
+from kp.training import learner
+from kp.training import trainer as trainer_module
+from kp.training.logger import Journal, forget_later_steps
+from kp.training.trainer import Trainer, TrainingError, learning_rate, resume
+from kp.training.validation import Selection, Validation
+
+ROOT = Path(__file__).parents[2]
+SMALL = RunSettings()
+SMALL = replace(
+    SMALL,
+    world=replace(SMALL.world, crop=64),
+    train=replace(SMALL.train, batch=2, steps=6, device="cpu", validate_every=100.0),
+)
+FLAGS = ["--batch", "2", "--crop", "64", "--device", "cpu", "--validate-every", "100", "--save-every", "0"]
+
+
+def losses(trainer, steps):
+    return [trainer.take_step() for _ in range(steps)]
+
+
+def train(*arguments):
+    """The exit code of train_homographic.py, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train_homographic.py", *map(str, arguments)])
+        return train_homographic.main()
+
+
+def start(*arguments):
+    """The same in a process of its own."""
+    command = [sys.executable, str(ROOT / "tests" / "small_training.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def small_validation(monkeypatch):
+    small = partial(Validation, batches=1, batch=4, size=(64, 80))
+    monkeypatch.setattr(trainer_module, "Selection", lambda device: Selection(device, small(device), files=()))
+
+
+def test_the_same_seed_gives_the_same_first_losses(tmp_path):
+    first, again = (losses(Trainer(SMALL, tmp_path), 20) for _ in range(2))
+    assert first == again
+    other = replace(SMALL, train=replace(SMALL.train, seed=1))
+    assert losses(Trainer(other, tmp_path), 1) != first[:1]
+
+
+def test_averages_forget_what_training_began_with():
+    """As the running variances of batch normalisation, which begin at 1 and may fall to a hundredth."""
+    network = torch.nn.BatchNorm1d(1)
+    average = torch.optim.swa_utils.AveragedModel(network, multi_avg_fn=learner._averaging(0.99), use_buffers=True)
+    average.update_parameters(network)
+    network.running_var.fill_(0.01)
+    for _ in range(200):
+        average.update_parameters(network)
+    assert average.module.running_var.item() == pytest.approx(0.01, rel=1e-3)
+    network.running_var.fill_(1.01)  # and for good remember as much as they were told to
+    average.n_averaged.fill_(10**6)
+    average.update_parameters(network)
+    assert average.module.running_var.item() == pytest.approx(0.02, rel=1e-3)
+
+
+def test_a_limit_in_minutes_begins_like_one_in_steps(tmp_path):
+    by_clock = replace(SMALL, train=replace(SMALL.train, steps=None, minutes=5.0))
+    assert losses(Trainer(by_clock, tmp_path), 2) == losses(Trainer(SMALL, tmp_path), 2)
+
+
+def test_a_gpu_draws_the_pairs_of_as_many_steps_at_once_as_fit():
+    """256 pairs of 160x160, or as many pixels: at least a step's."""
+    gpu, steps = torch.device("cuda"), {(8, 160): 32, (8, 320): 8, (100, 160): 2, (500, 160): 1}
+    for (batch, crop), expected in steps.items():
+        settings = replace(SMALL, train=replace(SMALL.train, batch=batch), world=replace(SMALL.world, crop=crop))
+        assert learner._ahead(gpu, settings) == expected
+        assert learner._ahead(torch.device("cpu"), settings) == 1
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path, ahead):
+    settings = replace(SMALL, train=replace(SMALL.train, ahead=ahead))
+    straight = Trainer(settings, tmp_path)
+    expected = losses(straight, 5)
+    broken = Trainer(settings, tmp_path)
+    assert losses(broken, 2) == expected[:2]
+    broken.save()
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    resumed = resume(state, settings, tmp_path)
+    assert resumed.learner.step == 2
+    assert losses(resumed, 3) == expected[2:]
+    for a, b in zip(straight.learner.average.parameters(), resumed.learner.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_run_writes_all_it_promises(tmp_path):
+    scores = Trainer(SMALL, tmp_path).run()
+    assert 0 <= scores["repeatability"] <= 1
+    lines = logged(tmp_path)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert set(lines[0]["loss"]) == {"corner", "repeatability", "ranking"}
+    assert lines[-1]["validation"] == scores
+    assert list(tmp_path.glob("events.out.tfevents*"))
+    assert not list(tmp_path.glob(".*")), "a temporary file was left behind"
+    facts = read_metadata(tmp_path / "weights.safetensors")
+    assert facts["settings"] == json.loads(json.dumps(to_dict(SMALL)))
+    assert facts["step"] == 6
+    assert (tmp_path / "checkpoint.pt").stat().st_size < 16e6
+    detector = load_detector(tmp_path / "weights.safetensors")
+    assert not detector.training
+    assert detector(torch.rand(1, 1, 40, 40)).shape == (1, 1, 40, 40)
+
+
+class Scheduled(Selection):
+    """Gives the next of some scores, whatever the weights are."""
+
+    def __init__(self, scores):
+        super().__init__(torch.device("cpu"), Validation(torch.device("cpu"), batches=1, batch=4, size=(48, 64)), ())
+        self.scores = iter(scores)
+
+    def measure(self, detector):
+        return {"repeatability": next(self.scores)}
+
+
+def test_the_weights_that_validate_best_are_kept(tmp_path):
+    trainer, schedule = Trainer(SMALL, tmp_path), Scheduled([0.5, 0.7, 0.6])
+
+    def validate():
+        trainer.journal.add_step(trainer.learner.step, 0.0, trainer.take_step(), 1.0, 0.1, 0.0)
+        trainer.validate(schedule)
+        facts = read_metadata(tmp_path / "weights.safetensors")
+        return facts["step"], facts["scores"]["repeatability"]
+
+    with Journal(tmp_path, 0) as trainer.journal:
+        assert validate() == (1, 0.5)
+        assert validate() == (2, 0.7)
+        best = trainer.learner.average.module.mix.weight.clone()
+        assert validate() == (2, 0.7)
+    assert torch.equal(load_detector(tmp_path / "weights.safetensors").mix.weight, best)
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert (state["step"], state["kept"]) == (3, {"repeatability": 0.7, "step": 2})
+    trainer = resume(state, SMALL, tmp_path)
+    with Journal(tmp_path, 3) as trainer.journal:
+        schedule.scores = iter([0.65, 0.71])
+        assert validate() == (2, 0.7), "what was kept before is remembered"
+        assert validate() == (5, 0.71)
+    (tmp_path / "weights.safetensors").unlink()
+    trainer = resume(load_checkpoint(tmp_path / "checkpoint.pt"), SMALL, tmp_path)
+    with Journal(tmp_path, 5) as trainer.journal:
+        schedule.scores = iter([0.1])
+        assert validate() == (6, 0.1), "weights that are gone are no longer the best"
+
+
+def test_until_a_validation_the_latest_weights_are_kept(tmp_path):
+    trainer = Trainer(SMALL, tmp_path)
+    for step in (1, 2):
+        trainer.take_step()
+        trainer.save()
+        assert read_metadata(tmp_path / "weights.safetensors")["step"] == step
+
+
+def test_a_non_finite_loss_stops_with_step_and_term(tmp_path, monkeypatch):
+    trainer = Trainer(SMALL, tmp_path)
+    trainer.take_step()
+    kept = {k: v.clone() for k, v in trainer.learner.model.state_dict().items()}
+    real = learner.repeatability_losses
+
+    def poisoned(*args, **kwargs):
+        return real(*args, **kwargs) | {"ranking": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(learner, "repeatability_losses", poisoned)
+    with pytest.raises(TrainingError, match="step 2: the ranking loss is nan"):
+        trainer.take_step()
+    assert all(
+        torch.equal(v, kept[k])
+        for k, v in trainer.learner.model.state_dict().items()
+        if "running" not in k and "num_" not in k
+    )
+
+
+def test_weights_that_blow_up_stop_with_the_step(tmp_path):
+    trainer = Trainer(SMALL, tmp_path)
+    trainer.take_step()
+    with torch.no_grad():
+        trainer.learner.model.mix.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="step 2: the scores"):
+        trainer.take_step()
+
+
+def test_a_log_forgets_what_came_after_the_checkpoint(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    forget_later_steps(tmp_path, 2)
+    assert [line["step"] for line in logged(tmp_path)] == [1, 2]
+
+
+def test_minutes_replace_recorded_steps(tmp_path):
+    assert train("--out", tmp_path / "run", "--steps", 2, *FLAGS) == 0
+    assert train("--resume", tmp_path / "run", "--minutes", "0.0001") == 0
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["settings"]["train"]["steps"] is None
+
+
+def test_steps_replace_recorded_minutes(tmp_path):
+    assert train("--out", tmp_path / "run", "--minutes", "0.0001", *FLAGS) == 0
+    assert train("--resume", tmp_path / "run", "--steps", 2) == 0
+    recorded = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["settings"]["train"]
+    assert (recorded["steps"], recorded["minutes"]) == (2, None)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_a_step_and_a_validation_on_cuda(tmp_path):
+    trainer = Trainer(replace(SMALL, train=replace(SMALL.train, device="cuda")), tmp_path)
+    assert all(0 <= value < 1e4 for value in trainer.take_step().values())
+    assert 0 <= trainer.run()["repeatability"] <= 1
+    load_detector(tmp_path / "weights.safetensors", "cuda")(torch.rand(1, 1, 50, 60, device="cuda"))
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    rate = [learning_rate(step, step / 1000, 1.0, 100, 0.4) for step in range(1001)]
+    assert rate[0] == pytest.approx(0.01)
+    assert rate[99] == rate[300] == rate[600] == pytest.approx(1.0)
+    assert rate[800] == pytest.approx(0.5)
+    assert rate[1000] == 0
+
+
+def test_validation_is_always_the_same(tmp_path):
+    first, second = (Validation(torch.device("cpu"), batches=1, batch=3, size=(48, 64)) for _ in range(2))
+    assert torch.equal(first.pairs[0].image1, second.pairs[0].image1)
+    detector = Detector().eval()
+    assert first.measure(detector) == second.measure(detector)
+    many = Validation(torch.device("cpu"), batches=1, batch=4, size=(48, 64))
+    assert many.picture(detector).shape == (4 * (48 + 4), 4 * (64 + 4), 3)
+
+
+# --- the command ---
+
+
+def test_kill_9_and_resume(tmp_path):
+    straight = tmp_path / "straight"
+    assert start("--out", straight, "--steps", 8, *FLAGS).wait() == 0
+    folder = tmp_path / "killed"
+    running = start("--out", folder, "--steps", 8, *FLAGS)
+    try:
+        until = time.monotonic() + 120
+        while not (folder / "checkpoint.pt").exists():
+            assert time.monotonic() < until
+            assert running.poll() is None
+            time.sleep(0.02)
+    finally:
+        running.kill()
+        running.wait()
+    assert load_checkpoint(folder / "checkpoint.pt")["step"] < 8
+    again = start("--resume", folder)
+    _, stderr = again.communicate()
+    assert again.returncode == 0, stderr
+    expected = {line["step"]: line["loss"] for line in logged(straight) if "loss" in line}
+    found = [(line["step"], line["loss"]) for line in logged(folder) if "loss" in line]
+    assert found == list(expected.items())  # each step once
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves(tmp_path, number):
+    never = [*FLAGS[:-1], "100"]  # minutes between checkpoints: only the interruption writes one
+    running = start("--out", tmp_path, "--steps", 100000, *never)
+    until = time.monotonic() + 120
+    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < until and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(number)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in stderr
+    assert "--resume" in stderr
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume", "{tmp}/nowhere"], "no checkpoint at"),
+        (["--resume", "{tmp}/damaged"], "not a checkpoint of kp, or is damaged"),
+        (["--resume", "{tmp}/run", "--encoder", "mobilenet_v3_large"], "another network"),
+        (["--resume", "{tmp}/run", "--out", "{tmp}/other"], "leave out --out"),
+        (["--out", "{tmp}/run"], "holds a run"),
+        (["--out", "{tmp}/a-file"], "a-file"),
+        (["--max-perspective", "1.5"], "max_perspective must be in"),
+        (["--device", "cuda:99"], "no device cuda:99"),
+        (["--batch", "0"], "--batch must be at least 1"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--minutes", "-1"], "--minutes must be above 0"),
+        (["--minutes", "1", "--steps=5"], "--steps or --minutes: choose one"),
+        (["--min", "5"], "unrecognized arguments: --min 5"),
+        (["--width", "0"], "--width must be at least 1"),
+        (["--lr", "nan"], "--lr must be above 0"),
+        (["--softness", "0"], "--softness must be above 0"),
+        (["--mix-blur", "0.5"], "--mix-blur must be at least 1"),
+        (["--scales", "0"], "--scales must be at least 1"),
+        (["--density", "inf"], "--density must be above 0"),
+        (["--photometric", "3"], "--photometric must be at least 0 and at most 2"),
+        (["--seed", "99999999999999999999"], "--seed must be"),
+        (["--crop", "8"], "--crop must be at least"),
+        (["--encoder", "resnet50"], "invalid choice"),
+        (["--views", "1"], "--views must be at least 2"),
+        (["--views", "3"], "--batch must be a multiple of the --views 3 of a scene"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    save_checkpoint(tmp_path / "run" / "checkpoint.pt", Trainer(SMALL, tmp_path).state_dict())
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "checkpoint.pt").write_bytes(b"PK\x03\x04 half a file")
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert train(*(a.format(tmp=tmp_path) for a in arguments)) not in (0, 130)
+    stderr = capsys.readouterr().err
+    assert "Traceback" not in stderr
+    error = stderr.strip().splitlines()[-1]
+    assert error.startswith("train_homographic.py: error:")
+    assert message in error
+
+
+def test_help_teaches(capsys):
+    train("--help")
+    text = capsys.readouterr().out
+    for flag in ("--minutes", "--resume", "--max-rotation", "--encoder", "--pretrained", "--seed"):
+        assert flag in text
+    assert "degrees" in text
+    assert "(default: 45.0)" in text
+
+
+# --- files ---
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    write_atomically(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
+def test_weights_that_are_none(tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
+        load_detector(path)
+
+
+def test_weights_of_something_else(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="no weights of kp"):
+        load_detector(path)
+    settings = to_dict(DetectorSettings())
+    save_weights(path, Detector(), {"detector": settings | {"encoder": "mobilenet_v3_large"}})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_detector(path)
+    del settings["mix_blur"]
+    save_weights(path, Detector(), {"detector": settings})
+    with pytest.raises(CheckpointError, match="mix_blur are missing"):
+        load_detector(path)
+    save_weights(path, Detector(), {"detector": {"colour": "blue"}})
+    with pytest.raises(CheckpointError, match="unknown settings colour"):
+        load_detector(path)
+
+
+def test_weights_older_than_dark_spots_have_none(tmp_path):
+    path, older, image = tmp_path / "w.safetensors", Detector(darkness=0).eval(), torch.rand(1, 1, 40, 48)
+    settings = {name: value for name, value in to_dict(DetectorSettings()).items() if name != "darkness"}
+    save_weights(path, older, {"detector": settings})
+    with torch.no_grad():
+        assert torch.equal(load_detector(path)(image), older(image))
+
+
+def test_weights_older_than_what_is_no_part_of_training_are_used_like_others(tmp_path):
+    path, detector, image = tmp_path / "w.safetensors", Detector().eval(), torch.rand(1, 1, 40, 48)
+    settings = {k: v for k, v in to_dict(DetectorSettings()).items() if k not in ("scales", "thinned")}
+    save_weights(path, detector, {"detector": settings})
+    with torch.no_grad():
+        assert torch.equal(load_detector(path)(image), detector(image))
+
+
+def test_weights_say_in_how_many_sizes_images_are_looked_at_unless_one_asks_for_others(tmp_path):
+    path, detector, image = tmp_path / "w.safetensors", Detector(scales=3).eval(), torch.rand(1, 1, 40, 48)
+    save_weights(path, detector, {"detector": to_dict(DetectorSettings(scales=3))})
+    with torch.no_grad():
+        assert torch.equal(load_detector(path)(image), detector(image))
+        detector.scales = 2
+        assert torch.equal(load_detector(path, scales=2)(image), detector(image))
+    with pytest.raises(ValueError, match="at least one size, not 0"):
+        load_detector(path, scales=0)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path}/owned",)
+
+    torch.save({"step": 1, "evil": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "owned").exists()
