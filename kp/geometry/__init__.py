@@ -1,5 +1,5 @@
-"""Coordinates, homographies and their measures.
+"""Coordinates, homographies and measures of homographies.
 
-``coords`` states the one coordinate convention and is the only module that samples or warps. It imports ``support``
-and ``config``.
+``coords`` states the one coordinate convention. It is the only module that samples or warps images. The package imports
+``support`` and ``config``.
 """

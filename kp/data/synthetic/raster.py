@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kp.data.synthetic.random import Draw
-from kp.geometry.coords import Size, carry_pixels, invert
+from kp.geometry.coords import Size, invert, transform_pixels
 
 _STEEP = 0.05  # pixels: an edge that moves less within a row is drawn as if it moved so much
 
@@ -70,7 +70,7 @@ def board_tones(H_board_to_image: Tensor, tones: Tensor, size: Size) -> Tensor:
     In board coordinates a cell is one unit wide and high. Pixels off the board read its outermost cells.
     """
     inverse = invert(H_board_to_image)
-    *places, w = carry_pixels(inverse, size)
+    *places, w = transform_pixels(inverse, size)
     depth = 1 / w.clamp(min=1e-4)  # pixels beyond the horizon lie off the board: its outline hides them
     near, share = [], []
     for axis, (place, cells) in enumerate(zip(places, (tones.shape[2], tones.shape[1]), strict=True)):
