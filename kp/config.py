@@ -5,12 +5,12 @@ plain values.
 """
 
 import argparse
+import math
 from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
-PRIORS = ("corner", "none")
 MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
 WEIGHTS = MODELS[0]  # what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
@@ -21,10 +21,19 @@ LEARNED = ("keynet", "disk", "aliked", "xfeat", "dedode")  # of Kornia, whose we
 
 T = TypeVar("T")
 
+ABOVE_ZERO = 1e-9  # lower bound of what must be positive
 
-def setting(default: Any, help: str, choices: tuple | None = None, metavar: str | None = None) -> Any:
-    """A dataclass field that also knows its command-line help, choices and placeholder."""
-    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+
+def setting(
+    default: Any,
+    help: str,
+    choices: tuple | None = None,
+    metavar: str | None = None,
+    bounds: tuple[float, float] = (0, math.inf),
+) -> Any:
+    """A dataclass field that also knows its command-line help, choices, placeholder and, for numbers, its bounds."""
+    facts = {"help": help, "choices": choices, "metavar": metavar, "bounds": bounds}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,36 @@ class DetectorSettings:
     """The network."""
 
     encoder: str = setting("mobilenet_v3_small", "torchvision's MobileNetV3 or timm's MobileNetV4", ENCODERS)
-    stride: int = setting(8, "pixels a feature of the coarsest stage kept is wide", (8, 16))
-    prior: str = setting("corner", "what the score is a learnt correction of: a corner response, or none", PRIORS)
-    width: int = setting(32, "channels of the feature pyramid")
-    symmetric: bool = setting(True, "kernels that are the same turned or mirrored: so are then the score maps")
-    normalised: bool = setting(True, "network and stem see grey in units of the contrast around, not grey itself")
-    shuffled: bool = setting(False, "a pixel-shuffled map of every stride is added to the score")
-    mix_blur: float = setting(8.0, "pixels over which the weights of the mixed maps are smoothed (standard deviation)")
+    stride: int = setting(8, "pixels between two features of the coarsest stage that is kept", (8, 16))
+    width: int = setting(32, "channels of the feature pyramid", bounds=(1, math.inf))
+    stem_channels: int = setting(12, "learnt full-resolution maps", bounds=(1, math.inf))
+    symmetric: bool = setting(True, "kernels that do not change when turned or mirrored: nor do the score maps then")
+    normalised: bool = setting(True, "encoder and stem see grey in units of the contrast around, not grey itself")
+    contrast_sigma: float = setting(
+        8.0, "pixels (standard deviation) over which that contrast is measured", bounds=(ABOVE_ZERO, math.inf)
+    )
+    derivative_sigmas: tuple[float, ...] = setting(
+        (0.7, 1.4, 2.8), "pixels: blur of the image before its derivatives, for each scale of the corner response"
+    )
+    window_sigmas: tuple[float, ...] = setting(
+        (1.5, 2.0, 4.0), "pixels: blur of the products of these derivatives, for each scale"
+    )
+    response_gain: float = setting(4.0, "weight, before training, of the finest corner response")
     darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
-    scales: int = setting(1, "outside training, sizes in which an image is looked at: several begin at 1.41 of it")
-    thinned: bool = setting(True, "outside training, slopes are made steep: small peaks beside large ones then count")
+    dark_slope: float = setting(3.0, "of a dark spot, for a pixel that is darker than its surround by the contrast")
+    mix_blur: float = setting(
+        8.0, "pixels (standard deviation) over which the weights of the maps are smoothed", bounds=(1, math.inf)
+    )
+    score_blur: float = setting(
+        1.0, "pixels (standard deviation) over which the score map is smoothed", bounds=(ABOVE_ZERO, math.inf)
+    )
+    surround_sigma: float = setting(
+        4.0, "pixels (standard deviation) of the surround whose mean score is subtracted", bounds=(ABOVE_ZERO, math.inf)
+    )
+    surround_weight: float = setting(0.9, "share of that mean that is subtracted")
+    thinning: float = setting(
+        10.0, "outside training, scores lose so many times what they lack to the best within 1 px"
+    )
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
 
@@ -55,22 +84,25 @@ class WorldSettings:
         "shows them all) or a group, classic or planes, whose weight its families share",
         metavar="FAMILY",
     )
-    crop: int = setting(160, "side of a training view in pixels")
-    views: int = setting(2, "views of a scene; more than two go in a ring, each seen in two pairs of the batch")
+    image_size: int = setting(160, "side of a training view in pixels", bounds=(32, math.inf))
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
     max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
     max_shear: float = setting(45.0, "degrees of a view's shear, either way")
     max_perspective: float = setting(0.4, "change of depth from the centre to the corners of a view, in [0, 1)")
-    same_view: float = setting(0.25, "share of pairs that differ in hardly anything but the light and a translation")
-    same_light: float = setting(0.5, "share of pairs that differ in hardly anything but the view")
+    illumination_only: float = setting(
+        0.25, "share of pairs whose views differ almost only in light and translation", bounds=(0, 1)
+    )
+    viewpoint_only: float = setting(0.5, "share of pairs whose views have almost the same light", bounds=(0, 1))
 
 
 @dataclass(frozen=True)
 class LightSettings:
     """The changes of light, lens, sensor and file: how far each goes at most, drawn for each view."""
 
-    photometric: float = setting(1.0, "strength of all of them, up to 2, of which a view draws a share; 0 is none")
+    photometric: float = setting(
+        1.0, "strength of all of them, up to 2, of which a view draws a share; 0 is none", bounds=(0, 2)
+    )
     exposure: float = setting(2.0, "stops of light either way; the sensor clips")
     gamma: float = setting(1.6, "power of grey, factor either way, log-uniform")
     contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform")
@@ -88,25 +120,37 @@ class LightSettings:
 class TrainSettings:
     """The training."""
 
-    steps: int | None = setting(200, "length of the whole run, unless --minutes is given")
-    minutes: float | None = setting(None, "length of the whole run in minutes instead of steps")
-    batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more")
-    ahead: int = setting(0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU what fits in a gibibyte")
-    lr: float = setting(1e-3, "peak learning rate of AdamW")
+    steps: int | None = setting(200, "length of the whole run, unless --minutes is given", bounds=(1, math.inf))
+    minutes: float | None = setting(
+        None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, math.inf)
+    )
+    batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more", bounds=(1, math.inf))
+    prefetch_steps: int = setting(
+        0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte"
+    )
+    lr: float = setting(1e-3, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, math.inf))
     warmup: int = setting(100, "steps in which the learning rate rises to its peak")
-    decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero")
+    decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero", bounds=(0, 1))
     weight_decay: float = setting(1e-4, "of AdamW")
-    clip: float = setting(1.0, "largest norm of the gradient")
-    ema: float = setting(0.99, "memory of the averaged weights, which are what is validated and saved, a step")
+    clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, math.inf))
+    ema: float = setting(
+        0.99, "memory of the averaged weights, which are what is validated and saved, a step", bounds=(0, 1)
+    )
     corner_weight: float = setting(0.001, "weight of the corner labels")
-    repeatability_weight: float = setting(0.03, "weight of where a keypoint is found in the other view")
-    ranking_weight: float = setting(1.0, "weight of which points count in both views")
-    density: float = setting(1000.0, "keypoints of a view that the losses look at, for each megapixel both views share")
-    pooling: float = setting(0.0, "how far views of a batch are ranked as one picture by the ranking loss, in [0, 1]")
-    policy: bool = setting(False, "rank by the policy gradient of what is repeated, not by probabilities to be chosen")
-    softness: float = setting(0.3, "of scores: within about so much of the last rank, the ranking loss is undecided")
-    slack: float = setting(1.0, "pixels within which a keypoint counts as found by the ranking loss")
-    seed: int = setting(0, "of the weights and of every pair")
+    localization_weight: float = setting(0.03, "weight of the distance between a keypoint and its repetition")
+    repeatability_weight: float = setting(1.0, "weight of the share of keypoints that the other view does not repeat")
+    keypoints_per_megapixel: float = setting(
+        1000.0,
+        "keypoints of a view that the losses look at, for each megapixel that both views share",
+        bounds=(ABOVE_ZERO, 1e6),
+    )
+    temperature: float = setting(
+        0.3,
+        "of scores: the repeatability loss is undecided about keypoints within so much of the last that counts",
+        bounds=(ABOVE_ZERO, math.inf),
+    )
+    match_radius: float = setting(1.0, "pixels within which a keypoint is repeated, in the repeatability loss")
+    seed: int = setting(0, "of the weights and of every pair", bounds=(0, 2**63 - 1))
     validate_every: float = setting(5.0, "minutes between validations: the best weights are kept, a checkpoint written")
     save_every: float = setting(0.5, "minutes between checkpoints")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
@@ -147,11 +191,10 @@ class EvaluateSettings:
     baseline_weights: Path | None = setting(
         None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"
     )
-    scales: int | None = setting(
-        None,
-        "sizes in which kp and its like look at an image instead of the weights' own number; several begin at 1.41 of "
-        "it, each 0.71 of the one before: 4 find more again, and place them better, in large images that are blurred "
-        "or zoomed, in four times the time",
+    scales: int = setting(
+        1, "sizes in which kp and the shipped detectors look at an image: several begin at 1.41 times its own, each 0.71
+        of " "the one before; 4 find more again, and place them better, in large images that are blurred or zoomed, in
+        four " "times the time",
     )
     subpixel: bool = setting(True, "refine the keypoints of kp to a fraction of a pixel; never with --export")
     curves: bool = setting(
@@ -173,6 +216,18 @@ class OutputSettings:
         "write DIR/SEQUENCE/N_det.npy and H_1_K: score maps of kp or, without kp, of the one detector measured",
         metavar="DIR",
     )
+
+
+def check_bounds(settings: RunSettings) -> None:
+    """Raises ValueError, naming the flag, on a number outside the bounds of its setting."""
+    for group in vars(settings).values():
+        for f in fields(group):
+            value, (low, high) = getattr(group, f.name), f.metadata["bounds"]
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if is_number and not (math.isfinite(value) and low <= value <= high):
+                least = "above 0" if low == ABOVE_ZERO else f"at least {low}"
+                most = "" if high == math.inf else f" and at most {high:g}"
+                raise ValueError(f"--{f.name.replace('_', '-')} must be {least}{most}, not {value}")
 
 
 class Parser(argparse.ArgumentParser):

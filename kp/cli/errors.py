@@ -12,12 +12,12 @@ def exit_code(
     program: str,
     action: Callable[[], object],
     expected: tuple[type[Exception], ...] = (),
-    interrupted: str = "interrupted",
+    interrupted: Callable[[], str] = lambda: "interrupted",
 ) -> int:
     """Run ``action``; returns 0, or prints one line and returns the exit code of the error.
 
     ValueError, OSError and the ``expected`` classes are errors of the user's input or machine. Any other exception is a
-    fault of kp and keeps its traceback.
+    fault of kp and keeps its traceback. ``interrupted`` gives the message after Ctrl-C.
     """
     try:
         action()
@@ -26,6 +26,6 @@ def exit_code(
         print(f"{program}: error: {' '.join(text.split())}", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt:
-        print(f"{program}: {interrupted}", file=sys.stderr)
+        print(f"\n{program}: {interrupted()}", file=sys.stderr)
         return INTERRUPTED
     return 0

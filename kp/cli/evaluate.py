@@ -87,7 +87,7 @@ def _detectors(
 
 def _check(s: EvaluateSettings, output: OutputSettings) -> None:
     """Raises ValueError where the work could not be shared, or a file not be written, before anything is measured."""
-    if s.scales is not None and s.scales < 1:
+    if s.scales < 1:
         raise ValueError(f"--scales must be at least 1, not {s.scales}")
     if s.workers < 1:
         raise ValueError(f"--workers must be at least 1, not {s.workers}")
@@ -191,4 +191,4 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster or a container sends: as Ctrl-C
     args = parse(argv)
     interrupted = "interrupted: the numbers cover the sequences that were done; a download goes on next time"
-    return exit_code("evaluate.py", lambda: run(args), (DownloadError,), interrupted)
+    return exit_code("evaluate.py", lambda: run(args), (DownloadError,), lambda: interrupted)

@@ -133,9 +133,9 @@ def draw_views(args: argparse.Namespace) -> None:
     sequences = hpatches.read(args.hpatches, "v") if args.hpatches else []
     world = WorldSettings()
     ranges = {name: value for name, value in vars(world).items() if name.startswith("max_")}
-    size, generator = (world.crop, world.crop), torch.Generator().manual_seed(args.seed)
+    size, generator = (world.image_size, world.image_size), torch.Generator().manual_seed(args.seed)
     with progress(args.pairs + sum(len(s.homographies) for s in sequences), "pair") as bar:
-        H_0to1 = viewpoints.sample(args.pairs, size, generator, same_view=world.same_view, **ranges)
+        H_0to1 = viewpoints.sample(args.pairs, size, generator, illumination_only=world.illumination_only, **ranges)
         measured = {"training": viewpoints.drawn(H_0to1, size, bar.update)}
         if sequences:
             measured["HPatches v"] = viewpoints.real(sequences, bar.update)

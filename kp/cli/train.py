@@ -6,8 +6,9 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+from kp.cli.errors import exit_code
 from kp.config import RunSettings, add_flags, by_flag, from_args, from_dict
-from kp.models.checkpoint import CheckpointError, load_checkpoint
+from kp.models.checkpoint import load_checkpoint
 from kp.models.encoders import PretrainedError
 from kp.training import distributed
 from kp.training.trainer import WEIGHTS_FILE, Trainer, TrainingError, resume
@@ -59,21 +60,22 @@ def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
 
 @distributed.together()
 def main() -> int:
-    """The exit code of a run; what is wrong is one line, by one rank."""
+    """Run the command; returns its exit code. An error is one line, printed by one rank."""
     trainer = None
-    try:
+
+    def run() -> None:
+        nonlocal trainer
         trainer = make_trainer(make_parser())
         print(f"training on {trainer.learner.device}, writing to {trainer.folder}", flush=True)
         trainer.run()
-    except SystemExit as end:  # the command line: whoever leaves at once may end the rank that is still printing
-        return end.code
-    except (CheckpointError, PretrainedError, TrainingError, ValueError, OSError) as error:
-        print(f"train_homographic.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+        print(f"step {trainer.kept.get('step')} of {trainer.learner.step} validated best")
+        print(f"done: python evaluate.py --weights {trainer.folder / WEIGHTS_FILE}")
+
+    def interrupted() -> str:
         saved = trainer is not None and (trainer.folder / "checkpoint.pt").exists()
-        print(f"\ninterrupted{f': go on with --resume {trainer.folder}' if saved else ''}", file=sys.stderr)
-        return 130
-    print(f"step {trainer.kept.get('step')} of {trainer.learner.step} validated best")
-    print(f"done: python evaluate.py --weights {trainer.folder / WEIGHTS_FILE}")
-    return 0
+        return f"interrupted{f': go on with --resume {trainer.folder}' if saved else ''}"
+
+    try:
+        return exit_code("train_homographic.py", run, (PretrainedError, TrainingError), interrupted)
+    except SystemExit as end:  # of the command line; the ranks still meet at the end of ``together``
+        return end.code

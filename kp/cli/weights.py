@@ -54,8 +54,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
     text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
     one.add_argument("--full-size", action="store_true", help=text)
-    text = "sizes in which our detectors look at an image (default: as the weights say)"
-    one.add_argument("--scales", type=int, metavar="N", help=text)
+    text = "sizes in which our detectors look at an image (default: 1)"
+    one.add_argument("--scales", type=int, default=1, metavar="N", help=text)
     for command in (shown, one):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
     text = "train and score variants, each with one change; the same command goes on"
@@ -65,8 +65,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     grid.add_argument("--steps", type=int, default=steps, metavar="N", help=f"of every run (default: {steps})")
     text = f"pairs a step (default: {defaults.train.batch})"
     grid.add_argument("--batch", type=int, default=defaults.train.batch, metavar="N", help=text)
-    text = f"side of a training view in pixels (default: {defaults.world.crop})"
-    grid.add_argument("--crop", type=int, default=defaults.world.crop, metavar="N", help=text)
+    text = f"side of a training view in pixels (default: {defaults.world.image_size})"
+    grid.add_argument("--image-size", type=int, default=defaults.world.image_size, metavar="N", help=text)
     grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
     grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
@@ -118,7 +118,7 @@ def fill_pages(args: Namespace) -> None:
 def score(args: Namespace) -> None:
     """A line of numbers for each detector."""
     check_writable(args.json)
-    if args.scales is not None and args.scales < 1:
+    if args.scales < 1:
         raise ValueError(f"--scales must be at least 1, not {args.scales}")
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
@@ -137,7 +137,7 @@ def _write(path: Path, content: Any) -> None:
     write_file(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _score_map(name: str, device: torch.device, scales: int | None) -> ScoreMap:
+def _score_map(name: str, device: torch.device, scales: int) -> ScoreMap:
     """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
     if name not in ("random", *BASELINES, *LEARNED):
         return load_detector(name, device, scales)
@@ -173,7 +173,9 @@ def ablate(args: Namespace) -> None:
 
 def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[tuple[str, Path]]:
     """Variants and their weights, as soon as these are trained; a run that fails does not keep others from theirs."""
-    shared = [f"--{name}={getattr(args, name)}" for name in ("steps", "batch", "crop", "device")]
+    shared = [
+        f"--{name.replace('_', '-')}={getattr(args, name)}" for name in ("steps", "batch", "image_size", "device")
+    ]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
     given_weights = find_weights(args.weights)
     if given := [(name, given_weights) for name in names if name in TEST_TIME]:

@@ -1,4 +1,6 @@
-"""Endless batches of view pairs, made on the device: render a scene, look at it twice, change the light each time."""
+"""Pairs of views of one plane, and endless batches of them, made on the device.
+
+For a batch a scene is rendered and looked at twice, and the light changes each time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,10 +21,10 @@ class ViewPair:
     """Two views and the homography between them; the views may differ in size (only when B = 1).
 
     ``image0``, ``image1``: (B, C, H, W) in [0, 1]. ``H_0to1``: (B, 3, 3), pixels of view 0 -> pixels of view 1.
-    ``corners0``, ``corners1``: (B, K, 2) true corners, in pixels of each view, or None when nobody knows them;
+    ``corners0``, ``corners1``: (B, K, 2) true corners, in pixels of each view, or None when they are not known;
     ``corner_mask0``, ``corner_mask1``: (B, K) bool, the entries that are corners seen in that view.
     ``valid0``, ``valid1``: (B, 1, H, W) bool, the pixels that show the scene, or None for all of them. ``ignore0``,
-    ``ignore1``: (B, 1, H, W) bool, the pixels of which nobody knows whether they are a corner, or None for none.
+    ``ignore1``: (B, 1, H, W) bool, the pixels where it is not known whether they are a corner, or None for none.
     """
 
     image0: Tensor
@@ -88,8 +90,8 @@ class ViewPair:
 _PER_VIEW = ("image", "corners", "corner_mask", "valid", "ignore")
 
 
-CANVAS = 1.5  # the scene is so many times larger than its views, to leave little of them empty
-_HARDLY = 0.05  # of a change: so much is left where it is to be as good as none
+CANVAS = 1.5  # side of a scene over the side of its views, so that little of a view is empty
+_RESIDUAL_CHANGE = 0.05  # share of a range that is left where there is to be almost no such change
 _VALID_BORDER = 4.0  # pixels: blur and interpolation carry the canvas' edge about this far into a view
 
 
@@ -100,38 +102,39 @@ def view_pairs(
     render: Callable[[int, Size, torch.Generator], Scene] = render,
     photometric: float = 1.0,
     light: Mapping[str, float] | None = None,
-    same_view: float = 0.0,
-    same_light: float = 0.0,
-    views: int = 2,
+    illumination_only: float = 0.0,
+    viewpoint_only: float = 0.0,
     **ranges: float,
 ) -> Iterator[ViewPair]:
-    """Yield batches of pairs of size (H, W) for ever, on the device of ``generator``, which makes every draw.
+    """Yield batches of pairs of size (H, W) without end, on the device of ``generator``, which makes every draw.
 
-    ``ranges`` are the limits of :func:`kp.geometry.homography.random_homographies`; both views are drawn, so between
-    the two the rotation, say, goes up to twice its limit. A pair draws a share, in [0, 1], of them all but the
-    translation: some views hardly differ but in where they look. ``photometric`` is the strength of the changes of
-    light, of which each view draws a share likewise, and ``light`` their ranges, see
-    :func:`kp.data.photometric.change_photometry`. Shares of the pairs differ in hardly anything but the light and a
-    translation, ``same_view``, or but the view, ``same_light``; together they are at most 1.
+    Each pair looks twice at a scene of its own. Both views are drawn, so between the two the rotation, for example,
+    goes up to twice its limit. Each pair draws a share in [0, 1] of all ranges but that of the translation, so some
+    pairs differ in little else.
 
-    Each pair is of a scene of its own unless there are more than two ``views`` of a scene: these go in a ring, each in
-    a pair with the next, and ``batch`` is a multiple of their number.
+    Args:
+        render: draws the scenes: (batch, size, generator) -> Scene.
+        photometric: strength of the photometric changes; each view draws a share in [0, 1] of it.
+        light: ranges of these changes, see :func:`kp.data.photometric.change_photometry`.
+        illumination_only: share of pairs whose views differ almost only in light and translation.
+        viewpoint_only: share of pairs whose views have almost the same light. Both shares sum to at most 1.
+        **ranges: limits of :func:`kp.geometry.homography.random_homographies`.
     """
-    scenes = batch if views == 2 else batch // views
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     while True:
-        scene = render(scenes, canvas_size(size), generator)
-        look.strength, bright = shares(scenes, generator, same_view, same_light)
-        seen = [_look(scene, look) for _ in range(views)]
-        images = [_relight(view.image, generator, photometric * bright, light or {}) for view in seen]
-        lit = [view._replace(image=image) for view, image in zip(seen, images, strict=True)]
-        yield _pair(*lit) if views == 2 else _pair(_together(lit), _together(lit[1:] + lit[:1]))
+        scene = render(batch, canvas_size(size), generator)
+        look.strength, light_strength = shares(batch, generator, illumination_only, viewpoint_only)
+        seen = [_look(scene, look) for _ in range(2)]
+        images = [_relight(view.image, generator, photometric * light_strength, light or {}) for view in seen]
+        yield _pair(*(view._replace(image=image) for view, image in zip(seen, images, strict=True)))
 
 
-class Stock:
-    """Batches of pairs for ever, those of ``steps`` batches drawn at once: a GPU draws many as soon as few.
+class PrefetchedPairs:
+    """Batches of pairs without end. The pairs of ``steps`` batches are drawn at once: a GPU takes as long for few
+    pairs.
 
-    ``draw`` yields pairs for so many batches, and all of its chance comes from ``generator``.
+    Args:
+        draw: yields the pairs of ``steps`` batches; all its random numbers come from ``generator``.
     """
 
     def __init__(self, draw: Iterator[ViewPair], generator: torch.Generator, steps: int = 1) -> None:
@@ -139,7 +142,7 @@ class Stock:
         self._draw, self._steps = draw, steps
         self._empty()
 
-    def __iter__(self) -> "Stock":
+    def __iter__(self) -> "PrefetchedPairs":
         return self
 
     def __next__(self) -> ViewPair:
@@ -151,11 +154,11 @@ class Stock:
         return batch
 
     def state(self) -> tuple[Tensor, int]:
-        """The generator's state (uint8) before what is in stock was drawn, and how many batches of it are used up."""
+        """The state (uint8) of the generator before the present pairs were drawn, and how many of their batches are used."""
         return (self.generator.get_state() if self._pairs is None else self._began), self._used
 
     def load_state(self, state: Tensor, used: int = 0) -> None:
-        """Go on with the batch after those that were ``used``; somewhere in a new stock, if that is of another size."""
+        """Go on with the batch after the ``used`` ones; with another number of steps, from some batch of a new draw."""
         self.generator.set_state(state)
         self._empty()
         for _ in range(used % self._steps):
@@ -167,12 +170,12 @@ class Stock:
 
 
 def shares(
-    batch: int, generator: torch.Generator, same_view: float = 0.0, same_light: float = 0.0
+    batch: int, generator: torch.Generator, illumination_only: float = 0.0, viewpoint_only: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """How much of the ranges each pair uses, (B,) in [0, 1] each: of the view's and the light's."""
+    """How much of its ranges each pair uses, (B,) in [0, 1] each: of viewpoint and of light."""
     view, kind = torch.rand(2, batch, generator=generator, device=generator.device)
-    view = torch.where(kind < same_view, _HARDLY * view, view)
-    return view, torch.where(kind > 1 - same_light, _HARDLY, 1.0)
+    view = torch.where(kind < illumination_only, _RESIDUAL_CHANGE * view, view)
+    return view, torch.where(kind > 1 - viewpoint_only, _RESIDUAL_CHANGE, 1.0)
 
 
 def canvas_size(view: Size) -> Size:
@@ -200,16 +203,11 @@ def _pair(view0: _View, view1: _View) -> ViewPair:
     )
 
 
-def _together(views: list[_View]) -> _View:
-    """N looks, (B, ...) each, as one of (N * B, ...)."""
-    return _View(*map(torch.cat, zip(*views, strict=True)))
-
-
 _CARRIED = ("image", "corners", "corner_mask", "valid", "ignore")
 
 
 def _look(scene: Scene, look: RandomHomography) -> _View:
-    """The scene through a new homography; what is known of it goes along."""
+    """The scene seen through a new homography, with its corners and masks in the frame of the view."""
     image, ignore = look(torch.cat([scene.image, scene.ignore.float()], dim=1)).chunk(2, dim=1)
     H = look.transform_matrix
     corners, in_front = warp_points(scene.corners, H)

@@ -1,7 +1,7 @@
 """The JSON file that keeps the scores of many runs, one entry for each variant and seed, and tables of it.
 
 entries     ``variant``, ``seed``; ``flags`` that the variant changes, null if it needs no training; ``steps``,
-            ``seconds``, ``batch`` (pairs) and ``crop`` (pixels) of the training; ``scores``, see
+            ``seconds``, ``batch`` (pairs) and ``image_size`` (pixels) of the training; ``scores``, see
             :mod:`kp.evaluation.scorecard`; ``weights``: ``path`` and ``sha256``; ``kp`` (version) and ``revision`` of
             git, see :func:`kp.models.checkpoint.revision`, of the scores
 """
@@ -78,7 +78,7 @@ def aligned(entries: Sequence[Entry]) -> str:
 def budget(entries: Sequence[Entry]) -> str:
     """How long the runs were: not comparable where that differs."""
     parts, trained = [], [entry for entry in entries if entry.get("flags") is not None]
-    for name, unit in (("steps", "steps"), ("batch", "pairs a step"), ("crop", "pixels a side")):
+    for name, unit in (("steps", "steps"), ("batch", "pairs a step"), ("image_size", "pixels a side")):
         values = sorted({entry[name] for entry in trained if entry.get(name) is not None})
         if values:
             parts.append(f"{values[0]} {unit}" if len(values) == 1 else f"{values[0]} to {values[-1]} {unit}")
@@ -119,7 +119,7 @@ def _is_entry(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("variant"), str)
-        and all(isinstance(entry.get(name, "none"), int | None) for name in ("steps", "batch", "crop"))
+        and all(isinstance(entry.get(name, "none"), int | None) for name in ("steps", "batch", "image_size"))
         and isinstance(entry.get("seed"), int)
         and isinstance(entry.get("weights"), dict)
         and isinstance(entry.get("scores"), dict)

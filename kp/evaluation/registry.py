@@ -25,13 +25,13 @@ def score_maps(
     baseline_weights: Path | None,
     seed: int,
     device: torch.device,
-    scales: int | None = None,
+    scales: int = 1,
 ) -> tuple[dict[str, ScoreMap], dict[str, str]]:
     """What each named detector makes of an image, and of those that cannot run here, by name, the reason in a line.
 
-    ``kp`` runs the network of ``weights``, and shipped ones go by their names, each in ``scales`` sizes or in its own
-    number of them; learned baselines read their weights from the folder ``baseline_weights``, or Kornia fetches them.
-    Raises ValueError on a name that is none, CheckpointError on weights of ours that cannot be used.
+    ``kp`` runs the network of ``weights``, and shipped ones go by their names, each in ``scales`` sizes of the image;
+    learned baselines read their weights from the folder ``baseline_weights``, or Kornia fetches them. Raises ValueError
+    on a name that is none, CheckpointError on weights of ours that cannot be used.
     """
     makers = {name: partial(baselines.make, name) for name in BASELINES}
     makers |= {name: partial(load_detector, name, device, scales) for name in MODELS}

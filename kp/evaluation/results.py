@@ -1,6 +1,6 @@
 """The file that ``evaluate.py --json`` writes: what it holds, written and read.
 
-settings    ``source``, ``split``, ``subset``, ``seed``, ``subpixel``, ``scales`` (null: as the weights say);
+settings    ``source``, ``split``, ``subset``, ``seed``, ``subpixel``, ``scales``;
             ``protocols``: by name, every field of a Protocol; and what each measure is, in words
 skipped     detectors that could not run, by name: the reason
 complete    false if the run was stopped

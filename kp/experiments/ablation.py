@@ -1,10 +1,10 @@
-"""What a part of the training is worth: runs of equal length that differ from another in one thing each.
+"""What a part of the training is worth: runs of equal length, each with one change.
 
-Every run of a variant and a seed lives in a folder of its own, goes on from its checkpoint if there is one, and is
-scored by :mod:`kp.evaluation.scorecard`, never on real test sequences. What only changes how a detector is used needs
-no run: see :mod:`kp.experiments.variants`. Score maps are taken as training sees them: that they are thinned when they
-are used, or are of several sizes of an image, are variants too. Most changes are of the first recipe, which leaves to
-chance on which side of edges keypoints lie; those named after it differ from it.
+Every run of a variant and a seed has a folder of its own. It goes on from its checkpoint if there is one, and is scored
+by :mod:`kp.evaluation.scorecard`. A variant that changes only how a detector is used needs no run: see
+:mod:`kp.experiments.variants`. Score maps are taken as training sees them, without thinning; that they are thinned is a
+variant too. Most changes were made to the first recipe, which has no map of dark spots. Rows of options that were
+removed stay in the result files, with the git revision that can run them again.
 """
 
 import re
@@ -19,54 +19,48 @@ import kp
 from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
 from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
-from kp.experiments.variants import TEST_TIME, as_they_are, refined
+from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.training.trainer import WEIGHTS_FILE, Trainer, check, resume
 
-_FIRST = ("--darkness", "0", "--softness", "0.1")  # the recipe that most changes were tried on
+_FIRST = ("--darkness", "0", "--temperature", "0.1")  # the recipe that most changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
-    "labels only": ("--repeatability-weight", "0", "--ranking-weight", "0"),
+    "labels only": ("--localization-weight", "0", "--repeatability-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
-    "no repeatability": ("--repeatability-weight", "0"),
-    "repeatability 0.1": ("--repeatability-weight", "0.1"),
-    "no ranking": ("--ranking-weight", "0"),
-    "learnt from scratch": ("--prior", "none"),
+    "no localization loss": ("--localization-weight", "0"),
+    "localization weight 0.1": ("--localization-weight", "0.1"),
+    "no repeatability loss": ("--repeatability-weight", "0"),
     "kernels not symmetric": ("--no-symmetric",),
     "grey itself, not contrast": ("--no-normalised",),
-    "pixel-shuffled maps too": ("--shuffled",),
     "stride 16": ("--stride", "16"),
     "classic shapes only": ("--families", "classic"),
     "no light": ("--photometric", "0"),
-    "light and view change together": ("--same-view", "0", "--same-light", "0"),
+    "light and view change together": ("--illumination-only", "0", "--viewpoint-only", "0"),
     "rotation 180": ("--max-rotation", "180"),
     "rotation 0": ("--max-rotation", "0"),
-    "ranked half as one picture": ("--pooling", "0.5"),
-    "ranked as one picture": ("--pooling", "1"),
-    "softness 0.3": ("--softness", "0.3"),
-    "softness 0.6": ("--softness", "0.6"),
-    "policy gradient": ("--policy",),
-    "four views of a scene": ("--views", "4"),
+    "temperature 0.3": ("--temperature", "0.3"),
+    "temperature 0.6": ("--temperature", "0.6"),
     "weights vary over 4 px": ("--mix-blur", "4"),
-    "density 400": ("--density", "400"),
-    "density 2500": ("--density", "2500"),
+    "400 keypoints per megapixel": ("--keypoints-per-megapixel", "400"),
+    "2500 keypoints per megapixel": ("--keypoints-per-megapixel", "2500"),
     "batch 16": ("--batch", "16"),
-    "thrice the learning rate": ("--lr", "3e-3"),
-    "a third of the learning rate": ("--lr", "3e-4"),
+    "learning rate times 3": ("--lr", "3e-3"),
+    "learning rate over 3": ("--lr", "3e-4"),
     "800 steps": ("--steps", "800"),
-    "slack 2": ("--slack", "2"),
-    "slack 3": ("--slack", "3"),
+    "match radius 2": ("--match-radius", "2"),
+    "match radius 3": ("--match-radius", "3"),
     "ema 0.9": ("--ema", "0.9"),
     **{name: ("--encoder", name) for name in ENCODERS if name != DetectorSettings().encoder},
 }
 VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
     "default": (),
     "half of the dark spots": ("--darkness", "0.15"),
-    "thrice the dark spots": ("--darkness", "0.9"),
+    "three times the dark spots": ("--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
-_NEVER = 1e6  # minutes between validations but for the one at the end: rows are of runs of equal length
-_ANY_TIME = ("device", "validate_every", "save_every")  # settings that a run may go on without
+_NO_VALIDATION = 1e6  # minutes between validations, so that there is only the one at the end: runs of equal length
+_FREE_SETTINGS = ("device", "validate_every", "save_every")  # with these changed, a run may go on
 
 
 class Run(NamedTuple):
@@ -123,13 +117,13 @@ def train(run: Run) -> Path:
     settings.
     """
     weights, checkpoint = run.folder / WEIGHTS_FILE, run.folder / "checkpoint.pt"
-    settings = replace(run.settings, train=replace(run.settings.train, validate_every=_NEVER))
+    settings = replace(run.settings, train=replace(run.settings.train, validate_every=_NO_VALIDATION))
     if not checkpoint.exists():
         Trainer(settings, run.folder).run()
         return weights
     state = load_checkpoint(checkpoint)
     recorded = from_dict(RunSettings, state["settings"])
-    same = {name: getattr(run.settings.train, name) for name in _ANY_TIME}
+    same = {name: getattr(run.settings.train, name) for name in _FREE_SETTINGS}
     if replace(recorded, train=replace(recorded.train, **same)) != run.settings:
         raise ValueError(f"{run.folder} holds a run with other settings: choose another --out, or remove it")
     trainer = resume(state, settings, run.folder)
@@ -140,8 +134,8 @@ def train(run: Run) -> Path:
 
 def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dict[str, float]:
     """The scorecard of weights, used as the variant of this name says."""
-    change, detector = TEST_TIME.get(name, as_they_are), load_detector(weights, device)
-    detector.scales, detector.thinned = 1, False
+    change, detector = TEST_TIME.get(name, unchanged), load_detector(weights, device)
+    detector.settings = replace(detector.settings, thinning=0.0)
     return scorecard(change(detector), subpixel=change is refined, device=device)
 
 
@@ -156,7 +150,7 @@ def entry(name: str, weights: Path) -> dict[str, Any]:
         "steps": facts.get("step"),
         "seconds": facts.get("seconds"),
         "batch": training.get("batch"),
-        "crop": world.get("crop"),
+        "image_size": world.get("image_size"),
         "weights": fingerprint(weights),
         "kp": kp.__version__,
         "revision": revision(),

@@ -162,18 +162,18 @@ def _network_rows(generator: torch.Generator, batch: int, seconds: float) -> lis
         steps = _rate(trainer.take_step, device, seconds)
         detector = trainer.learner.average.module.eval()
         several = deepcopy(detector)
-        several.scales = 4
+        several.num_scales = 4
         with torch.inference_mode():
             scores = detector(view)
             images = _rate(lambda: detector(view), device, seconds) * batch
             in_four = _rate(lambda: several(view), device, seconds) * batch
             maps = _rate(lambda: extract_keypoints(scores, 300), device, seconds) * batch
-    network, train, crop = trainer.settings.detector, trainer.settings.train, trainer.settings.world.crop
+    network, train, side = trainer.settings.detector, trainer.settings.train, trainer.settings.world.image_size
     return [
         (f"score map {_ON}", images, "images/s"),
         (f"score map {_ON}, looked at in four sizes", in_four, "images/s"),
         (f"keypoints from a map {_ON}", maps, "images/s"),
-        (f"training, {network.encoder}, {train.batch} pairs of {crop}x{crop}", steps, "steps/s"),
+        (f"training, {network.encoder}, {train.batch} pairs of {side}x{side}", steps, "steps/s"),
     ]
 
 

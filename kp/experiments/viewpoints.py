@@ -40,17 +40,17 @@ def sample(
     size: Size,
     generator: torch.Generator,
     strength: Tensor | None = None,
-    same_view: float = 0.0,
+    illumination_only: float = 0.0,
     **ranges: float,
 ) -> Tensor:
     """Draw H_0to1 (B, 3, 3) between two views of one size, as :func:`kp.data.pairs.view_pairs` does, without the
     images.
 
     ``strength`` (B,) in [0, 1] is the share of the ``ranges``, but for the translation's, that both views of a pair
-    draw from; None draws it too, hardly anything for a share ``same_view`` of the pairs.
+    draw from; None draws it too, almost nothing for a share ``illumination_only`` of the pairs.
     """
     if strength is None:
-        strength, _ = shares(pairs, generator, same_view)
+        strength, _ = shares(pairs, generator, illumination_only)
     ranges |= {"strength": strength, "generator": generator}
     H_to0, H_to1 = (random_homographies(pairs, canvas_size(size), size, **ranges) for _ in range(2))
     return compose(H_to1, H_to0)

@@ -27,12 +27,34 @@ from kp.support.files import write_atomically
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
 _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
-_EARLIER = {  # where weights are older than the setting; the last two are no part of training
-    "normalised": True,
-    "shuffled": False,
-    "darkness": 0.0,
-    "scales": 1,
-    "thinned": True,
+_FIRST_MODEL = {  # numbers of the model that weights of before the ten packages do not record
+    "stem_channels": 12,
+    "contrast_sigma": 8.0,
+    "derivative_sigmas": (0.7, 1.4, 2.8),
+    "window_sigmas": (1.5, 2.0, 4.0),
+    "response_gain": 4.0,
+    "dark_slope": 3.0,
+    "score_blur": 1.0,
+    "surround_sigma": 4.0,
+    "surround_weight": 0.9,
+    "thinning": 10.0,
+}
+_UNRECORDED = {"normalised": True, "darkness": 0.0}  # what weights older than these settings were trained with
+_RENAMED = {
+    "world": {"crop": "image_size", "same_view": "illumination_only", "same_light": "viewpoint_only"},
+    "train": {
+        "ahead": "prefetch_steps",
+        "density": "keypoints_per_megapixel",
+        "slack": "match_radius",
+        "softness": "temperature",
+        "repeatability_weight": "localization_weight",
+        "ranking_weight": "repeatability_weight",
+    },
+}
+_REMOVED = {  # settings that no longer exist, with the only value that this version can still run
+    "detector": {"prior": "corner", "shuffled": False, "scales": 1, "thinned": True},
+    "world": {"views": 2},
+    "train": {"pooling": 0.0, "policy": False},
 }
 
 
@@ -70,23 +92,49 @@ def find_weights(weights: Path | str) -> Path:
     return SHIPPED.get(str(weights), Path(weights))
 
 
-def load_detector(
-    weights: Path | str = WEIGHTS, device: torch.device | str = "cpu", scales: int | None = None
-) -> Detector:
-    """The detector of a file of weights or of shipped ones by name, in evaluation mode. Raises CheckpointError.
+def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of a run, by group, with today's names: those that an earlier version recorded are renamed.
 
-    ``scales`` is in how many sizes it looks at an image, where not in as many as the weights say; ValueError below one.
+    Raises:
+        ValueError: the run used an option that this version does not have any more.
     """
-    if scales is not None and scales < 1:
-        raise ValueError(f"an image is looked at in at least one size, not {scales}")
+    groups = {group: dict(values) for group, values in settings.items()}
+    if "stem_channels" in groups.get("detector", _FIRST_MODEL):
+        return groups
+    for group, removed in _REMOVED.items():
+        for name, kept in removed.items():
+            value = groups.get(group, {}).pop(name, kept)
+            if value != kept and name not in ("scales", "thinned"):  # these two change how weights are used only
+                raise ValueError(f"{name} {value} is an option that only earlier versions have")
+    for group, names in _RENAMED.items():
+        if group in groups:
+            groups[group] = {names.get(name, name): value for name, value in groups[group].items()}
+    groups["detector"] = _FIRST_MODEL | _UNRECORDED | groups["detector"]
+    return groups
+
+
+def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "cpu", num_scales: int = 1) -> Detector:
+    """The detector of a file of weights, or of shipped weights by name, in evaluation mode.
+
+    Args:
+        num_scales: sizes in which the detector looks at an image.
+
+    Raises:
+        CheckpointError: there are no such weights, or they do not fit this version.
+        ValueError: ``num_scales`` is below 1.
+    """
+    if num_scales < 1:
+        raise ValueError(f"an image is looked at in at least one size, not {num_scales}")
     path = find_weights(weights)
     tensors, metadata = _read(path)
     try:
-        recorded = _EARLIER | metadata["settings"]["detector"]
-        settings = to_dict(from_dict(DetectorSettings, recorded))
-        if unsaid := sorted(set(settings) - set(recorded)):  # their defaults are not what it was trained with
-            raise ValueError(f"settings {', '.join(unsaid)} are missing: written by an earlier version?")
-        detector = Detector(**settings | {"pretrained": False, "scales": scales or settings["scales"]})
+        recorded = metadata["settings"]["detector"]
+        settings = from_dict(DetectorSettings, recorded)
+        if missing := sorted(
+            set(to_dict(settings)) - set(recorded)
+        ):  # today's defaults are not what it was trained with
+            raise ValueError(f"settings {', '.join(missing)} are missing: written by an earlier version?")
+        detector = Detector(settings, num_scales=num_scales, pretrained=False)
         detector.load_state_dict(tensors)
         settle(detector)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -102,7 +150,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that :func:`save_checkpoint` wrote, on the CPU. Raises CheckpointError."""
+    """The state that :func:`save_checkpoint` wrote, on the CPU, its settings with today's names. Raises CheckpointError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -111,6 +159,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of kp, or is damaged: {one_line(error)}") from error
     if not isinstance(state, dict) or state.pop("format", None) != _CHECKPOINT_FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this version of kp")
+    try:
+        state["settings"] = upgrade(state["settings"])
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
     return state
 
 
@@ -134,4 +186,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     settings = facts.get("settings")
     if not isinstance(settings, dict) or not all(isinstance(group, dict) for group in settings.values()):
         raise CheckpointError(f"the metadata of {path} is damaged: it has no settings")
+    try:
+        facts["settings"] = upgrade(settings)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
     return tensors, facts

@@ -16,15 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kp.config import RunSettings, to_dict
-from kp.data.pairs import Stock, ViewPair, view_pairs
+from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
 from kp.data.synthetic.render import render
 from kp.models.detector import Detector
 from kp.support.device import choose_device, keep_freed_memory
 from kp.training import distributed
 from kp.training.losses import corner_loss, repeatability_losses
 
-_RANK_SEED = 0x1E3779B97F4A7C15  # between the seeds of two ranks: far, so that seed 1 is not what seed 0's rank 1 drew
-_AT_ONCE = 256 * 160**2  # pixels of a view times pairs, drawn at once on a GPU: a gibibyte
+_RANK_SEED = 0x1E3779B97F4A7C15  # step between the seeds of two ranks, so large that two runs share no seed
+_PREFETCHED_PIXELS = 256 * 160**2  # of one view of all pairs that a GPU draws at once: this takes a gibibyte
 
 
 class TrainingError(RuntimeError):
@@ -32,12 +32,12 @@ class TrainingError(RuntimeError):
 
 
 def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, **choices: float) -> dict[str, Tensor]:
-    """Every term of the loss by name, the mean of its two directions; ``choices`` as for repeatability_losses."""
+    """Every term of the loss by name, the mean of its two directions; ``choices``: see repeatability_losses."""
     corner = corner_loss(scores0, pair.corners0, pair.corner_mask0, pair.valid0, pair.ignore0)
-    forth = {"corner": corner} | repeatability_losses(pair, scores0, scores1, **choices)
+    forward = {"corner": corner} | repeatability_losses(pair, scores0, scores1, **choices)
     corner = corner_loss(scores1, pair.corners1, pair.corner_mask1, pair.valid1, pair.ignore1)
-    back = {"corner": corner} | repeatability_losses(pair.swap(), scores1, scores0, **choices)
-    return {name: (forth[name] + back[name]) / 2 for name in forth}
+    backward = {"corner": corner} | repeatability_losses(pair.swap(), scores1, scores0, **choices)
+    return {name: (forward[name] + backward[name]) / 2 for name in forward}
 
 
 class Learner:
@@ -62,7 +62,7 @@ class Learner:
         self.half = _half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
-        self.pairs = _pairs(settings, self.generator, train.ahead or _ahead(self.device, settings))
+        self.pairs = _pairs(settings, self.generator, train.prefetch_steps or _prefetch_steps(self.device, settings))
         self.shared = DistributedDataParallel(self.model) if distributed.ranks() > 1 else self.model
 
     def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, float]]:
@@ -75,7 +75,7 @@ class Learner:
             raise TrainingError(
                 f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
             )
-        choices = {name: getattr(train, name) for name in ("density", "slack", "softness", "pooling", "policy")}
+        choices = {name: getattr(train, name) for name in ("keypoints_per_megapixel", "match_radius", "temperature")}
         terms = loss_terms(pair, *scores.chunk(2), **choices)
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
@@ -127,7 +127,7 @@ class Learner:
         self._load_chance(pairs, state.get("used", [0] * len(pairs)), states)
 
     def _load_chance(self, pairs: list[Tensor], used: list[int], states: list[Tensor]) -> None:
-        """Go on with this rank's random numbers, or with fresh ones where it was not there or on another device."""
+        """Continue this rank's random numbers, or start new ones where the rank or its device is new."""
         rank = distributed.rank()
         if rank < len(states):
             torch.set_rng_state(states[rank])
@@ -166,20 +166,23 @@ def _device(name: str) -> torch.device:
 
 def _network(settings: RunSettings, fresh: bool) -> Detector:
     torch.manual_seed(settings.train.seed)
-    network = to_dict(settings.detector)
-    return Detector(**network | {"pretrained": network["pretrained"] and fresh}).train()
+    return Detector(settings.detector, pretrained=settings.detector.pretrained and fresh).train()
 
 
-def _ahead(device: torch.device, settings: RunSettings) -> int:
+def _prefetch_steps(device: torch.device, settings: RunSettings) -> int:
     """Steps whose pairs are drawn at once: a GPU takes as long for few pairs as for many, a CPU does not."""
-    return 1 if device.type == "cpu" else max(1, _AT_ONCE // (settings.train.batch * settings.world.crop**2))
+    return (
+        1
+        if device.type == "cpu"
+        else max(1, _PREFETCHED_PIXELS // (settings.train.batch * settings.world.image_size**2))
+    )
 
 
-def _pairs(settings: RunSettings, generator: torch.Generator, ahead: int) -> Stock:
+def _pairs(settings: RunSettings, generator: torch.Generator, prefetch_steps: int) -> PrefetchedPairs:
     world, light = settings.world, to_dict(settings.light)
     draw = view_pairs(
-        settings.train.batch * ahead,
-        (world.crop, world.crop),
+        settings.train.batch * prefetch_steps,
+        (world.image_size, world.image_size),
         generator,
         render=partial(render, families=world.families),
         photometric=light.pop("photometric"),
@@ -189,11 +192,10 @@ def _pairs(settings: RunSettings, generator: torch.Generator, ahead: int) -> Sto
         max_rotation=world.max_rotation,
         max_shear=world.max_shear,
         max_perspective=world.max_perspective,
-        same_view=world.same_view,
-        same_light=world.same_light,
-        views=world.views,
+        illumination_only=world.illumination_only,
+        viewpoint_only=world.viewpoint_only,
     )
-    return Stock(draw, generator, ahead)
+    return PrefetchedPairs(draw, generator, prefetch_steps)
 
 
 def _half_precision(device: torch.device) -> torch.dtype | None:

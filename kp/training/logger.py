@@ -1,4 +1,4 @@
-"""What lets people follow a run: a log with every step, TensorBoard's curves and pictures, a progress bar."""
+"""The records of a run: a log with every step, TensorBoard's curves and pictures, a progress bar."""
 
 import json
 from collections.abc import Mapping
@@ -13,14 +13,18 @@ from tqdm import tqdm
 from kp.support.files import write_atomically
 
 _LOG = "log.jsonl"
-_SHOW_EVERY = 10  # steps between looks at the progress bar and TensorBoard; the log has every step
+_SHOW_EVERY = 10  # steps between updates of the progress bar and TensorBoard; the log has every step
 
 
-class Journal:
-    """The log, the curves and the bar of the run in a folder, which is made if need be, from after ``step`` on.
+class Logger:
+    """Writes the log, the curves and the progress bar of the run in ``folder``, which is made if needed.
 
-    Raises OSError where a file cannot be written; with ``add_step`` this waits for the next :meth:`check`, because
-    nobody would hear the one rank that writes in the middle of a step of all.
+    Args:
+        step: the last step that was done before.
+
+    Raises:
+        OSError: a file cannot be written. ``add_step`` stores this error, and the next :meth:`check` raises it: only
+            one rank writes, and in the middle of a step the other ranks would wait for it.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -30,9 +34,9 @@ class Journal:
         self.bar = tqdm(
             total=100.0, desc="training", bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}, {postfix}"
         )
-        self.trouble: OSError | None = None
+        self.write_error: OSError | None = None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "Logger":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -48,15 +52,15 @@ class Journal:
             if step % _SHOW_EVERY == 0 or step <= 1:
                 self._show(step, terms, rate, progress)
         except OSError as error:
-            self.trouble = error
+            self.write_error = error
 
     def check(self) -> None:
         """Raises the OSError of an earlier step."""
-        if self.trouble is not None:
-            raise self.trouble
+        if self.write_error is not None:
+            raise self.write_error
 
     def add_validation(self, step: int, seconds: float, scores: Mapping[str, float], picture: np.ndarray) -> None:
-        """What the held-out pairs gave, and a picture (H, W, 3) of some."""
+        """The scores of a validation by name, and a picture (H, W, 3) of some pairs."""
         self.check()
         self._write(step, seconds, {"validation": scores})
         for name, value in scores.items():
@@ -79,7 +83,7 @@ class Journal:
 
 
 def forget_later_steps(folder: Path, step: int) -> None:
-    """Take from the log of a folder the steps after ``step``, its checkpoint's, and a line that was cut off."""
+    """Remove the steps after ``step`` from the log of a folder, and a line that was cut off."""
     log = folder / _LOG
     if not log.exists():
         return

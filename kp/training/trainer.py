@@ -5,21 +5,20 @@ the best validation so far), ``log.jsonl`` and TensorBoard's event files. Under 
 validates and writes.
 """
 
-import math
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kp.config import RunSettings, by_flag, to_dict
+from kp.config import RunSettings, check_bounds, to_dict
 from kp.data.pairs import ViewPair
 from kp.data.synthetic.render import parse_mixture
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
 from kp.support.process import Interruption
 from kp.training import distributed
 from kp.training.learner import Learner, TrainingError
-from kp.training.logger import Journal, forget_later_steps
+from kp.training.logger import Logger, forget_later_steps
 from kp.training.validation import Selection, better
 
 __all__ = ["WEIGHTS_FILE", "Trainer", "TrainingError", "check", "learning_rate", "resume"]
@@ -29,37 +28,12 @@ WEIGHTS_FILE = "weights.safetensors"
 
 def check(settings: RunSettings) -> None:
     """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
-    bounds = {
-        "batch": (1, math.inf),
-        "steps": (1, math.inf),
-        "width": (1, math.inf),
-        "crop": (32, math.inf),
-        "seed": (0, 2**63 - 1),
-        "decay": (0, 1),
-        "ema": (0, 1),
-        "minutes": (1e-9, math.inf),
-        "lr": (1e-9, math.inf),
-        "clip": (1e-9, math.inf),
-        "density": (1e-9, 1e6),
-        "softness": (1e-9, math.inf),
-        "mix_blur": (1, math.inf),
-        "photometric": (0, 2),
-        "pooling": (0, 1),
-        "views": (2, math.inf),
-        "scales": (1, math.inf),
-    }
     parse_mixture(settings.world.families)
     if settings.train.steps is None and settings.train.minutes is None:
         raise ValueError("the length of a run is --steps or --minutes: choose one")
-    if settings.world.views > 2 and settings.train.batch % settings.world.views:
-        raise ValueError(f"--batch must be a multiple of the --views {settings.world.views} of a scene")
-    for name, value in by_flag(settings).items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low, high = bounds.get(name, (0, math.inf))
-            if not (math.isfinite(value) and low <= value <= high):
-                least = "above 0" if low == 1e-9 else f"at least {low}"
-                most = "" if high == math.inf else f" and at most {high:g}"
-                raise ValueError(f"--{name.replace('_', '-')} must be {least}{most}, not {value}")
+    if settings.world.illumination_only + settings.world.viewpoint_only > 1:
+        raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
+    check_bounds(settings)
 
 
 def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:
@@ -84,7 +58,7 @@ class Trainer:
         self.began, self.seconds = time.perf_counter(), 0.0
         self.scores: dict[str, float] = {}
         self.kept: dict[str, float] = {}  # step and scores of the weights that are: none before the first validation
-        self.journal: Journal | None = None  # of the rank that writes, while it runs
+        self.logger: Logger | None = None  # of the rank that writes, while it runs
         self.interruption, self.interrupted = Interruption(), False  # this rank, any rank
 
     def run(self) -> dict[str, float]:
@@ -95,11 +69,11 @@ class Trainer:
         meets, all ranks raise.
         """
         selection = distributed.alone(lambda: Selection(self.learner.device))
-        self.journal = distributed.alone(lambda: Journal(self.folder, self.learner.step))
+        self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
         saved = validated = self.seconds
         every = self.settings.train
         self.began = time.perf_counter() - self.seconds
-        with self.journal or nullcontext(), self.interruption:
+        with self.logger or nullcontext(), self.interruption:
             while self.progress < 1:
                 before = self.seconds
                 terms = self.take_step()
@@ -133,15 +107,15 @@ class Trainer:
         lr = learning_rate(self.learner.step, self.progress, train.lr, train.warmup, train.decay)
         pair = distributed.agreed(self._draw)
 
-        def look() -> _Word:
+        def look() -> _RankReport:
             loss, terms = self.learner.look(pair)
             losses.append(loss)
-            return _Word(terms, self._clock(), self.interruption.asked)
+            return _RankReport(terms, self._clock(), self.interruption.asked)
 
-        words = distributed.each(look)
-        self.seconds, self.interrupted = words[0].seconds, any(word.asked for word in words)
+        reports = distributed.each(look)
+        self.seconds, self.interrupted = reports[0].seconds, any(report.stop_requested for report in reports)
         self.learner.update(losses[0], lr)
-        return {name: fmean(word.terms[name] for word in words) for name in words[0].terms}
+        return {name: fmean(report.terms[name] for report in reports) for name in reports[0].terms}
 
     def validate(self, selection: Selection | None) -> None:
         """Measure the averaged weights, show them, keep them if none were better, and write a checkpoint."""
@@ -171,19 +145,19 @@ class Trainer:
         return time.perf_counter() - self.began
 
     def _draw(self) -> ViewPair:
-        if self.journal is not None:
-            self.journal.check()
+        if self.logger is not None:
+            self.logger.check()
         return next(self.learner.pairs)
 
     def _show(self, terms: dict[str, float], rate: float) -> None:
-        if self.journal is not None:
+        if self.logger is not None:
             lr = self.learner.optimiser.param_groups[0]["lr"]
-            self.journal.add_step(self.learner.step, self.seconds, terms, rate, lr, self.progress)
+            self.logger.add_step(self.learner.step, self.seconds, terms, rate, lr, self.progress)
 
     def _measure(self, selection: Selection) -> dict[str, float]:
         detector = self.learner.average.module.eval()
         scores = selection.measure(detector)
-        self.journal.add_validation(self.learner.step, self.seconds, scores, selection.picture(detector))
+        self.logger.add_validation(self.learner.step, self.seconds, scores, selection.picture(detector))
         return scores
 
     def _write(self, state: dict[str, Any], weights: bool) -> None:
@@ -200,12 +174,12 @@ class Trainer:
         save_checkpoint(self.folder / "checkpoint.pt", state)
 
 
-class _Word(NamedTuple):
-    """What a rank tells the others in every step."""
+class _RankReport(NamedTuple):
+    """What each rank reports in every step: loss terms by name, seconds of the run, whether it was asked to stop."""
 
     terms: dict[str, float]
     seconds: float
-    asked: bool  # to end, by Ctrl-C or SIGTERM
+    stop_requested: bool
 
 
 def resume(state: dict[str, Any], settings: RunSettings, folder: Path) -> Trainer:
