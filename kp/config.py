@@ -192,9 +192,10 @@ class EvaluateSettings:
         None, "read the learned baselines' weights from files in DIR and never from the network", metavar="DIR"
     )
     scales: int = setting(
-        1, "sizes in which kp and the shipped detectors look at an image: several begin at 1.41 times its own, each 0.71
-        of " "the one before; 4 find more again, and place them better, in large images that are blurred or zoomed, in
-        four " "times the time",
+        1,
+        "sizes in which kp and the shipped detectors look at an image: several begin at 1.41 times its own, each 0.71 "
+        "of the one before; 4 find more again, and place them better, in large images that are blurred or zoomed, in "
+        "four times the time",
     )
     subpixel: bool = setting(True, "refine the keypoints of kp to a fraction of a pixel; never with --export")
     curves: bool = setting(

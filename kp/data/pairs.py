@@ -154,7 +154,7 @@ class PrefetchedPairs:
         return batch
 
     def state(self) -> tuple[Tensor, int]:
-        """The state (uint8) of the generator before the present pairs were drawn, and how many of their batches are used."""
+        """The generator's state (uint8) before the present pairs were drawn; how many of their batches are used."""
         return (self.generator.get_state() if self._pairs is None else self._began), self._used
 
     def load_state(self, state: Tensor, used: int = 0) -> None:

@@ -22,7 +22,7 @@ from kp.config import WEIGHTS, DetectorSettings, from_dict, to_dict
 from kp.models.detector import Detector
 from kp.models.symmetry import settle
 from kp.support.errors import one_line
-from kp.support.files import write_atomically
+from kp.support.files import write_file
 
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 
@@ -67,7 +67,7 @@ def save_weights(path: Path, detector: Detector, settings: Mapping[str, Mapping[
     metadata = {"format": _FORMAT, "kp": kp.__version__, "settings": json.dumps(settings)}
     metadata |= {name: json.dumps(fact) for name, fact in (facts | {"revision": revision()}).items()}
     tensors = {name: t.detach().cpu().contiguous() for name, t in detector.state_dict().items()}
-    write_atomically(path, save(tensors, metadata))
+    write_file(path, save(tensors, metadata))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -146,11 +146,15 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write the state of a training run: tensors, numbers, strings, lists and dicts of them."""
     buffer = io.BytesIO()
     torch.save(dict(state) | {"format": _CHECKPOINT_FORMAT}, buffer)
-    write_atomically(path, buffer.getbuffer())
+    write_file(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The state that :func:`save_checkpoint` wrote, on the CPU, its settings with today's names. Raises CheckpointError."""
+    """The state that :func:`save_checkpoint` wrote, on the CPU, its settings with today's names.
+
+    Raises:
+        CheckpointError: there is no such file, or it is damaged or of another version.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
