@@ -35,7 +35,7 @@ from kp.models.checkpoint import load_detector
 from kp.reporting.preview import pair_sheet
 from kp.reporting.training_curves import draw_curves, read_log
 from kp.support.device import choose_device
-from kp.support.files import check_writable, write_atomically
+from kp.support.files import check_writable, write_file
 from kp.support.process import progress_interval
 from kp.training.validation import Validation
 
@@ -100,7 +100,7 @@ def draw_preview(args: argparse.Namespace) -> None:
     else:
         picture = Validation(torch.device("cpu"), batches=1).picture(load_detector(args.weights))
     _, data = cv2.imencode(args.out.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    write_atomically(args.out, data.tobytes())
+    write_file(args.out, data.tobytes())
 
 
 def measure_world(args: argparse.Namespace) -> None:
@@ -211,7 +211,7 @@ def print_table(cells: dict[str, list[str]]) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=120)
-    write_atomically(path, buffer.getbuffer())
+    write_file(path, buffer.getbuffer())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from kp.support.errors import one_line
-from kp.support.files import write_atomically
+from kp.support.files import write_file
 from kp.support.process import progress_interval
 
 FOLDER = "hpatches-sequences-release"
@@ -127,7 +127,7 @@ def _transfer(url: str, part: Path, progress: Callable) -> None:
         with open(part, "ab" if start else "wb") as file, progress(**bar) as shown:
             if not start:
                 note = {"url": url, "size": size, "tag": answer.headers["ETag"] or answer.headers["Last-Modified"]}
-                write_atomically(part.with_suffix(".part.json"), json.dumps(note).encode())
+                write_file(part.with_suffix(".part.json"), json.dumps(note).encode())
             for data in chain([head], chunks):
                 file.write(data)
                 shown.update(len(data))
@@ -190,7 +190,7 @@ def _install(archive: Path, target: Path, url: str, progress: Callable) -> None:
             _check_space(target.parent, sum(member.file_size for member in z.infolist()))
             for member in progress(z.infolist(), desc="unpacking", unit="file", mininterval=progress_interval()):
                 z.extract(member, Path(new, "all"))  # checks its CRC
-            write_atomically(record, json.dumps(found, indent=1).encode())
+            write_file(record, json.dumps(found, indent=1).encode())
             os.rename(Path(new, "all", inside), target)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as e:
         if archive.suffix == ".part":

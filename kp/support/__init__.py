@@ -1,4 +1,4 @@
-"""What every package may use: safe file writing, devices, interruption, a process pool.
+"""Helpers for every package: safe file writing, devices, signals, one-line errors, a process pool.
 
 It imports nothing else of kp.
 """

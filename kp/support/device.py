@@ -1,4 +1,4 @@
-"""Devices by name, and what a CPU needs to run a network at full speed."""
+"""The device to compute on, and a memory setting for CPUs."""
 
 import ctypes
 import sys
@@ -10,7 +10,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name, or for ``auto`` the best there is. Raises ValueError where it does not exist."""
+    """The device of that name; ``auto`` is CUDA, else MPS, else the CPU. Raises ValueError if it does not exist."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -22,7 +22,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one. On a CPU, fresh pages cost a step more than its arithmetic."""
+    """Make glibc keep freed memory for later allocations.
+
+    On a CPU, new pages from the operating system take more time than the arithmetic of a training step.
+    """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             allocator = ctypes.CDLL("libc.so.6")

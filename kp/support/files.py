@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees all of the old one or all of the new one, never half of either."""
+"""Writing files. A reader sees the whole old file or the whole new file, never a part of one."""
 
 import os
 import tempfile
@@ -7,12 +7,44 @@ from pathlib import Path
 from kp.support.errors import one_line
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Replace ``path`` by ``data`` in one step; its folder is made if need be.
+class FileError(OSError):
+    """A file cannot be written. The message is one line that names the file."""
 
-    On any failure, a full disk among them, what was at ``path`` stays as it was, nothing is left beside it, and OSError
-    is raised. A link is followed; what is no file but, say, a pipe is written to as it is.
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Replace ``path`` by ``data`` in one step, and make its folder if there is none.
+
+    If this fails, for example because the disk is full, the old file at ``path`` stays and no temporary file is left.
+    Links are followed. If ``path`` is neither a file nor a folder, for example a pipe, the data are written to it.
+
+    Raises:
+        FileError: the file cannot be written.
     """
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+def check_writable(path: Path | None) -> None:
+    """Make the folder of a file that is to be written later, and write a probe there. None is accepted.
+
+    Raises:
+        FileError: the file could not be written, or ``path`` is a folder.
+    """
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+        return
+    if path.is_dir():
+        raise FileError(f"{path} is a folder: name a file in it")
+    probe = path.resolve().with_name(".kp-probe")
+    try:
+        _replace(probe, b"")
+        probe.unlink(missing_ok=True)  # another process may have removed it
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+def _replace(path: Path, data: bytes | memoryview) -> None:
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)
         return
@@ -35,31 +67,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-class FileError(ValueError):
-    """A file that cannot be written; the message is one line that names it."""
-
-
-def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Write a file, complete or not at all, making its folder. Raises FileError, also when the disk is full."""
-    try:
-        write_atomically(path, data)
-    except OSError as e:
-        raise FileError(f"{path} cannot be written: {one_line(e)}") from None
-
-
-def check_writable(path: Path | None) -> None:
-    """Make the folder of a file to be written, if any, and try to write there. Raises FileError."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise FileError(f"{path} is a folder: name a file in it")
-    if path.exists() and not path.is_file():
-        return  # a pipe, say
-    probe = path.resolve().with_name(".kp-probe")
-    try:
-        write_atomically(probe, b"")
-        probe.unlink(missing_ok=True)  # another rank may have been here
-    except OSError as e:
-        raise FileError(f"{path} cannot be written: {one_line(e)}") from None

@@ -1,4 +1,4 @@
-"""The same work on one item after the other, in this process or in a pool of processes."""
+"""The same work on many items, in this process or in a pool of processes."""
 
 import pickle
 import signal
@@ -44,7 +44,7 @@ def map_items(
 
 
 def _over_processes(make: Callable[[], Work], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    packed = pickle.dumps((make, items))  # once: torch's own way would hold a file open for every tensor sent
+    packed = pickle.dumps((make, items))  # as bytes: torch would hold one file open for every tensor it sends
     pool = ProcessPoolExecutor(min(workers, len(items)), get_context("spawn"), _begin, (packed,))
     others = active_children()
     try:

@@ -1,4 +1,4 @@
-"""What a long run asks of the operating system: a chance to save, to keep its memory, and who is looking."""
+"""Signals and progress bars of long runs."""
 
 import signal
 import sys
@@ -8,14 +8,18 @@ from contextlib import contextmanager
 
 
 def progress_interval() -> float:
-    """Seconds between two pictures of a progress bar: a log file needs no moving one."""
+    """Seconds between two updates of a progress bar: 0.1 on a terminal, 30 where stderr is a file."""
     return 0.1 if sys.stderr.isatty() else 30.0
 
 
 @contextmanager
 def ignore_interrupts() -> Iterator[None]:
-    """Processes that are started meanwhile leave Ctrl-C, which reaches all of a terminal's, to this one."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may change signals
+    """Child processes that start inside this context ignore Ctrl-C.
+
+    A terminal sends Ctrl-C to all of its processes. The parent handles it alone. Only the main thread can change
+    signals; in another thread the context does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -26,7 +30,7 @@ def ignore_interrupts() -> Iterator[None]:
 
 
 class Interruption:
-    """While it lasts, Ctrl-C and SIGTERM only set ``asked``; a second Ctrl-C interrupts at once."""
+    """A context in which Ctrl-C and SIGTERM only set ``asked``. A second Ctrl-C raises KeyboardInterrupt."""
 
     asked = False
 
@@ -42,6 +46,6 @@ class Interruption:
             signal.signal(number, handler)
 
     def _ask(self, number: int, _: object) -> None:
-        if self.asked and number == signal.SIGINT:  # a cluster may send SIGTERM twice: to torchrun, and to each rank
+        if self.asked and number == signal.SIGINT:  # a cluster may send SIGTERM twice: to torchrun, and to each process
             raise KeyboardInterrupt
         self.asked = True

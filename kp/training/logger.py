@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from kp.support.files import write_atomically
+from kp.support.files import write_file
 
 _LOG = "log.jsonl"
 _SHOW_EVERY = 10  # steps between updates of the progress bar and TensorBoard; the log has every step
@@ -92,4 +92,4 @@ def forget_later_steps(folder: Path, step: int) -> None:
         with suppress(json.JSONDecodeError):
             if json.loads(line)["step"] <= step:
                 kept.append(line)
-    write_atomically(log, "".join(kept).encode())
+    write_file(log, "".join(kept).encode())

@@ -12,6 +12,7 @@ import torch
 from kp.data.hpatches import HPatchesError, ImageSequence, detection_map, export_sequence, read
 from kp.models.keypoints import Keypoints
 from kp.support import files
+from kp.support.files import FileError
 
 H_TEXT = "1.5  0.25 -12 \n-0.125 2  7.5  \n 1e-4 0   1 \n"  # double and trailing spaces, as in the release
 
@@ -267,12 +268,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(root, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(HPatchesError, match=re.compile(r"1_det\.npy cannot be written: no space left", re.I)):
+    with pytest.raises(FileError, match=re.compile(r"1_det\.npy cannot be written: no space left", re.I)):
         export_sequence(tmp_path / "out", read(root)[0], [keypoints([], [])] * 3, [(33, 47)] * 3)
     assert list((tmp_path / "out" / "i_lamp").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(root, tmp_path):
     (tmp_path / "out").write_text("a file in the way")
-    with pytest.raises(HPatchesError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         export_sequence(tmp_path / "out", read(root)[0], [keypoints([], [])] * 3, [(33, 47)] * 3)

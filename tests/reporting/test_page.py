@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from kp.data.hpatches import HPatchesError
 from kp.evaluation import results
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.results import settings, versions
 from kp.reporting.examples import Example, Marks
 from kp.reporting.page import write_page
 from kp.reporting.tables import shade
+from kp.support.files import FileError
 
 VOID = {"meta", "img", "br"}
 EVIL = '<script>alert("1")</script>'
@@ -296,7 +296,7 @@ def test_a_page_replaces_the_one_before_and_says_where_it_cannot_be_written(tmp_
     write_page(tmp_path, content([record("harris", "v_a", 2, 0.5)]))
     path = write_page(tmp_path, content([record("kp", "v_a", 2, 0.5)]))
     assert "harris" not in path.read_text()
-    with pytest.raises(HPatchesError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         write_page(path, content([]))
 
 

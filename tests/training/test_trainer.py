@@ -24,10 +24,9 @@ from kp.models.checkpoint import (
     save_weights,
 )
 from kp.models.detector import Detector
-from kp.support.files import write_atomically
 from kp.training import learner
 from kp.training import trainer as trainer_module
-from kp.training.logger import Journal, forget_later_steps
+from kp.training.logger import Logger, forget_later_steps
 from kp.training.trainer import Trainer, TrainingError, learning_rate, resume
 from kp.training.validation import Selection, Validation
 
@@ -35,10 +34,10 @@ ROOT = Path(__file__).parents[2]
 SMALL = RunSettings()
 SMALL = replace(
     SMALL,
-    world=replace(SMALL.world, crop=64),
+    world=replace(SMALL.world, image_size=64),
     train=replace(SMALL.train, batch=2, steps=6, device="cpu", validate_every=100.0),
 )
-FLAGS = ["--batch", "2", "--crop", "64", "--device", "cpu", "--validate-every", "100", "--save-every", "0"]
+FLAGS = ["--batch", "2", "--image-size", "64", "--device", "cpu", "--validate-every", "100", "--save-every", "0"]
 
 
 def losses(trainer, steps):
@@ -99,14 +98,14 @@ def test_a_gpu_draws_the_pairs_of_as_many_steps_at_once_as_fit():
     """256 pairs of 160x160, or as many pixels: at least a step's."""
     gpu, steps = torch.device("cuda"), {(8, 160): 32, (8, 320): 8, (100, 160): 2, (500, 160): 1}
     for (batch, crop), expected in steps.items():
-        settings = replace(SMALL, train=replace(SMALL.train, batch=batch), world=replace(SMALL.world, crop=crop))
+        settings = replace(SMALL, train=replace(SMALL.train, batch=batch), world=replace(SMALL.world, image_size=crop))
         assert learner._ahead(gpu, settings) == expected
         assert learner._ahead(torch.device("cpu"), settings) == 1
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
 def test_going_on_from_a_checkpoint_takes_the_very_next_steps(tmp_path, ahead):
-    settings = replace(SMALL, train=replace(SMALL.train, ahead=ahead))
+    settings = replace(SMALL, train=replace(SMALL.train, prefetch_steps=ahead))
     straight = Trainer(settings, tmp_path)
     expected = losses(straight, 5)
     broken = Trainer(settings, tmp_path)
@@ -153,12 +152,12 @@ def test_the_weights_that_validate_best_are_kept(tmp_path):
     trainer, schedule = Trainer(SMALL, tmp_path), Scheduled([0.5, 0.7, 0.6])
 
     def validate():
-        trainer.journal.add_step(trainer.learner.step, 0.0, trainer.take_step(), 1.0, 0.1, 0.0)
+        trainer.logger.add_step(trainer.learner.step, 0.0, trainer.take_step(), 1.0, 0.1, 0.0)
         trainer.validate(schedule)
         facts = read_metadata(tmp_path / "weights.safetensors")
         return facts["step"], facts["scores"]["repeatability"]
 
-    with Journal(tmp_path, 0) as trainer.journal:
+    with Logger(tmp_path, 0) as trainer.logger:
         assert validate() == (1, 0.5)
         assert validate() == (2, 0.7)
         best = trainer.learner.average.module.mix.weight.clone()
@@ -167,13 +166,13 @@ def test_the_weights_that_validate_best_are_kept(tmp_path):
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert (state["step"], state["kept"]) == (3, {"repeatability": 0.7, "step": 2})
     trainer = resume(state, SMALL, tmp_path)
-    with Journal(tmp_path, 3) as trainer.journal:
+    with Logger(tmp_path, 3) as trainer.logger:
         schedule.scores = iter([0.65, 0.71])
         assert validate() == (2, 0.7), "what was kept before is remembered"
         assert validate() == (5, 0.71)
     (tmp_path / "weights.safetensors").unlink()
     trainer = resume(load_checkpoint(tmp_path / "checkpoint.pt"), SMALL, tmp_path)
-    with Journal(tmp_path, 5) as trainer.journal:
+    with Logger(tmp_path, 5) as trainer.logger:
         schedule.scores = iter([0.1])
         assert validate() == (6, 0.1), "weights that are gone are no longer the best"
 
@@ -317,13 +316,13 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--min", "5"], "unrecognized arguments: --min 5"),
         (["--width", "0"], "--width must be at least 1"),
         (["--lr", "nan"], "--lr must be above 0"),
-        (["--softness", "0"], "--softness must be above 0"),
+        (["--temperature", "0"], "--temperature must be above 0"),
         (["--mix-blur", "0.5"], "--mix-blur must be at least 1"),
         (["--scales", "0"], "--scales must be at least 1"),
-        (["--density", "inf"], "--density must be above 0"),
+        (["--keypoints_per_megapixel", "inf"], "--keypoints_per_megapixel must be above 0"),
         (["--photometric", "3"], "--photometric must be at least 0 and at most 2"),
         (["--seed", "99999999999999999999"], "--seed must be"),
-        (["--crop", "8"], "--crop must be at least"),
+        (["--image-size", "8"], "--image-size must be at least"),
         (["--encoder", "resnet50"], "invalid choice"),
         (["--views", "1"], "--views must be at least 2"),
         (["--views", "3"], "--batch must be a multiple of the --views 3 of a scene"),
@@ -353,20 +352,6 @@ def test_help_teaches(capsys):
 
 
 # --- files ---
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "weights"
-    write_atomically(path, b"old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
