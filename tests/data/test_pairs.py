@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kp.data.pairs import Stock, view_pairs
+from kp.data.pairs import PrefetchedPairs, view_pairs
 from kp.data.synthetic.scene import Scene
 from kp.geometry.coords import inside, sample_at, warp_image, warp_points
 
@@ -28,20 +28,6 @@ def test_the_homography_agrees_with_the_pixels():
     shared1 = pair.swap().shared0(border=2)
     assert shared1.float().mean() > 0.2
     assert (seen - pair.image1).abs()[shared1].max() < 0.02
-
-
-def test_views_of_a_scene_go_in_a_ring():
-    pair = next(view_pairs(6, SIZE, generator(), render=smooth_scene, photometric=0.0, views=3))
-    assert pair.image0.shape == (6, 1, *SIZE)
-    assert torch.equal(pair.image1, pair.image0.roll(-2, 0))
-    assert torch.equal(pair.corners1, pair.corners0.roll(-2, 0))
-    seen = warp_image(pair.image0, pair.H_0to1, SIZE)
-    shared1 = pair.swap().shared0(border=2)
-    assert (seen - pair.image1).abs()[shared1].max() < 0.02
-    for scene in (0, 1):
-        H = pair.H_0to1[scene::2].double()
-        round_ = H[2] @ H[1] @ H[0]
-        assert torch.allclose(round_ / round_[2, 2], torch.eye(3).double(), atol=1e-3)
 
 
 def test_the_homography_agrees_with_the_corners():
@@ -136,9 +122,9 @@ def test_some_pairs_differ_in_the_light_only_and_some_in_the_view_only():
 
     both, pair = apart()
     assert (both < 7).float().mean() < 0.3
-    light, _ = apart(same_view=1.0)
+    light, _ = apart(illumination_only=1.0)
     assert (light < 7).all()
-    view, same = apart(same_light=1.0)
+    view, same = apart(viewpoint_only=1.0)
     assert torch.equal(view, both)  # the views are drawn alike
     seen = warp_image(same.image0, same.H_0to1, SIZE), warp_image(pair.image0, pair.H_0to1, SIZE)
     shared = same.swap().shared0(border=4)
@@ -146,9 +132,9 @@ def test_some_pairs_differ_in_the_light_only_and_some_in_the_view_only():
     assert errors[0] < 0.5 * errors[1]
 
 
-def drawn(seed, steps=3, views=2):
+def drawn(seed, steps=3):
     draw = generator(seed)
-    return Stock(view_pairs(steps * 4, SIZE, draw, render=smooth_scene, views=views), draw, steps)
+    return PrefetchedPairs(view_pairs(steps * 4, SIZE, draw, render=smooth_scene), draw, steps)
 
 
 def test_pairs_drawn_at_once_are_shared_out_to_the_steps():
@@ -160,13 +146,8 @@ def test_pairs_drawn_at_once_are_shared_out_to_the_steps():
     assert len(images.flatten(1).unique(dim=0)) == 12
 
 
-def test_all_views_of_a_scene_are_in_one_step():
-    for batch, _ in zip(drawn(5, views=4), range(4), strict=False):
-        assert torch.equal(batch.image1, batch.image0.roll(-1, 0))
-
-
 @pytest.mark.parametrize("before", range(5))
-def test_a_stock_goes_on_with_the_very_next_batch(before):
+def test_prefetched_pairs_go_on_with_the_very_next_batch(before):
     first, second = drawn(5), drawn(6)
     for _ in range(before):
         next(first)
