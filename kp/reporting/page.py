@@ -9,7 +9,7 @@ from typing import Any
 
 from kp.reporting import plots, sections
 from kp.reporting.examples import Example
-from kp.reporting.tables import Html, element
+from kp.reporting.html_tables import Html, element
 from kp.support.files import write_file
 
 PAGE = "index.html"

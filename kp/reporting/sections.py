@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kp.evaluation.summary import SPLITS
 from kp.reporting import plots
 from kp.reporting.examples import COLOURS, Example
-from kp.reporting.tables import SPLIT_NAMES, Html, by_sequence, element, results
+from kp.reporting.html_tables import SPLIT_NAMES, Html, by_sequence, element, results
 
 Row = Mapping[str, Any]
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 80, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)

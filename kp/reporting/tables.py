@@ -1,137 +1,192 @@
-"""The numbers of an evaluation as HTML tables, and the HTML elements that they and the page are made of."""
+"""A table of numbers, written as aligned text, as Markdown or as HTML."""
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean
-from typing import Any, NamedTuple
 
+import jinja2
 import matplotlib
+from markupsafe import Markup
 from matplotlib.colors import to_hex
 
-from kp.evaluation.protocols import THRESHOLDS
-from kp.evaluation.summary import SPLITS
-
-SPLIT_NAMES = {"i": "illumination", "v": "viewpoint", "all": "all"}
-
-
-class Html(str):
-    """Text that is HTML already; any other text is escaped where it becomes part of an element."""
-
-    __slots__ = ()
-
-
-def element(name: str, *children: object, **attributes: object) -> Html:
-    """An HTML element. Underscores that end an attribute's name (``class_``) are left out, others become hyphens."""
-    given = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(v))}"' for key, v in attributes.items())
-    inside = "".join(child if isinstance(child, Html) else html.escape(str(child)) for child in children)
-    return Html(f"<{name}{given}>{inside}</{name}>" if name != "img" else f"<img{given}>")
-
-
-class Column(NamedTuple):
-    """A measure as a column: the heading it shares with others, its own, its digits, and which value is the best."""
-
-    group: str
-    measure: str
-    title: str
-    digits: int
-    best: Callable[[Sequence[float]], float] | None = None
-
-
-_COLUMNS = (
-    *(Column("repeated within", f"repeatability_{n}px", f"{n} px", 3, max) for n in THRESHOLDS),
-    Column("", "one_to_one", "one-to-one", 3, max),
-    Column("", "localisation_error", "loc. error (px)", 2, min),
-    Column("", "common", "common points", 0),
-    Column("", "coverage", "coverage", 2, max),
-    Column("", "chance", "chance", 3),
-    *(Column("homography right to", f"homography_{n}px", f"{n} px", 3, max) for n in THRESHOLDS),
-    Column("homography right to", "homography_auc_5px", "AUC 5 px", 3, max),
-    *(Column("matches right to (MMA)", f"matching_accuracy_{n}px", f"{n} px", 3, max) for n in THRESHOLDS),
-    Column("", "matches", "matches", 0),
-    Column("", "pairs", "pairs", 0),
+Value = float | str | tuple[float | str | None, str] | None
+Row = tuple[str, Sequence[Value]]
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("kp", "reporting"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
+_GAP = "  "  # between two columns of text
 
 
-def results(rows: Sequence[Mapping[str, Any]], splits: Sequence[str]) -> Html:
-    """A line per detector: its repeatability on each of these splits, and all other measures on the last of them.
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers.
 
-    The best value of a column, to the digits shown, is bold, unless there is only one detector.
+    title   its heading
+    digits  after the decimal point
+    group   a heading that neighbouring columns with the same group share
+    best    max or min: which value is marked as the best; None marks no value
+    left    True aligns text at the left
+    shade   True gives each cell a background: white for 0, dark blue for 1 (HTML only)
+    width   the least number of characters (text only)
     """
-    group = "repeatability, 95 % interval"
-    columns = [(split, Column(group, "repeatability", SPLIT_NAMES[split], 3, max)) for split in splits]
-    columns += [(splits[-1], column) for column in _COLUMNS]
-    cells = {(row["detector"], row["split"]): row for row in rows}
-    names = list(dict.fromkeys(row["detector"] for row in rows))
-    best = [_best(column, [cells.get((name, split), {}) for name in names]) for split, column in columns]
-    lines = []
-    for name in names:
-        values = [
-            _cell(column, cells.get((name, split), {}), b) for (split, column), b in zip(columns, best, strict=True)
+
+    title: str
+    digits: int = 3
+    group: str = ""
+    best: Callable[[Iterable[float]], float] | None = None
+    left: bool = False
+    shade: bool = False
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows: a text, a second text beside it, whether it is the best, and its CSS style."""
+
+    text: str
+    note: str = ""
+    best: bool = False
+    style: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.note})" if self.note else self.text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows with a name and a value for each column.
+
+    A value is a number, a text, None (shown as "-"), or a pair of a number and a text that is shown beside it. A row
+    without values is a heading for the rows below it.
+
+    Example:
+        >>> table = Table("detector", [Column("error (px)", digits=2, best=min)], [("kp", [0.9]), ("harris", [1])])
+        >>> print(table.text())
+        detector  error (px)
+        kp              0.90
+        harris          1.00
+
+    title      heading of the column of names
+    unranked   names of rows whose values are never the best
+    footnotes  lines below the table
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    unranked: Collection[str] = ()
+    footnotes: Sequence[str] = ()
+
+    def text(self) -> str:
+        """The table for a terminal. The best values are not marked."""
+        return "\n".join([*self.head_lines(), *self.row_lines(), *self.footnotes])
+
+    def head_lines(self) -> list[str]:
+        """The headings as text: one line, or two if a column has a group."""
+        first, *widths = self._widths()
+        lines = [self._line(self.title, [column.title for column in self.columns])]
+        if any(column.group for column in self.columns):
+            groups = " " * first
+            for members in _by_group(self.columns):
+                room = sum(widths[: len(members)]) + len(_GAP) * (len(members) - 1)
+                groups += _GAP + members[0].group.rjust(room)
+                del widths[: len(members)]
+            lines.insert(0, groups.rstrip())
+        return lines
+
+    def row_lines(self) -> list[str]:
+        """The rows as text. Where columns have a ``width``, tables of one row each print the rows one by one."""
+        return [self._line(name, [str(cell) for cell in cells]) for name, cells in self.cells()]
+
+    def markdown(self) -> str:
+        """The table as Markdown. The best value of a column is bold."""
+        heads = [f"{column.group}: {column.title}" if column.group else column.title for column in self.columns]
+        lines = [[self.title, *heads], ["---"] * (len(heads) + 1)]
+        for name, cells in self.cells():
+            shown = [f"**{cell}**" if cell.best else str(cell) for cell in cells] or [""] * len(heads)
+            lines.append([name, *shown])
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join([table, *self.footnotes])
+
+    def html(self) -> Markup:
+        """The table as an HTML element. The best value of a column is bold."""
+        return Markup(TEMPLATES.get_template("table.html.j2").render(table=self, groups=_by_group(self.columns)))
+
+    def cells(self) -> list[tuple[str, list[Cell]]]:
+        """Each row's name and what its cells show."""
+        ranked = [values for name, values in self.rows if values and name not in self.unranked]
+        best = [_best(column, [values[i] for values in ranked]) for i, column in enumerate(self.columns)]
+        lines = []
+        for name, values in self.rows:
+            marked = [None] * len(best) if name in self.unranked else best
+            lines.append((name, list(map(_cell, self.columns, values, marked))))
+        return lines
+
+    def _widths(self) -> list[int]:
+        """Characters of the column of names and of each column: room for cells, titles and groups."""
+        rows = self.cells()
+        shown = [[str(cell) for cell in cells] for _, cells in rows if cells]
+        widths = [
+            max([column.width, len(column.title), *(len(line[i]) for line in shown)])
+            for i, column in enumerate(self.columns)
         ]
-        lines.append(element("tr", element("th", name, scope="row"), *values))
-    return element("table", _head([column for _, column in columns]), element("tbody", *lines))
+        at = 0
+        for members in _by_group(self.columns):
+            room = sum(widths[at : at + len(members)]) + len(_GAP) * (len(members) - 1)
+            widths[at] += max(0, len(members[0].group) - room)
+            at += len(members)
+        return [max(map(len, [self.title, *(name for name, _ in rows)])), *widths]
 
-
-def _head(columns: Sequence[Column]) -> Html:
-    """Two lines: headings that several columns share, and each one's own; one without a shared heading spans both."""
-    upper, lower = [element("th", "detector", scope="col", rowspan=2)], []
-    for group, members in groupby(columns, key=lambda column: column.group):
-        titles = [column.title for column in members]
-        if group:
-            upper.append(element("th", group, scope="colgroup", colspan=len(titles), class_="group"))
-            lower += [element("th", title, scope="col") for title in titles]
-        else:
-            upper += [element("th", title, scope="col", rowspan=2) for title in titles]
-    return element("thead", element("tr", *upper), element("tr", *lower))
-
-
-def _best(column: Column, rows: Sequence[Mapping[str, Any]]) -> str | None:
-    known = [row[column.measure] for row in rows if row.get(column.measure) is not None]
-    return f"{column.best(known):.{column.digits}f}" if column.best and len(known) > 1 else None
-
-
-def _cell(column: Column, row: Mapping[str, Any], best: str | None) -> Html:
-    value = row.get(column.measure)
-    if value is None:
-        return element("td", "-")
-    text = f"{value:.{column.digits}f}"
-    shown = element("strong", text) if text == best else text
-    if column.measure != "repeatability":
-        return element("td", shown)
-    return element("td", shown, element("small", " to ".join(f"{end:.3f}" for end in row["interval"])))
-
-
-def by_sequence(pairs: Sequence[Mapping[str, Any]]) -> Html:
-    """A line per sequence, those of a split together, a column per detector: mean repeatability, on a shade of blue."""
-    found = {}
-    for pair in pairs:
-        found.setdefault((pair["split"], pair["sequence"]), {}).setdefault(pair["detector"], []).append(pair)
-    names = dict.fromkeys(pair["detector"] for pair in pairs)
-    heads = [element("th", name, scope="col") for name in ("sequence", *names)]
-    bodies = []
-    for split in SPLITS:
-        title = element("th", SPLIT_NAMES[split], scope="rowgroup", colspan=len(heads), class_="group")
-        lines = [
-            element("tr", element("th", sequence, scope="row"), *(_shaded(by_name.get(name, [])) for name in names))
-            for (part, sequence), by_name in found.items()
-            if part == split
+    def _line(self, name: str, texts: Sequence[str]) -> str:
+        first, *widths = self._widths()
+        aligned = [
+            text.ljust(width) if column.left else text.rjust(width)
+            for text, column, width in zip(texts, self.columns, widths, strict=False)  # a heading has no texts
         ]
-        if lines:
-            bodies.append(element("tbody", element("tr", title), *lines))
-    return element("table", element("thead", element("tr", *heads)), *bodies)
-
-
-def _shaded(pairs: Sequence[Mapping[str, Any]]) -> Html:
-    if not pairs:
-        return element("td", "-")
-    value = fmean(pair["repeatability"] for pair in pairs)
-    background, text = shade(value)
-    return element("td", f"{value:.2f}", style=f"background:{background};color:{text}")
+        return _GAP.join([name.ljust(first), *aligned]).rstrip()
 
 
 def shade(value: float) -> tuple[str, str]:
-    """A background for a share in [0, 1], from white to dark blue, and the colour of text that is read on it."""
+    """A background for a share in [0, 1], from white to dark blue, and the colour of text that is legible on it."""
     rgb = matplotlib.colormaps["Blues"](value)[:3]
     luminance = sum(weight * part**2.2 for weight, part in zip((0.2126, 0.7152, 0.0722), rgb, strict=True))
-    return to_hex(rgb), "#ffffff" if luminance < 0.18 else "#111111"  # where white and black contrast alike
+    return to_hex(rgb), "#ffffff" if luminance < 0.18 else "#111111"  # at 0.18, white and black contrast alike
+
+
+def _by_group(columns: Sequence[Column]) -> list[list[Column]]:
+    """Neighbouring columns that share a group; a column without a group stands alone."""
+    keys = [column.group or f"column {i}" for i, column in enumerate(columns)]
+    return [[columns[i] for i in members] for _, members in groupby(range(len(columns)), key=keys.__getitem__)]
+
+
+def _number(value: Value) -> Value:
+    """The value without the text beside it."""
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _format(value: float | str | None, digits: int) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "-"
+    return f"{round(value, digits) + 0.0:,.{digits}f}"  # + 0.0: a zero without a minus
+
+
+def _best(column: Column, values: Sequence[Value]) -> str | None:
+    """The best of several numbers as it is shown; None if there are fewer than two, or the column has no best."""
+    known = [number for value in values if (number := _number(value)) is not None and not isinstance(number, str)]
+    return _format(column.best(known), column.digits) if column.best and len(known) > 1 else None
+
+
+def _cell(column: Column, value: Value, best: str | None) -> Cell:
+    number = _number(value)
+    text = _format(number, column.digits)
+    style = ""
+    if column.shade and number is not None:
+        background, colour = shade(number)
+        style = f"background:{background};color:{colour}"
+    return Cell(text, value[1] if isinstance(value, tuple) else "", text == best, style)
