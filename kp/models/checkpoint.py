@@ -30,8 +30,8 @@ _FORMAT, _CHECKPOINT_FORMAT = "kp-detector-1", "kp-checkpoint-1"
 _FIRST_MODEL = {  # numbers of the model that weights of before the ten packages do not record
     "stem_channels": 12,
     "contrast_sigma": 8.0,
-    "derivative_sigmas": (0.7, 1.4, 2.8),
-    "window_sigmas": (1.5, 2.0, 4.0),
+    "derivative_sigmas": [0.7, 1.4, 2.8],
+    "window_sigmas": [1.5, 2.0, 4.0],
     "response_gain": 4.0,
     "dark_slope": 3.0,
     "score_blur": 1.0,

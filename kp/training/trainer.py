@@ -31,9 +31,9 @@ def check(settings: RunSettings) -> None:
     parse_mixture(settings.world.families)
     if settings.train.steps is None and settings.train.minutes is None:
         raise ValueError("the length of a run is --steps or --minutes: choose one")
+    check_bounds(settings)
     if settings.world.illumination_only + settings.world.viewpoint_only > 1:
         raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
-    check_bounds(settings)
 
 
 def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:

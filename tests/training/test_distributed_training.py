@@ -18,7 +18,7 @@ from kp.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-FLAGS = ["--batch", "1", "--crop", "32", "--device", "cpu", "--validate-every", "100"]
+FLAGS = ["--batch", "1", "--image-size", "32", "--device", "cpu", "--validate-every", "100"]
 
 
 def start(script, *arguments, **variables):
@@ -56,7 +56,13 @@ def step_of_one_process(shares):
     optimiser = torch.optim.AdamW(learner.model.parameters(), lr=train.lr, weight_decay=train.weight_decay)
     for pair, share in zip(pairs_of_both(), shares, strict=True):
         scores = learner.model(torch.cat([pair.image0, pair.image1]))
-        terms = loss_terms(pair, *scores.chunk(2), density=train.density, slack=train.slack, pooling=train.pooling)
+        terms = loss_terms(
+            pair,
+            *scores.chunk(2),
+            keypoints_per_megapixel=train.keypoints_per_megapixel,
+            match_radius=train.match_radius,
+            pooling=train.pooling,
+        )
         total = sum(getattr(train, f"{name}_weight") * term for name, term in terms.items())
         (share * total).backward()
     optimiser.step()

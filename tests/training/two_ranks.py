@@ -16,7 +16,9 @@ from kp.training.trainer import Trainer, resume
 
 _D = RunSettings()
 SETTINGS = replace(
-    _D, world=replace(_D.world, crop=48), train=replace(_D.train, batch=2, steps=6, device="cpu", warmup=0, clip=1e9)
+    _D,
+    world=replace(_D.world, image_size=48),
+    train=replace(_D.train, batch=2, steps=6, device="cpu", warmup=0, clip=1e9),
 )
 
 
