@@ -17,14 +17,14 @@ from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
 from kp.evaluation import benchmark, protocols, published, results, sweeps
-from kp.evaluation.compare import compare
 from kp.evaluation.protocols import Protocol
 from kp.evaluation.registry import Detector, make_detectors, score_maps
 from kp.evaluation.summary import summarise
 from kp.models.checkpoint import find_weights
+from kp.reporting.comparison import compare_files
 from kp.reporting.examples import examples
 from kp.reporting.page import PAGE, write_page
-from kp.reporting.terminal import table
+from kp.reporting.result_tables import printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
 
@@ -114,7 +114,7 @@ def _measure(
         rows = summarise(records, s.split)
         checks = published.check(rows, records, protocol)
         seconds = f"{time.perf_counter() - started:.0f} s"
-        _say("\n".join([table(rows, skipped), *checks, seconds]))
+        _say("\n".join([printed_results(rows, skipped), *checks, seconds]))
         done.records += records
         done.checks += checks
         if done.stop is not None:
@@ -125,7 +125,7 @@ def _measure(
 def _measure_curves(done: _Measured, make: Make, protocol: Protocol, s: EvaluateSettings) -> None:
     try:
         done.curves = sweeps.measure(make, protocol, s.seed, s.workers)
-        _say(sweeps.table(done.curves))
+        _say(printed_sweeps(done.curves))
     except benchmark.STOPS as stop:
         _say("the curves were not finished, and are left out")
         done.stop = stop
@@ -178,7 +178,7 @@ def run(args: Namespace) -> None:
     if args.compare:
         if any(vars(output).values()):
             raise ValueError("--compare only prints: leave out --json, --report and --export")
-        print(compare(*args.compare))
+        print(compare_files(*args.compare))
         return
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise ValueError("torchrun is for training: here --workers N shares the sequences among processes")
@@ -190,5 +190,5 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster or a container sends: as Ctrl-C
     args = parse(argv)
-    interrupted = "interrupted: the numbers cover the sequences that were done; a download goes on next time"
+    interrupted = "interrupted: the numbers cover the sequences that were done; a download starts again next time"
     return exit_code("evaluate.py", lambda: run(args), (DownloadError,), lambda: interrupted)
