@@ -1,1 +1,1 @@
-"""Synthetic images and their exact corners: ``render`` draws a mixture of the families of the other modules."""
+"""Synthetic images with exact corners. ``render`` draws a mixture of families; the other modules draw one kind each."""

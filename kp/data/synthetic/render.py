@@ -1,6 +1,6 @@
 """Synthetic images and their exact corners, rendered in batched torch on the device of the generator.
 
-Every family is a function of (size, draw) that returns a :class:`kp.data.synthetic.scene.Scene`; a mixture draws one
+A family is a function of (size, draw) that returns a :class:`kp.data.synthetic.scene.Scene`. A mixture draws a family
 for each image.
 """
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kp.config import WorldSettings
 from kp.data.synthetic import dead_leaves, shapes, surfaces
 from kp.data.synthetic.random import Draw
-from kp.data.synthetic.raster import convex_polygons, place, polygon_coverage
-from kp.data.synthetic.scene import Canvas, Kind, Scene, greatest_within
+from kp.data.synthetic.raster import convex_polygons, polygon_coverage, random_points
+from kp.data.synthetic.scene import Canvas, Kind, Scene, max_filter
 from kp.geometry.coords import Size, sample_at
 
 CLASSIC = ("checkerboard", "cube", "star", "lines", "stripes", "polygon", "polygons", "ellipses")
@@ -22,23 +23,23 @@ LEAVES = ("leaves", "foliage")
 
 
 def collage(size: Size, draw: Draw) -> Scene:
-    """Planes of two kinds side by side, cut out along straight edges."""
+    """Two families side by side: polygons cut out of an image of one lie on an image of the other."""
     below, above = (FAMILIES[name](size, draw) for name in draw.shuffled(PLANES + LEAVES)[:2])
     canvas = Canvas(below.image, below.ignore)
     _mark_all(canvas, below, below.corner_mask)
-    outlines, meant = convex_polygons(min(size) * draw.uniform(0.2, 0.5, 4), draw)
-    outlines = outlines + place(size, draw, 4, 1)
-    for outline, corners in zip(outlines.unbind(1), meant.unbind(1), strict=True):
+    outlines, are_corners = convex_polygons(min(size) * draw.uniform(0.2, 0.5, 4), draw)
+    outlines = outlines + random_points(size, draw, 4, 1)
+    for outline, corners in zip(outlines.unbind(1), are_corners.unbind(1), strict=True):
         cover = polygon_coverage(outline, size)[:, None]
         change = canvas.paint(cover, above.image, above.ignore)
         canvas.mark(outline, Kind.VERTEX, corners, change)
-        well_inside = -greatest_within(-cover, 5)
-        _mark_all(canvas, above, sample_at(well_inside, above.corners, mode="nearest")[:, 0] > 0.98)
+        interior = -max_filter(-cover, 5)
+        _mark_all(canvas, above, sample_at(interior, above.corners, mode="nearest")[:, 0] > 0.98)
     return canvas.scene()
 
 
 def _mark_all(canvas: Canvas, scene: Scene, mask: Tensor) -> None:
-    """The corners of a scene that has been painted as a whole."""
+    """Mark the corners ``mask`` (B, K) of a scene that was painted as one layer."""
     for kind in scene.kinds.unique().tolist():
         canvas.mark(scene.corners, Kind(kind), mask & (scene.kinds == kind))
 
@@ -48,20 +49,24 @@ FAMILIES: dict[str, Callable[[Size, Draw], Scene]] = {
     for module, names in ((shapes, CLASSIC), (dead_leaves, LEAVES), (surfaces, (*PLANES, "noise")))
     for name in names
 } | {"collage": collage}
-MIXTURE = ("classic=2", "leaves=3", "foliage=1", "planes=3", "collage=1", "noise=0.25")
 
 
 def parse_mixture(families: Iterable[str]) -> dict[str, float]:
-    """The weight of each family of a mixture: ``name`` or ``name=weight``; ``classic`` and ``planes`` are groups.
+    """The weight of each family of a mixture, by name.
 
-    A weight given to a group is shared evenly by its families. Raises ValueError on what is no family or no weight.
+    Args:
+        families: ``name`` or ``name=weight``. ``classic`` and ``planes`` are groups; the families of a group get equal
+            parts of its weight.
+
+    Raises:
+        ValueError: an unknown family, or a weight that is not a number from 0.
     """
     weights: dict[str, float] = {}
     for entry in families:
         name, _, weight = entry.partition("=")
         members = {"classic": CLASSIC, "planes": PLANES}.get(name, (name,))
         if not set(members) <= set(FAMILIES):
-            raise ValueError(f"unknown family {name}; there are classic, surfaces, {', '.join(FAMILIES)}")
+            raise ValueError(f"unknown family {name}; there are classic, planes, {', '.join(FAMILIES)}")
         try:
             share = float(weight or 1)
         except ValueError:
@@ -76,12 +81,18 @@ def parse_mixture(families: Iterable[str]) -> dict[str, float]:
 
 
 def render(batch: int, size: Size, generator: torch.Generator, families: Iterable[str] | None = None) -> Scene:
-    """Render a batch of scenes of this size (H, W), each of one family of a mixture, see :func:`parse_mixture`.
+    """A batch of B scenes of this ``size`` (H, W), each of one random family.
 
-    None is MIXTURE. A corner is visible: inside the image, not hidden by a later layer, and with contrast enough to be
-    seen. Every draw comes from ``generator``. Raises ValueError on a mixture that makes no sense.
+    All corners are visible: inside the image, not hidden by a later layer, and of enough contrast.
+
+    Args:
+        generator: source of all draws; its device is the device of the scenes.
+        families: a mixture, see :func:`parse_mixture`. None: the default of :class:`kp.config.WorldSettings`.
+
+    Raises:
+        ValueError: the mixture is wrong.
     """
-    weights = parse_mixture(MIXTURE if families is None else families)
+    weights = parse_mixture(WorldSettings().families if families is None else families)
     shares = torch.tensor(list(weights.values()), device=generator.device)
     drawn = torch.multinomial(shares, batch, replacement=True, generator=generator)
     counts = drawn.bincount(minlength=len(weights)).tolist()

@@ -1,7 +1,7 @@
-"""A scene is a stack of layers painted in order; the canvas keeps account of what can still be seen of each.
+"""Scenes: images made of layers that are painted in order. The canvas records what remains visible of each layer.
 
-What a later layer hides is no corner. Where the outline of a layer crosses the outline of one below, the image has a
-junction that is not fixed in the world: it is neither a corner nor the lack of one.
+A corner that a later layer hides is not a corner of the scene. Where the outlines of two layers cross, the image has a
+junction. It is not a fixed point of the world, so the losses ignore it: it is neither a corner nor background.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,31 @@ from torch.nn import functional as F
 
 from kp.geometry.coords import inside, sample_at
 
-_TOUCHED, _FULL = 0.02, 0.98  # coverage from which a layer changes a pixel, and from which it is all one sees
-_HIDDEN_WITHIN = 3  # pixels, odd: side of the square about a corner that no later layer may touch
-_IGNORED_WITHIN = 9  # pixels, odd: side of the square about a junction that is ignored
-_RING = 2.5  # pixels around a corner where its contrast is looked for
-_MIN_CONTRAST = 0.08  # of the grey range: a fainter corner drowns in the noise
+_MIN_COVER = 0.02  # share of a pixel from which a layer counts as present in it
+_FULL_COVER = 0.98  # share of a pixel from which a layer hides everything below it
+_CORNER_WINDOW = 3  # pixels, odd: side of the square around a corner that a later layer must not touch
+_JUNCTION_WINDOW = 9  # pixels, odd: side of the square around a junction that is ignored
+_RING_RADIUS = 2.5  # pixels: the contrast of a corner is measured on this circle around it
+_MIN_CONTRAST = 0.08  # of the grey range: noise hides a corner of less contrast
 
 
 class Kind(IntEnum):
-    """What a corner is."""
+    """The kind of a corner."""
 
     NONE = 0
-    VERTEX = 1  # of a polygon: two edges meet
-    CROSSING = 2  # of the lines of a board
-    END = 3  # of a stroke: where its axis ends
-    LINE_CROSSING = 4  # of two strokes: where their axes cross or meet
+    VERTEX = 1  # two edges of a polygon meet
+    CROSSING = 2  # two lines of a board cross
+    END = 3  # the axis of a stroke ends
+    LINE_CROSSING = 4  # the axes of two strokes cross or meet
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Grey images (B, 1, H, W) in [0, 1] and what is known of their corners.
+    """Grey images and their corners.
 
-    ``corners`` (B, K, 2) in pixels and ``kinds`` (B, K), NONE where there is no corner. ``ignore`` (B, 1, H, W) bool:
-    pixels, junctions of occlusion and textures, of which nobody knows whether they should be called a corner.
+    ``image``: (B, 1, H, W) in [0, 1]. ``corners``: (B, K, 2) in pixels. ``kinds``: (B, K), NONE where an entry is not a
+    corner. ``ignore``: (B, 1, H, W) bool, pixels for which it is unknown whether they are a corner: junctions of two
+    layers, and textures.
     """
 
     image: Tensor
@@ -50,47 +52,54 @@ class Scene:
 
 
 class Canvas:
-    """Images (B, 1, H, W) to paint on, from the ground up.
+    """Images (B, 1, H, W) to paint layers on, from the lowest layer to the highest.
 
-    ``ignored`` (B, 1, 1, 1) or a map says where the ground is a texture whose corners nobody knows.
+    Args:
+        ground: the lowest layer (B, 1, H, W).
+        ignored: where the ground is a texture, whose corners are unknown: bool, (B, 1, 1, 1) or (B, 1, H, W).
     """
 
     def __init__(self, ground: Tensor, ignored: Tensor | bool = False) -> None:
         self.image = ground.clone()
         self.layer = 0
-        self._last = torch.zeros_like(ground)  # the last layer that touched a pixel
+        self._last = torch.zeros_like(ground)  # number of the last layer in a pixel
         self._outline, self._junction = (torch.zeros_like(ground, dtype=torch.bool) for _ in range(2))
         self._unknown = torch.as_tensor(ignored, device=ground.device).expand_as(ground).clone()
         self._corners: list[tuple[Tensor, Tensor, int]] = []
 
     def shade(self, share: Tensor) -> None:
-        """Take this share (B, 1, H, W) of the light, as a cast shadow does."""
+        """Multiply the images by 1 - ``share`` (B, 1, H, W), as a cast shadow does."""
         self.image.addcmul_(self.image, share, value=-1)
 
     def paint(self, cover: Tensor, fill: Tensor, ignored: Tensor | bool = False) -> Tensor:
-        """Paint a layer that covers so much of each pixel (B, 1, H, W) with ``fill``, a map or (B, 1, 1, 1).
+        """Paint a layer; returns by how much each pixel changed (B, 1, H, W).
 
-        ``ignored``, likewise, says where the layer is a texture. Returns how much each pixel has changed.
+        Args:
+            cover: share of each pixel that the layer covers (B, 1, H, W).
+            fill: grey of the layer, (B, 1, H, W) or (B, 1, 1, 1).
+            ignored: where the layer is a texture: bool, of the same shapes.
         """
         self.layer += 1
         change = (fill - self.image).mul_(cover)
         self.image.add_(change)
-        touched, full = cover > _TOUCHED, cover > _FULL
-        edge, hidden = touched & ~full, ~full
-        self._junction = (self._junction & hidden) | (edge & self._outline)
-        self._outline = (self._outline & hidden) | edge
-        self._unknown = (self._unknown & hidden) | (touched & ignored)
-        self._last.masked_fill_(touched, self.layer)
+        present, below = cover > _MIN_COVER, cover <= _FULL_COVER  # below: lower layers remain visible
+        edge = present & below
+        self._junction = (self._junction & below) | (edge & self._outline)
+        self._outline = (self._outline & below) | edge
+        self._unknown = (self._unknown & below) | (present & ignored)
+        self._last.masked_fill_(present, self.layer)
         return change
 
     def mark(self, corners: Tensor, kind: Kind, mask: Tensor | None = None, change: Tensor | None = None) -> None:
-        """Corners (B, K, 2) of the layer painted last, those of ``mask`` (B, K).
+        """Record corners (B, K, 2), in pixels, of the layer painted last.
 
-        Given what the layer has changed, only those are kept where it changed enough to be seen.
+        Args:
+            mask: the entries (B, K) that are corners; None: all. Corners outside the image are dropped.
+            change: what :meth:`paint` returned. Corners near which the layer changed little are dropped.
         """
         mask = inside(corners, self.size) if mask is None else mask & inside(corners, self.size)
         if change is not None:
-            mask = mask & (_around(change.abs(), corners).amax(-1) > _MIN_CONTRAST)
+            mask = mask & (_ring_values(change.abs(), corners).amax(-1) > _MIN_CONTRAST)
         self._corners.append((corners, torch.where(mask, int(kind), 0), self.layer))
 
     @property
@@ -99,45 +108,45 @@ class Canvas:
         return tuple(self.image.shape[-2:])
 
     def scene(self) -> Scene:
-        """The finished images, with the corners that can be seen in them."""
+        """The finished images and their visible corners."""
         image = self.image.clamp(0, 1)
-        ignore = self._unknown | (greatest_within(self._junction.float(), _IGNORED_WITHIN) > 0)
+        ignore = self._unknown | (max_filter(self._junction.float(), _JUNCTION_WINDOW) > 0)
         if not self._corners:
             return Scene(image, image.new_zeros(len(image), 0, 2), image.new_zeros(len(image), 0).long(), ignore)
         corners = torch.cat([corners for corners, _, _ in self._corners], dim=1)
         kinds = torch.cat([kinds for _, kinds, _ in self._corners], dim=1)
         layers = torch.cat([torch.full_like(kinds, layer) for _, kinds, layer in self._corners], dim=1)
-        last = greatest_within(self._last, _HIDDEN_WITHIN)
+        last = max_filter(self._last, _CORNER_WINDOW)
         kinds = kinds * (sample_at(last, corners, mode="nearest")[:, 0] <= layers)
         corners, kinds = pack(corners, kinds)
-        around = _around(image, corners)
+        around = _ring_values(image, corners)
         return Scene(image, corners, kinds * (around.amax(-1) - around.amin(-1) > _MIN_CONTRAST), ignore)
 
 
-def greatest_within(maps: Tensor, side: int) -> Tensor:
-    """The greatest value (B, 1, H, W) in the square of ``side`` pixels, odd, about each pixel."""
+def max_filter(maps: Tensor, side: int) -> Tensor:
+    """The largest value (B, 1, H, W) in the square of ``side`` pixels (odd) around each pixel of ``maps``."""
     maps = F.pad(maps, [side // 2] * 4, mode="replicate")
     for axis in (-2, -1):
-        run = 1  # the greatest of runs of 1, 2, 4 ... pixels: much faster than max_pool2d
+        run = 1  # pixels of which ``maps`` holds the maximum; doubling it is much faster than max_pool2d
         while run < side:
             step = min(run, side - run)
-            ahead = maps.narrow(axis, step, maps.shape[axis] - step)
-            maps = torch.maximum(maps.narrow(axis, 0, ahead.shape[axis]), ahead)
+            later = maps.narrow(axis, step, maps.shape[axis] - step)
+            maps = torch.maximum(maps.narrow(axis, 0, later.shape[axis]), later)
             run += step
     return maps
 
 
 def pack(corners: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """The same corners (B, K, 2) and kinds (B, K), with as few places K as the image with most corners needs."""
+    """The same corners (B, K, 2) and kinds (B, K), with the smallest K: the number of corners of the richest image."""
     real = kinds != Kind.NONE
     order = real.sort(dim=1, descending=True, stable=True).indices[:, : max(1, int(real.sum(1).max()))]
     return corners.gather(1, order[..., None].expand(-1, -1, 2)), kinds.gather(1, order)
 
 
-def _around(image: Tensor, points: Tensor) -> Tensor:
-    """What images (B, 1, H, W) show on a ring about points (B, K, 2): (B, K, 12)."""
+def _ring_values(image: Tensor, points: Tensor) -> Tensor:
+    """The grey values (B, K, 12) of images (B, 1, H, W) on a circle around points (B, K, 2)."""
     angles = torch.arange(12, device=image.device) * (torch.pi / 6)
-    ring = _RING * torch.stack([angles.cos(), angles.sin()], dim=-1)
+    ring = _RING_RADIUS * torch.stack([angles.cos(), angles.sin()], dim=-1)
     around = (points[:, :, None] + ring).flatten(1, 2).clamp(min=0)  # (B, K * 12, 2)
     height, width = image.shape[-2:]
     around = torch.minimum(around, around.new_tensor([width - 1.0, height - 1.0]))

@@ -1,4 +1,4 @@
-"""What fills a layer: tones, and textures as maps (B, 1, H, W), of which no one can say the corners."""
+"""Tones, and textures as maps (B, 1, H, W), for the layers of a scene. The corners of a texture are unknown."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from kp.geometry.coords import Size
 
 
 def contrasting(draw: Draw, base: Tensor, *shape: int) -> Tensor:
-    """Grey values (B, *shape), at least 0.2 from ``base`` (B,) and in [0, 1]."""
+    """Random grey values (B, *shape) in [0, 1] that differ from ``base`` (B,) by 0.2 or more."""
     base = base.view(-1, *[1] * len(shape))
     room = torch.stack([base - 0.2, 0.8 - base]).clamp(min=0)  # below and above the base
     at = draw.uniform(0, 1, *shape) * room.sum(0)
@@ -17,9 +17,11 @@ def contrasting(draw: Draw, base: Tensor, *shape: int) -> Tensor:
 
 
 def fractal(size: Size, draw: Draw, slope: Tensor, stretch: Tensor | None = None) -> Tensor:
-    """Gaussian noise (B, 1, H, W) of mean 0 and deviation 1 whose power falls as 1 / f^slope, slope (B,).
+    """Gaussian noise (B, 1, H, W) of mean 0 and deviation 1 with power 1 / f^slope.
 
-    0 is white, 2 is what photographs have (Field, JOSA A 1987). ``stretch`` (B, 2), factors of x and y, makes grain.
+    Args:
+        slope: (B,); 0 is white noise, photographs have about 2 (Field, JOSA A 1987).
+        stretch: (B, 2), factors of the frequencies in x and y; unequal factors make a directed grain.
     """
     fy = torch.fft.fftfreq(size[0], device=draw.device)[:, None]
     fx = torch.fft.rfftfreq(size[1], device=draw.device)
@@ -34,7 +36,10 @@ def fractal(size: Size, draw: Draw, slope: Tensor, stretch: Tensor | None = None
 
 
 def grating(size: Size, draw: Draw, shortest: float = 4.0, longest: float = 30.0) -> Tensor:
-    """Waves (B, 1, H, W) in [-1, 1] of any direction, of a period in pixels, from round to nearly square."""
+    """Waves (B, 1, H, W) in [-1, 1] of a random direction, from sinusoidal to nearly square.
+
+    The period is from ``shortest`` to ``longest`` pixels, log-uniform.
+    """
     period = shortest * (longest / shortest) ** draw.uniform(0, 1, 1, 1, 1)
     angle = draw.uniform(0, torch.pi, 1, 1, 1)
     y, x = (torch.arange(n, device=draw.device) for n in size)
@@ -43,10 +48,9 @@ def grating(size: Size, draw: Draw, shortest: float = 4.0, longest: float = 30.0
 
 
 def voronoi(size: Size, draw: Draw, side: int) -> tuple[Tensor, Tensor]:
-    """Cells about random seeds, one in every ``side`` x ``side`` pixels (Worley, SIGGRAPH 1996).
+    """Distance in pixels to the border of a pixel's cell, and the tone in [0, 1] of the cell: each (B, 1, H, W).
 
-    Returns how far each pixel is from the border between its cell and the next, in pixels, and a number of its cell in
-    [0, 1], both (B, 1, H, W).
+    The cells are those of random seeds, one seed in each square of ``side`` pixels (Worley, SIGGRAPH 1996).
     """
     cells = Cells(size, (side, side), (side, side))
     rows, columns = cells.shape

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from kp.config import WorldSettings
 from kp.data.synthetic import surfaces
-from kp.data.synthetic.render import CLASSIC, FAMILIES, MIXTURE, PLANES, parse_mixture, render
+from kp.data.synthetic.render import CLASSIC, FAMILIES, PLANES, parse_mixture, render
 from kp.data.synthetic.scene import Kind
 from kp.geometry.coords import inside
 
@@ -123,7 +124,7 @@ def test_a_mixture_is_parsed():
     classic = parse_mixture(("classic=2",))
     assert set(classic) == set(CLASSIC)
     assert sum(classic.values()) == pytest.approx(2)
-    assert set(parse_mixture(MIXTURE)) == set(FAMILIES), "a family that the default never draws"
+    assert set(parse_mixture(WorldSettings().families)) == set(FAMILIES), "a family that the default never draws"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import torch
 
 from kp.data.synthetic.raster import polygon_coverage
-from kp.data.synthetic.scene import Canvas, Kind, greatest_within, pack
+from kp.data.synthetic.scene import Canvas, Kind, max_filter, pack
 
 SIZE = (50, 60)
 SQUARE = torch.tensor([[[10.0, 10], [30, 10], [30, 30], [10, 30]]])
@@ -91,8 +91,8 @@ def test_pack_keeps_every_corner_of_every_image():
     assert pack(corners, torch.zeros(2, 3, dtype=torch.long))[1].tolist() == [[0], [0]]
 
 
-def test_the_greatest_within_a_square():
+def test_the_max_filter_a_square():
     maps = torch.randn(2, 1, 13, 17, generator=torch.Generator().manual_seed(0))
     for side in (1, 3, 5, 9):
         pooled = torch.nn.functional.max_pool2d(maps, side, 1, side // 2)
-        assert torch.equal(greatest_within(maps, side), pooled)
+        assert torch.equal(max_filter(maps, side), pooled)
