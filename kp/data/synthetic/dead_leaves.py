@@ -123,7 +123,7 @@ class _Layer:
         return self._cover(self.shadow_shift, (self.radius / 4).clamp(min=1))
 
     def _cover(self, shift: Tensor, softness: Tensor) -> Tensor:
-        """The cover (B * n, h, w) of the leaves, moved by ``shift`` (B, n, 2) pixels, edges ``softness`` (B, n) wide."""
+        """The cover (B * n, h, w) of the leaves, moved by ``shift`` (B, n, 2) pixels, edges ``softness`` wide."""
         if self.outline is None:
             axes = torch.stack([self.radius, self.radius * self.flat], dim=-1)
             shape = ((self.centre + shift).flatten(0, 1), axes.flatten(0, 1), self.turn.flatten())
