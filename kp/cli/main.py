@@ -30,9 +30,10 @@ from kp.cli.errors import exit_code
 from kp.config import WorldSettings
 from kp.data import hpatches, standin
 from kp.experiments import dataset_statistics, viewpoints
-from kp.experiments.speed import benchmark, profile, usual_batch
+from kp.experiments.speed import benchmark, profile, default_batch
 from kp.models.checkpoint import load_detector
 from kp.reporting.preview import pair_sheet
+from kp.reporting.tables import Column, Table
 from kp.reporting.training_curves import draw_curves, read_log
 from kp.support.device import choose_device
 from kp.support.files import check_writable, write_file
@@ -114,16 +115,17 @@ def measure_world(args: argparse.Namespace) -> None:
         world, photos = (
             {who: dataset_statistics.measure(i, bar.update) for who, i in source.items()} for source in sources
         )
-    cells = {"images: median (10-90 %)": list(dataset_statistics.STATISTICS)}
+    rows = []
     for who, group in (world | photos).items():
-        cells[f"{who} ({len(group.values)})"] = [
-            show(dataset_statistics.quantiles(column)) for column in group.values.T
-        ]
+        medians = [show(dataset_statistics.quantiles(column)) for column in group.values.T]
+        rows.append((f"{who} ({len(group.values)})", medians))
     for who, group in photos.items():
         pairs = zip(world["mixture"].values.T, group.values.T, strict=True)
         held = [dataset_statistics.bracketed(*pair) for pair in pairs]
-        cells[f"bracketed: {who}"] = [f"{'yes' if median else 'no'}, {share:.0%} inside" for median, share in held]
-    print_table(cells)
+        shares = [f"{'yes' if median else 'no'}, {share:.0%} inside" for median, share in held]
+        rows.append((f"bracketed: {who}", shares))
+    columns = [Column(name) for name in dataset_statistics.STATISTICS]
+    print(Table("images: median (10-90 %)", columns, rows).text())
     save_figure(dataset_statistics.draw(world, photos), args.out)
 
 
@@ -139,10 +141,12 @@ def draw_views(args: argparse.Namespace) -> None:
         measured = {"training": viewpoints.drawn(H_0to1, size, bar.update)}
         if sequences:
             measured["HPatches v"] = viewpoints.real(sequences, bar.update)
-    cells = {"pairs: median (5-95 %)": list(viewpoints.QUANTITIES)}
-    for who, values in measured.items():
-        cells[f"{who} ({len(values)})"] = [show(viewpoints.quantiles(column)) for column in values.T]
-    print_table(cells)
+    columns = [Column(name) for name in viewpoints.QUANTITIES]
+    rows = [
+        (f"{who} ({len(values)})", [show(viewpoints.quantiles(column)) for column in values.T])
+        for who, values in measured.items()
+    ]
+    print(Table("pairs: median (5-95 %)", columns, rows).text())
     save_figure(viewpoints.draw(measured), args.out)
 
 
@@ -153,7 +157,7 @@ def draw_runs(args: argparse.Namespace) -> None:
 
 def time_parts(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
-    batch = usual_batch(device) if args.batch is None else args.batch
+    batch = default_batch(device) if args.batch is None else args.batch
     if batch < 1 or min(args.threads or [1]) < 1:
         raise ValueError("--batch and --threads must be at least 1")
     for threads in args.threads or [torch.get_num_threads()]:
@@ -199,13 +203,6 @@ def show(spread: Sequence[float]) -> str:
     digits = [3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0 for value in spread]
     low, median, high = (f"{value:.{n}f}" for value, n in zip(spread, digits, strict=True))
     return f"{median} ({low} to {high})"
-
-
-def print_table(cells: dict[str, list[str]]) -> None:
-    """Print cells by row, aligned."""
-    first = max(map(len, cells))
-    for name, row in cells.items():
-        print(f"{name:{first}}" + "".join(f"{cell:>26}" for cell in row))
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -21,7 +21,8 @@ from kp.features import onnx
 from kp.models import cost as costs
 from kp.models.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
 from kp.models.encoders import PretrainedError
-from kp.reporting import pages
+from kp.reporting import pages, result_tables
+from kp.reporting.tables import Column, Table
 from kp.support.device import choose_device
 from kp.support.files import check_writable, write_file
 from kp.training.trainer import TrainingError
@@ -92,7 +93,7 @@ def models(args: Namespace) -> None:
     """A line for each of the shipped detectors."""
     check_writable(args.json)
     found = costs.describe(SHIPPED)
-    print(costs.table(found))
+    print(result_tables.costs(found).text())
     if args.json is not None:
         _write(args.json, found)
 
@@ -123,11 +124,13 @@ def score(args: Namespace) -> None:
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
     maps = {name: _score_map(name, device, args.scales) for name in names}
-    first, how = max(map(len, ["detector", *names])), fullsize if args.full_size else scorecard
-    print(scorecard.head(first, how.NAMES), flush=True)
+    how = fullsize if args.full_size else scorecard
+    title, columns = "detector".ljust(max(map(len, names))), [Column(number, width=5) for number in how.NAMES]
+    print(*Table(title, columns, []).head_lines(), sep="\n", flush=True)
     for name, score_map in maps.items():
         found[name] = how.scorecard(score_map, subpixel=args.subpixel, device=device)
-        print(scorecard.line(name, found[name], first, how.NAMES), flush=True)
+        row = name, [found[name].get(number) for number in how.NAMES]
+        print(*Table(title, columns, [row]).row_lines(), sep="\n", flush=True)
         if args.json is not None:
             settings = {"subpixel": args.subpixel, "scales": args.scales, "full_size": args.full_size}
             _write(args.json, {"scores": found, **settings, "versions": results.versions()})
@@ -149,8 +152,12 @@ def _score_map(name: str, device: torch.device, scales: int) -> ScoreMap:
 
 def ablate(args: Namespace) -> None:
     """Train what is not trained, score what is not scored, and show all that is in the file."""
-    if args.list or args.table is not None:
-        print(_variants() if args.list else ablation_results.markdown(ablation_results.scored(args.table)))
+    if args.list:
+        print(_variants())
+        return
+    if args.table is not None:
+        entries = ablation_results.scored(args.table)
+        print(f"{ablation_results.budget(entries)}\n\n{result_tables.ablation(entries).markdown()}")
         return
     names = list(dict.fromkeys(args.names or (*VARIANTS, *TEST_TIME)))
     if unknown := [name for name in names if name not in VARIANTS and name not in TEST_TIME]:
@@ -166,7 +173,7 @@ def ablate(args: Namespace) -> None:
         raise
     entries = ablation_results.read(args.json)
     if entries:
-        print(ablation_results.aligned(entries))
+        print(f"{ablation_results.budget(entries)}\n{result_tables.ablation(entries).text()}")
     if failed:
         raise ValueError(f"{len(failed)} of the runs failed: {', '.join(failed)}")
 

@@ -1,4 +1,4 @@
-"""The JSON file that keeps the scores of many runs, one entry for each variant and seed, and tables of it.
+"""The JSON file that keeps the scores of many runs, one entry for each variant and seed.
 
 entries     ``variant``, ``seed``; ``flags`` that the variant changes, null if it needs no training; ``steps``,
             ``seconds``, ``batch`` (pairs) and ``image_size`` (pixels) of the training; ``scores``, see
@@ -9,17 +9,11 @@ entries     ``variant``, ``seed``; ``flags`` that the variant changes, null if i
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from kp.support.files import write_file
 
 Entry = Mapping[str, Any]
-
-_COLUMNS = (
-    *("i_25", "v_25", "i_75", "v_75", "i_300", "v_300"),
-    *("error_75", "rotation_45/rotation_0", "scale_0.5", "synthetic", "shift"),
-)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -59,22 +53,6 @@ def find(entries: Sequence[Entry], variant: str, seed: int) -> Entry | None:
     return next((entry for entry in entries if _key(entry) == (variant, seed)), None)
 
 
-def markdown(entries: Sequence[Entry]) -> str:
-    """All entries as a Markdown table, a line a variant: means over seeds and, if several, half their range."""
-    head, *lines = _cells(entries)
-    rule = ["---"] * len(head)
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
-    return f"{budget(entries)}\n\n{table}"
-
-
-def aligned(entries: Sequence[Entry]) -> str:
-    """The same for people at a terminal."""
-    lines = _cells(entries)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = ["  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]) for cells in lines]
-    return "\n".join([budget(entries), *rows])
-
-
 def budget(entries: Sequence[Entry]) -> str:
     """How long the runs were: not comparable where that differs."""
     parts, trained = [], [entry for entry in entries if entry.get("flags") is not None]
@@ -83,32 +61,6 @@ def budget(entries: Sequence[Entry]) -> str:
         if values:
             parts.append(f"{values[0]} {unit}" if len(values) == 1 else f"{values[0]} to {values[-1]} {unit}")
     return "Training: " + (", ".join(parts) or "none") + "."
-
-
-def _cells(entries: Sequence[Entry]) -> list[list[str]]:
-    """The default first, then what changes it, then what needs no training."""
-    lines = [["variant", "seeds", *_COLUMNS]]
-    ordered = sorted(entries, key=lambda entry: (entry.get("flags") is None, entry.get("flags") != []))
-    for variant in dict.fromkeys(entry["variant"] for entry in ordered):
-        ours = [entry for entry in entries if entry["variant"] == variant]
-        lines.append([variant, str(len(ours)), *(_mean_and_range(ours, column) for column in _COLUMNS)])
-    return lines
-
-
-def _mean_and_range(entries: Sequence[Entry], column: str) -> str:
-    values = [value for entry in entries if (value := _value(entry["scores"], column)) is not None]
-    if not values:
-        return "-"
-    mean = f"{fmean(values):.3f}"
-    return mean if len(entries) == 1 else f"{mean}±{(max(values) - min(values)) / 2:.3f}"
-
-
-def _value(scores: Mapping[str, float], column: str) -> float | None:
-    """A score, or the quotient of two."""
-    over, _, under = column.partition("/")
-    if over not in scores or (under and not scores.get(under)):
-        return None
-    return scores[over] / scores[under] if under else scores[over]
 
 
 def _key(entry: Entry) -> tuple[str, int]:

@@ -1,15 +1,13 @@
-"""Two files that ``evaluate.py --json`` wrote, a and b, side by side: what changed, and whether chance explains it."""
+"""What changed between two results, a and b, and whether the change is more than chance."""
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kp.evaluation.results import read
 from kp.evaluation.summary import interval
 
-MEASURES = {  # what is compared, and its title
+MEASURES = {  # what is compared, and the title of its line
     "repeatability": "repeatability",
     "repeatability_1px": "1 px",
     "one_to_one": "1 to 1",
@@ -18,22 +16,8 @@ MEASURES = {  # what is compared, and its title
     "matching_accuracy_3px": "MMA",
 }
 NOTHING = 1e-6  # a smaller change is a machine's rounding
-FEW = 6  # sequences; fewer all change one way by chance more than once in 20 times: 2 * 0.5**6 < 0.05 < 2 * 0.5**5
-_LINE = "{:4}{:15}{:>8}{:>8}{:>9}{:>18}  {:14}{:>6}  {}"
 
 Records = Sequence[dict[str, Any]]
-
-
-def compare(path_a: str | Path, path_b: str | Path) -> str:
-    """The whole comparison of two files, as text. Raises ValueError as :func:`read` does."""
-    a, b = read(path_a), read(path_b)
-    couples, alone = partners(a["rows"], b["rows"])
-    head = [
-        f"{name}: {path}: {content['settings']['source']}, kp {content['versions']['kp']}, weights {_weights(content)}"
-        for name, path, content in (("a", path_a, a), ("b", path_b, b))
-    ]
-    blocks = [block(a, b, *couple) for couple in couples] or ["nothing is in both files"]
-    return "\n\n".join(["\n".join(head + differences(a, b) + alone), *blocks])
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -43,7 +27,7 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
         changed = _changed(*(content["settings"]["protocols"].get(name, {}) for content in (a, b)))
         lines += [f"warning: protocol {name}: {text}: the numbers are not comparable" for text in changed]
     lines += [f"note: version of {text}" for text in _changed(a["versions"], b["versions"])]
-    weights = [_weights(content) for content in (a, b)]
+    weights = [short_fingerprint(content) for content in (a, b)]
     lines += [f"note: weights differ: {weights[0]} v. {weights[1]}"] if weights[0] != weights[1] else []
     shipped = [{name: facts["sha256"][:8] for name, facts in content.get("shipped", {}).items()} for content in (a, b)]
     lines += [f"note: weights of {text}" for text in _changed(*shipped)]
@@ -67,20 +51,6 @@ def partners(a: Records, b: Records) -> tuple[list[tuple[str, str, str]], list[s
         for protocol in dict.fromkeys(protocol for protocol, _ in alone):
             lines.append(f"only in {file}: {protocol}: {', '.join(d for p, d in alone if p == protocol)}")
     return couples, lines
-
-
-def block(a: dict[str, Any], b: dict[str, Any], protocol: str, ours: str, theirs: str) -> str:
-    """The table of one protocol, for detector ``ours`` of a and ``theirs`` of b: a line per split and measure."""
-    (rows_a, pairs_a), (rows_b, pairs_b) = (
-        [[r for r in content[kind] if (r["protocol"], r["detector"]) == (protocol, name)] for kind in ("rows", "pairs")]
-        for content, name in ((a, ours), (b, theirs))
-    )
-    lines = [f"{protocol}: {ours}" if ours == theirs else f"{protocol}: {ours} of a v. {theirs} of b"]
-    lines.append(_LINE.format("", "", "a", "b", "b - a", "95 % of b - a", "", "pairs", "each 95 %"))
-    for row_a, row_b in ((x, y) for x in rows_a for y in rows_b if x["split"] == y["split"]):
-        parts = ([r for r in pairs if row_a["split"] in ("all", r["split"])] for pairs in (pairs_a, pairs_b))
-        lines += _split(row_a, row_b, *parts)
-    return "\n".join([*lines, *_notes(pairs_a, pairs_b)])
 
 
 def change(a: Records, b: Records, measure: str) -> dict[str, Any] | None:
@@ -108,40 +78,14 @@ def verdict(span: Sequence[float] | None, measure: str) -> str:
     return "better" if (span[0] > 0) != (measure == "localisation_error") else "worse"
 
 
-def _split(row_a: dict[str, Any], row_b: dict[str, Any], pairs_a: Records, pairs_b: Records) -> Iterator[str]:
-    (low_a, high_a), (low_b, high_b) = row_a["interval"], row_b["interval"]
-    start, end = row_a["split"], "apart" if high_a < low_b or high_b < low_a else "overlap"  # beside the first measure
-    for measure, title in MEASURES.items():
-        alone = {"a": row_a[measure], "b": row_b[measure], "verdict": "no common pair", "pairs": 0}
-        found = change(pairs_a, pairs_b, measure) or alone
-        numbers = _number(found["a"]), _number(found["b"]), _number(found.get("change"), "+")
-        span = " to ".join(_number(value, "+") for value in found.get("interval") or [None])
-        yield _LINE.format(start, title, *numbers, span, found["verdict"], found["pairs"], end).rstrip()
-        start = end = ""
-
-
-def _notes(pairs_a: Records, pairs_b: Records) -> Iterator[str]:
-    keys_a, keys_b = ({(r["split"], r["sequence"], r["image"]) for r in pairs} for pairs in (pairs_a, pairs_b))
-    common = keys_a & keys_b
-    if common and keys_a != keys_b:
-        counts = f"{len(common)} common pairs of a's {len(keys_a)} and b's {len(keys_b)}"
-        yield f"note: all but the last column rests on the {counts}"
-    sequences = {split: len({sequence for part, sequence, _ in common if part == split}) for split in "iv"}
-    if few := ", ".join(f"{split} {count}" for split, count in sequences.items() if 0 < count < FEW):
-        yield f"note: few sequences ({few}): the intervals of so few are too narrow"
-
-
 def _value(record: dict[str, Any], measure: str) -> float | None:
     if measure == "homography_3px":
         return float(record["corner_error"] is not None and record["corner_error"] <= 3)
     return record[measure]
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"  # + 0.0: a zero without a minus
-
-
-def _weights(content: dict[str, Any]) -> str:
+def short_fingerprint(content: dict[str, Any]) -> str:
+    """The first 8 digits of the SHA-256 of the weights of ``kp``, or "none"."""
     return content["weights"]["sha256"][:8] if content["weights"] else "none"
 
 

@@ -162,24 +162,3 @@ def _mean(values: Sequence[float]) -> float:
 def _one_by_one(detector: ScoreMap) -> Callable[[Tensor], Tensor]:
     """The same for a batch: the classical detectors take one image at a time."""
     return lambda images: torch.cat([detector(image[None]).to(images.device) for image in images])
-
-
-def table(scores: dict[str, dict[str, float]]) -> str:
-    """Scorecards by detector as aligned text."""
-    first = max(map(len, ["detector", *scores]))
-    return "\n".join([head(first), *(line(name, card, first) for name, card in scores.items())])
-
-
-def head(first: int, names: Sequence[str] = NAMES) -> str:
-    """The first line of a table of these numbers whose first column is so wide."""
-    return f"{'detector':{first}}" + "".join(f"{name:>{_width(name)}}" for name in names)
-
-
-def line(name: str, scores: dict[str, float], first: int, names: Sequence[str] = NAMES) -> str:
-    """A detector's line of a table."""
-    cells = [f"{scores[number]:.3f}" if number in scores else "-" for number in names]
-    return f"{name:{first}}" + "".join(f"{cell:>{_width(n)}}" for cell, n in zip(cells, names, strict=True))
-
-
-def _width(name: str) -> int:
-    return max(len(name), 5) + 2

@@ -41,7 +41,6 @@ SWEEPS: dict[str, tuple[float, ...]] = {
     "rotation": tuple(float(angle) for angle in range(0, 181, 15)),
     "scale": tuple(2 ** (power / 2) for power in range(-4, 5)),
 }
-_UNITS = {"rotation": "degrees", "scale": "pixels of view 1 per pixel of view 0"}
 _MEASURES = ("repeatability", "localisation_error", "chance", "common", "homography_3px", "interval", "pairs")
 _LIGHT = 0.25  # strength of the change of light
 
@@ -121,18 +120,3 @@ def measure(
         for (kind, value), pairs in records.items()
         for row in summarise(pairs, "v")
     ]
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Repeatability in rows of :func:`measure` as aligned text: for each sweep a line a detector, a column a value."""
-    parts = []
-    first = max((len(row[key]) for row in rows for key in ("sweep", "detector")), default=0)
-    for kind in dict.fromkeys(row["sweep"] for row in rows):
-        ours = [row for row in rows if row["sweep"] == kind]
-        values = sorted({row["value"] for row in ours})
-        cells = {(row["detector"], row["value"]): f"{row['repeatability']:7.3f}" for row in ours}
-        names = dict.fromkeys(row["detector"] for row in ours)
-        lines = [f"repeatability by {kind} ({_UNITS[kind]})", f"{kind:{first}}" + "".join(f"{v:7.3g}" for v in values)]
-        lines += [f"{name:{first}}" + "".join(cells[name, value] for value in values) for name in names]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)

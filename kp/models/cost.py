@@ -51,14 +51,3 @@ def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:
         row |= {"steps": facts["step"], "minutes": facts["seconds"] / 60, **facts["scores"]}
         rows.append(row | {"revision": facts.get("revision")})
     return rows
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of :func:`describe` as aligned text."""
-    lines = [f"{'model':24}{'parameters':>11}{'GMAC':>7}{'KB':>7}{'ms':>7}{'steps':>8}{'minutes':>9}  code"]
-    for row in rows:
-        made = f"{row['steps']:8d}{row['minutes']:9.1f}  {(row['revision'] or 'unknown')[:10]}"
-        size = f"{row['parameters']:11,}{row['gmac']:7.2f}{row['kilobytes']:7.0f}{row['ms']:7.0f}"
-        lines.append(f"{row['name']:24}{size}{made}")
-    threads = ", ".join(sorted({str(row["threads"]) for row in rows}))
-    return "\n".join([*lines, f"GMAC and ms: a score map of {SIZE[0]}x{SIZE[1]}, CPU threads: {threads}"])

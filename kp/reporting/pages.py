@@ -17,6 +17,7 @@ import jinja2
 from kp.config import WEIGHTS, RunSettings
 from kp.evaluation import ablation_results, fullsize, results
 from kp.evaluation.summary import SPLITS
+from kp.reporting import result_tables
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES, RESULTS = Path("notebooks/templates"), Path("notebooks/results")
@@ -43,7 +44,7 @@ def fill() -> dict[Path, str]:
         "refitted": refitted,
         "sweep": sweep,
         "swept": swept,
-        "variants": ablation_results.markdown,
+        "variants": variants,
         "models": models,
         "kinds": kinds,
     }
@@ -157,6 +158,11 @@ def models(costs: Sequence[Row], content: Mapping[str, Any]) -> str:
         "error (px)": _column((row["all"]["localisation_error"] for row in found), digits=2, sign=-1),
     }
     return _table("weights", [row["name"] for row in costs], columns)
+
+
+def variants(entries: Sequence[Row]) -> str:
+    """An ablation as a table, a line for each variant, below a line that says how long the runs were."""
+    return f"{ablation_results.budget(entries)}\n\n{result_tables.ablation(entries).markdown()}"
 
 
 def kinds(scores: Mapping[str, Mapping[str, float]], ending: str = "") -> str:

@@ -18,7 +18,6 @@ from kp.evaluation.registry import make_detectors, score_maps
 from kp.evaluation.results import settings
 from kp.evaluation.summary import interval, summarise
 from kp.models.keypoints import Keypoints, extract_keypoints
-from kp.reporting.terminal import table
 
 NATIVE = PROTOCOLS["native"]
 SIZES = ((97, 131), (88, 120), (101, 119))
@@ -197,20 +196,6 @@ def test_a_split_without_pairs_has_no_row():
     content = results.content([record("a", "v", 0.5)], settings("here", [NATIVE], split="v"), None)
     assert [row["split"] for row in content["rows"]] == ["v"]
     assert summarise([]) == []
-
-
-def test_the_table_is_aligned_and_has_every_number():
-    records = [record("harris", "i", 0.25, 0.5), record("harris", "v", 0.75, 1.5), record("shi-tomasi", "i", 0, None)]
-    text = table(summarise(records))
-    lines = text.splitlines()
-    assert lines[1].split()[:7] == ["detector"] + ["i", "v", "all"] * 2
-    others = ["0.125", "0.125", "0.125", "0.12", "0.125", "300", "1.000", "0.125"]
-    assert lines[2].split()[:7] == ["harris", "0.250", "0.750", "0.500", "0.50", "1.50", "1.00"]
-    assert lines[2].split()[-8:] == lines[3].split()[-8:] == others
-    assert lines[3].split()[:10] == ["shi-tomasi", "0.000", "-", "0.000", "-", "-", "-", "0.000", "to", "0.000"]
-    assert len({len(line) for line in lines[:4]}) == 1
-    assert lines[4] == "pairs: i 1, v 1, all 2"
-    assert table([]) == "nothing was measured"
 
 
 def test_the_json_file_is_strict_json_with_rows_and_protocol(tmp_path):

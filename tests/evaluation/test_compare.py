@@ -8,8 +8,10 @@ import pytest
 from sequence_folders import write_root
 
 import evaluate
-from kp.evaluation.compare import change, compare, partners, read, verdict
+from kp.evaluation.compare import change, partners, verdict
+from kp.evaluation.results import read
 from kp.evaluation.summary import MEASURES
+from kp.reporting.comparison import compare_files
 
 KEY = {"protocol": "native", "detector": "kp"}
 
@@ -46,7 +48,7 @@ def save(path, value):
 
 
 def compared(tmp_path, a, b):
-    return compare(save(tmp_path / "a.json", a), save(tmp_path / "b.json", b))
+    return compare_files(save(tmp_path / "a.json", a), save(tmp_path / "b.json", b))
 
 
 def body(text, title):
@@ -175,10 +177,10 @@ def test_files_without_a_common_pair_show_their_own_numbers(tmp_path):
 
 def test_a_file_is_no_better_than_itself(tmp_path):
     path = save(tmp_path / "a.json", content([row("v"), row("all")], records(noise(8, 2))))
-    head, table = compare(path, path).split("\n\n")
+    head, table = compare_files(path, path).split("\n\n")
     assert len(head.splitlines()) == 2, "nothing differs"
     assert len(table.splitlines()) == 2 + 2 * 6
-    assert table.count("   +0.000  +0.000 to +0.000  not separated") == 2 * 6
+    assert table.count("  +0.000  +0.000 to +0.000  not separated") == 2 * 6
 
 
 def test_the_text_is_aligned_and_says_where_from(tmp_path):
@@ -194,7 +196,7 @@ def test_the_text_is_aligned_and_says_where_from(tmp_path):
     assert table[2].split()[-2:] == ["200", "overlap"]
     assert table[8].split()[:2] == ["all", "repeatability"]
     assert table[8].split()[-2:] == ["200", "apart"]
-    swapped = compare(tmp_path / "b.json", tmp_path / "a.json").splitlines()[3:]
+    swapped = compare_files(tmp_path / "b.json", tmp_path / "a.json").splitlines()[3:]
     assert [line.split()[-1] for line in (swapped[2], swapped[8])] == ["overlap", "apart"]
     assert max(map(len, table)) <= 120
     assert [line for line in table if line.endswith(("overlap", "apart"))] == [table[2], table[8]]
@@ -335,7 +337,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "bad.json").write_bytes(b'{"settings": "\xff"}')
     for name, complaint in (("none.json", "No such file"), (".", "directory"), ("bad.json", "not JSON")):
         with pytest.raises(ValueError, match=complaint) as raised:
-            compare(tmp_path / name, tmp_path / name)
+            compare_files(tmp_path / name, tmp_path / name)
         assert str(tmp_path / name) in str(raised.value)
 
 
@@ -380,7 +382,7 @@ def test_whatever_is_wrong_anywhere_is_a_text_or_one_line(tmp_path, path):
         bad.write_text(json.dumps(replaced(GOOD, path, wrong)))
         for pair in ((good, bad), (bad, good), (bad, bad)):
             try:
-                text = compare(*pair)
+                text = compare_files(*pair)
             except ValueError as error:
                 text = str(error)
                 assert "bad.json" in text
@@ -394,7 +396,7 @@ def test_two_files_of_evaluate_are_compared(tmp_path, capsys):
         flags = ["--hpatches", str(root), "--detectors", *names, "--json", str(path)]
         assert evaluate.main(flags) == 0
     capsys.readouterr()
-    text = compare(*paths)
+    text = compare_files(*paths)
     assert "only in a: native: fast" in text
     assert "only in b: native: random" in text
     assert "warning" not in text

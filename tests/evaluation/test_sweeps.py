@@ -10,7 +10,7 @@ import torch
 from kp.data import photographs
 from kp.evaluation import sweeps
 from kp.evaluation.protocols import PROTOCOLS
-from kp.evaluation.sweeps import SWEEPS, make_sequence, measure, sequences, table
+from kp.evaluation.sweeps import SWEEPS, make_sequence, measure, sequences
 from kp.models.keypoints import Keypoints
 
 ALL = [(kind, value) for kind, values in SWEEPS.items() for value in values]
@@ -220,26 +220,3 @@ def test_true_points_repeat_at_every_value_and_each_row_is_its_own_values(monkey
 def test_only_images_as_they_are_are_measured():
     with pytest.raises(ValueError, match="squash"):
         measure(dict, PROTOCOLS["squash"])
-
-
-def test_the_table_shows_each_number_under_its_value():
-    names = ("kp", "harris")
-    rows = [
-        {"sweep": kind, "value": value, "detector": name, "repeatability": (100 * sweep + 10 * at + who) / 1000}
-        for sweep, (kind, values) in enumerate((("rotation", (0.0, 15.0, 180.0)), ("scale", (0.25, 2**-0.5, 4.0))))
-        for at, value in enumerate(values)
-        for who, name in enumerate(names)
-    ]
-    rotation, scale = (part.splitlines() for part in table(rows).split("\n\n"))
-    assert "degrees" in rotation[0]
-    assert [line.split() for line in rotation[1:]] == [
-        ["rotation", "0", "15", "180"],
-        ["kp", "0.000", "0.010", "0.020"],
-        ["harris", "0.001", "0.011", "0.021"],
-    ]
-    assert [line.split() for line in scale[1:]] == [
-        ["scale", "0.25", "0.707", "4"],
-        ["kp", "0.100", "0.110", "0.120"],
-        ["harris", "0.101", "0.111", "0.121"],
-    ]
-    assert len({len(line) for line in rotation[1:] + scale[1:]}) == 1
