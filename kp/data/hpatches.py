@@ -1,8 +1,7 @@
-"""HPatches sequences (Balntas et al., CVPR 2017) on disk, and the files of the exercise this project grew from."""
+"""Reading HPatches sequences (Balntas et al., CVPR 2017) from disk."""
 
-import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,29 +13,28 @@ from torch import Tensor
 
 from kp.data.download import FOLDER, URL
 from kp.geometry.coords import Size
-from kp.models.keypoints import Keypoints
 from kp.support.errors import one_line
-from kp.support.files import write_file
 
 DOWNLOAD = f"add --download, or get {FOLDER}.zip of vbalnt/hpatches ({URL}), unpack it and pass the folder {FOLDER}"
 
-_SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg")  # in this order, should an image be there twice
-_TINY = 0x00800000  # the bits of the smallest normal float32
-_HUGE = 0x7F7FFFFF  # of the greatest finite one
-_SILENT = 0  # OpenCV's log level
+_SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg")  # if an image is there twice, the first of these is read
+_LOG_LEVEL_SILENT = 0  # of OpenCV
 
 
 class HPatchesError(ValueError):
-    """Sequences that cannot be read or written; the message is one line that says what to do."""
+    """A sequence cannot be read. The message is one line that says what to do."""
 
 
 @dataclass(frozen=True)
 class ImageSequence:
-    """One scene: images 1..N, of which image 1 is the reference, and homographies from image 1 to each other one.
+    """One scene: images 1..N, and the homographies from image 1 (the reference) to each other image.
 
-    ``images``: N functions without arguments, each giving a gray image (1, 1, H, W) in [0, 1]. ``homographies``: N - 1
-    matrices (3, 3), float64, pixels of image 1 -> pixels of image 2..N. ``split``: ``i`` or ``v``. ``files``: the
-    homographies' texts as they are on disk, or empty for a sequence made in memory.
+    Attributes:
+        name: the name of the folder, for example ``v_wall``.
+        split: ``i`` (the light changes) or ``v`` (the viewpoint changes).
+        images: N functions without arguments. Each returns a gray image (1, 1, H, W) in [0, 1].
+        homographies: N - 1 matrices (3, 3), float64, pixels of image 1 -> pixels of image 2..N.
+        files: the N - 1 files of the homographies, or empty for a sequence made in memory.
     """
 
     name: str
@@ -46,9 +44,13 @@ class ImageSequence:
     files: tuple[Path, ...] = ()
 
     def homography(self, number: int, size1: Size) -> Tensor:
-        """H_0to1 (1, 3, 3), float64, of image 1 (of size1) and image ``number``, scaled to w = 1 at image 1's centre.
+        """H_0to1 (1, 3, 3), float64, pixels of image 1 -> pixels of image ``number``, with w = 1 at image 1's centre.
 
-        A homography means the same when multiplied by any number; with this one, what is in front has w > 0.
+        A homography times a number is the same homography. With this scale, points in front of the camera have w > 0.
+
+        Args:
+            number: 2..N.
+            size1: (H, W) of image 1.
         """
         H = self.homographies[number - 2]
         centre = torch.tensor([(size1[1] - 1) / 2, (size1[0] - 1) / 2, 1], dtype=H.dtype)
@@ -59,11 +61,17 @@ class ImageSequence:
 
 
 def read(root: str | Path, split: str = "all") -> list[ImageSequence]:
-    """The sequences in a folder of ``i_*`` and ``v_*`` folders, by name, those of one split (``i``, ``v``) or ``all``.
+    """The sequences of a folder, sorted by name.
 
-    Each has images ``1.ppm``, ``2.ppm``, ... (also png and jpg) and texts ``H_1_2``, ``H_1_3``, ... Homographies are
-    read and checked now, images when asked for. ``root`` may also be the folder above, or a single sequence. Raises
-    HPatchesError.
+    A sequence is a folder ``i_*`` or ``v_*`` with images ``1.ppm``, ``2.ppm``, ... (or png, jpg) and texts ``H_1_2``,
+    ``H_1_3``, ... Homographies are read and checked now. Images are read when they are used.
+
+    Args:
+        root: the folder of the sequences, the folder above it, or a single sequence.
+        split: ``i``, ``v`` or ``all``.
+
+    Raises:
+        HPatchesError: there are no sequences, or one is incomplete or damaged.
     """
     folders = [f for f in _sequence_folders(Path(root)) if split in ("all", f.name[0])]
     if not folders:
@@ -89,7 +97,7 @@ def _sequence_folders(root: Path) -> list[Path]:
 
 
 def _is_sequence(folder: Path) -> bool:
-    """A folder named like a sequence with at least one file of one; a folder of something else is left alone."""
+    """True for a folder with the name of a sequence and at least one image or homography."""
     return (
         re.match(r"[iv]_.", folder.name) is not None
         and folder.is_dir()
@@ -98,7 +106,7 @@ def _is_sequence(folder: Path) -> bool:
 
 
 def _numbered_images(folder: Path) -> dict[int, Path]:
-    """Image files by number."""
+    """The image file of each number."""
     files = [f for f in folder.iterdir() if f.stem.isdecimal() and f.suffix.lower() in _SUFFIXES]
     return {int(f.stem): f for f in sorted(files, key=lambda f: _SUFFIXES.index(f.suffix.lower()), reverse=True)}
 
@@ -120,7 +128,11 @@ def _read_sequence(folder: Path) -> ImageSequence:
 
 
 def read_homography(path: Path) -> Tensor:
-    """A text of 3 x 3 numbers, apart by any white space, as float64 (3, 3). Raises HPatchesError."""
+    """A homography (3, 3), float64, from a text of nine numbers with any white space between them.
+
+    Raises:
+        HPatchesError: the file cannot be read, or the numbers are not a homography.
+    """
     try:
         values = [float(word) for word in path.read_text().split()]
     except (ValueError, OSError) as e:
@@ -136,9 +148,12 @@ def read_homography(path: Path) -> Tensor:
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file as gray (1, 1, H, W) in [0, 1], float32. Raises HPatchesError on a file that is not whole.
+    """An image file as gray (1, 1, H, W) in [0, 1], float32.
 
-    Gray by OpenCV (ITU-R BT.601 weights), 8 bits, so that every detector sees the same pixels.
+    OpenCV converts to gray with 8 bits (ITU-R BT.601 weights), so that every detector gets the same pixels.
+
+    Raises:
+        HPatchesError: the file cannot be read, is truncated or is not an image.
     """
     try:
         data = path.read_bytes()
@@ -151,80 +166,26 @@ def read_image(path: Path) -> Tensor:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """A gray image (H, W), 8 bits, or None; OpenCV would else write lines of its own, or raise on a huge size."""
-    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # of OpenCV 4, and of 5
-    before = set_log_level(_SILENT)
+    """A gray image (H, W), uint8, or None if the data are not an image. OpenCV's own messages are switched off."""
+    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4, OpenCV 5
+    before = set_log_level(_LOG_LEVEL_SILENT)
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:
+    except cv2.error:  # for example, the header says that the image is huge
         return None
     finally:
         set_log_level(before)
 
 
 def _is_whole(data: bytes) -> bool:
-    """False for an empty or cut-off file, of which OpenCV may return a partly gray picture without a word."""
+    """False for an empty or truncated file. OpenCV may decode such a file to a partly gray image without an error."""
     if data[:2] in (b"P5", b"P6"):
         header = re.match(rb"P[56](?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,5})\s", data)
         if header is None:
             return False
-        width, height, most = (int(n) for n in header.groups())
-        channels, depth = 3 if data[1:2] == b"6" else 1, 2 if most > 255 else 1
-        return len(data) - header.end() >= width * height * channels * depth
+        width, height, max_value = (int(n) for n in header.groups())
+        channels, bytes_per_value = 3 if data[1:2] == b"6" else 1, 2 if max_value > 255 else 1
+        return len(data) - header.end() >= width * height * channels * bytes_per_value
     if data[:3] == b"\xff\xd8\xff":
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # end of image after start of scan
     return b"IEND" in data[-64:] if data[:4] == b"\x89PNG" else bool(data)
-
-
-def export_sequence(
-    directory: str | Path,
-    sequence: ImageSequence,
-    keypoints: Sequence[Keypoints],
-    sizes: Sequence[Size],
-    positive: Callable[[Tensor], Tensor] | None = None,
-) -> None:
-    """Write ``directory/<sequence>/<i>_det.npy`` for images 1..N and ``H_1_<k>`` for 2..N: the exercise's files.
-
-    ``keypoints``: of each image, B = 1, at whole pixels, all of them: who reads the files takes the best after leaving
-    out what the other view does not see. ``sizes``: (H, W) of each image. ``positive``: see :func:`detection_map`.
-    Each file is complete or absent. Raises HPatchesError where the folder cannot be written.
-    """
-    folder = Path(directory) / sequence.name
-    for number, (points, size) in enumerate(zip(keypoints, sizes, strict=True), start=1):
-        buffer = io.BytesIO()
-        np.save(buffer, detection_map(points, size, positive))
-        write_file(folder / f"{number}_det.npy", buffer.getbuffer())
-    for number, H in enumerate(sequence.homographies, start=2):
-        text = "\n".join(" ".join(repr(v) for v in row) for row in H.tolist()) + "\n"
-        data = sequence.files[number - 2].read_bytes() if sequence.files else text.encode()
-        write_file(folder / f"H_1_{number}", data)
-
-
-def detection_map(keypoints: Keypoints, size: Size, positive: Callable[[Tensor], Tensor] | None = None) -> np.ndarray:
-    """Keypoints (B = 1) at whole pixels as a float32 map (H, W): the score, > 0, at each keypoint, 0 elsewhere.
-
-    ``positive`` is an increasing function that makes scores positive (sigmoid for logits); without one, scores are
-    kept, or moved up where some are not positive. No two are equal and their order is that of the keypoints,
-    so that whoever sorts the map gets the same best ones: where float32 would make two equal, the later one is lowered
-    by one bit.
-    """
-    scores = keypoints.scores[keypoints.valid].cpu().double()
-    x, y = keypoints.xy[keypoints.valid].cpu().round().long().T.numpy()
-    if positive is not None:
-        scores = positive(scores)
-    elif len(scores) and scores.min() <= 0:
-        scores = scores - scores.min() + 1
-    detections = np.zeros(size, dtype=np.float32)
-    detections[y, x] = _strictly_decreasing(scores.numpy())
-    return detections
-
-
-def _strictly_decreasing(scores: np.ndarray) -> np.ndarray:
-    """Scores (N,), best first, as positive normal float32 numbers that each are less than the one before.
-
-    The bits of positive floats, read as integers, are ordered like the floats: one less is the next smaller float.
-    """
-    bits = scores.astype(np.float32).view(np.int32).astype(np.int64)
-    places = np.arange(len(bits))
-    bits = bits.clip(_TINY, _HUGE).clip(min=_TINY + places[::-1])  # leaves room below for those that follow
-    return (np.minimum.accumulate(bits + places) - places).astype(np.int32).view(np.float32)

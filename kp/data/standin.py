@@ -1,6 +1,6 @@
-"""A stand-in for HPatches: as many sequences and images of as many sizes, to time and try things without a download.
+"""A stand-in for HPatches, to time and try commands without a download: its number of sequences, its image sizes.
 
-It shows the built-in photographs, mirrored to fill the larger images: numbers measured on it mean nothing else.
+It shows the built-in photographs, mirrored to fill the larger images. Scores measured on it are not scores on HPatches.
 """
 
 from collections.abc import Callable
@@ -13,21 +13,27 @@ from kp.data.photographs import FILES, folder, make_sequence
 from kp.geometry.coords import Size
 from kp.support.files import write_file
 
-COUNT = 116  # sequences, of which 57 are i and 59 v, as HPatches has
-_FIRST_V = 57
-# (H, W) in pixels, taken in turn, but for eight sequences, as many as HPatches has above 1200x1600
+COUNT = 116  # sequences: 57 with split i, then 59 with split v, as in HPatches
+_ILLUMINATION_COUNT = 57
+# (H, W) in pixels, used in turn. Eight sequences have _LARGE_SIZE; HPatches has eight above 1200x1600.
 _SIZES: tuple[Size, ...] = ((480, 640), (512, 765), (600, 800), (640, 800), (700, 1000), (768, 1024), (900, 1200))
-_OVERSIZE: Size = (1500, 2000)
-_EVERY, _FROM = 15, 7  # sequences 7, 22, ... are those eight
+_LARGE_SIZE: Size = (1500, 2000)
+_LARGE_PERIOD, _FIRST_LARGE = 15, 7  # sequences 7, 22, 37, ...
 
 
 def write(root: Path, count: int = COUNT, step: Callable[[], object] = lambda: None) -> None:
-    """Write the first ``count`` sequences into a new folder, calling ``step`` after each. Raises HPatchesError."""
+    """Write the first ``count`` sequences into a new folder and call ``step`` after each.
+
+    Raises:
+        HPatchesError: the folder is there already and has files in it.
+        FileError: a file cannot be written.
+    """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise HPatchesError(f"{root} is there already: name a new folder")
     data = folder()
     for number in range(count):
-        split, size = "iv"[number >= _FIRST_V], _OVERSIZE if number % _EVERY == _FROM else _SIZES[number % len(_SIZES)]
+        split = "i" if number < _ILLUMINATION_COUNT else "v"
+        size = _LARGE_SIZE if number % _LARGE_PERIOD == _FIRST_LARGE else _SIZES[number % len(_SIZES)]
         sequence = make_sequence(data / FILES[number % len(FILES)], split, number, size)
         target = root / f"{split}_{number:03d}"
         for k, load in enumerate(sequence.images, start=1):

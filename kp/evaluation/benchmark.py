@@ -26,8 +26,9 @@ from torch import Tensor
 
 from kp.config import OURS
 from kp.data import hpatches, photographs
+from kp.data.detection_maps import export_sequence
 from kp.data.download import D2NET_LEFT_OUT, fetch_hpatches
-from kp.data.hpatches import DOWNLOAD, HPatchesError, ImageSequence, export_sequence
+from kp.data.hpatches import DOWNLOAD, HPatchesError, ImageSequence
 from kp.evaluation import matching, metrics
 from kp.evaluation.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
 from kp.evaluation.registry import Detector

@@ -1,14 +1,10 @@
-"""Every bad sequence, through the command: one line that names the file and says what to do, and nothing is lost."""
+"""Damaged sequences, given to the command: one line names the file and says what to do, and finished rows are kept."""
 
 import errno
 import json
 import os
 import re
 import shutil
-import struct
-import subprocess
-import sys
-import zlib
 from pathlib import Path
 
 import cv2
@@ -46,7 +42,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, capfd):
-    """Run the command as it is seen from outside: exit code, output, what stays on the screen of stderr, and JSON."""
+    """A function that runs the command. It returns the exit code, stdout, the lines of stderr, and the JSON content."""
 
     def run(root, *flags, json_file=tmp_path / "table.json"):
         capfd.readouterr()
@@ -55,7 +51,7 @@ def run(tmp_path, capfd):
             code = evaluate.main([str(a) for a in args])
         except SystemExit as stop:
             code = stop.code
-        out, err = capfd.readouterr()  # of the file descriptors: OpenCV writes there too
+        out, err = capfd.readouterr()  # also what OpenCV writes to the file descriptors
         assert "Traceback" not in out + err
         lines = [line.strip() for line in PROGRESS_BAR.sub("", err).splitlines() if line.strip()]
         return code, out, lines, strict(json_file)
@@ -64,7 +60,7 @@ def run(tmp_path, capfd):
 
 
 def strict(path):
-    """A JSON file as a reader in another language takes it; None if there is no file."""
+    """The content of a JSON file without NaN and Infinity, or None if there is no file."""
     if not path.is_file():
         return None
     return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -97,15 +93,9 @@ def replace_by_folder(path):
     ("damage", "named"),
     [
         (lambda wall: (wall / "1.ppm").unlink(), "v_wall lacks image 1"),
-        (lambda wall: (wall / "3.ppm").unlink(), "v_wall lacks image 3"),
         (lambda wall: (wall / "2.ppm").rename(wall / "2.tiff"), "v_wall lacks image 2"),
         (lambda wall: (wall / "H_1_2").write_text("1 0 0 0 1 0 0 0"), "v_wall/H_1_2 has 8 numbers"),
-        (lambda wall: (wall / "H_1_2").write_text("1 0 0 0 1 0 0 inf 1"), "v_wall/H_1_2 "),
-        (lambda wall: (wall / "H_1_2").write_text("1 0 0 0 1e999 0 0 0 1"), "v_wall/H_1_2 "),
         (lambda wall: (wall / "H_1_2").write_text("1 2 3 2 4 6 0 0 1"), "v_wall/H_1_2 is a singular matrix"),
-        (lambda wall: (wall / "H_1_2").write_text("one 0 0 0 1 0 0 0 1"), "v_wall/H_1_2 "),
-        (lambda wall: (wall / "H_1_2").write_text("\n"), "v_wall/H_1_2 has 0 numbers"),
-        (lambda wall: (wall / "H_1_2").write_bytes(b"\xff\xfe\0\1" * 9), "v_wall/H_1_2 "),
         (lambda wall: replace_by_folder(wall / "H_1_2"), "v_wall/H_1_2 "),
         (lambda wall: [f.unlink() for f in wall.glob("[23H]*")], "v_wall has only one image"),
     ],
@@ -151,49 +141,7 @@ def test_a_root_with_nothing_to_measure(root, run, make):
 # --- found while measuring ---
 
 
-def huge_png():
-    """10,000 megapixels, it says, with a right checksum."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(bytes(99))
-    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data, b"IEND")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"P6",
-        b"P6\n53 4",
-        b"P6\n53 41\n255",
-        b"P6\n53 41\n255\n",
-        b"P6\n53 41\n255\n" + bytes(53 * 41 * 3 - 1),
-        b"P6\n0 0\n255\n",
-        b"P6\n-5 -5\n255\n" + bytes(75),
-        b"this is a note, not an image\n",
-        b"P6\n100000 100000\n255\n" + bytes(99),
-        b"P3\n100000 100000\n255\n1 2 3",
-        b"P4\n100000 100000\n" + bytes(99),
-        b"P6\n" + b"9" * 5000 + b" 41\n255\n",
-        huge_png(),
-    ],
-    ids=[
-        "empty",
-        "magic number only",
-        "header cut in a number",
-        "header cut at its end",
-        "header only",
-        "a byte short",
-        "no pixels",
-        "negative size",
-        "text",
-        "huge",
-        "huge, as text",
-        "huge, of bits",
-        "5000 digits",
-        "huge PNG",
-    ],
-)
+@pytest.mark.parametrize("data", [b"", b"P6\n100000 100000\n255\n" + bytes(99)], ids=["empty", "huge"])
 def test_an_image_that_is_none_is_named_and_what_was_done_is_kept(root, run, data):
     path = root / "v_wall" / "3.ppm"
     path.write_bytes(data)
@@ -201,16 +149,6 @@ def test_an_image_that_is_none_is_named_and_what_was_done_is_kept(root, run, dat
     assert f"{path} " in message_of(code, lines)
     assert "unpack the archive again" in lines[0]
     check_only_the_first_sequence_is_there(out, content)
-
-
-def test_a_header_of_blanks_is_refused_and_does_not_hang(tmp_path):
-    """Tried in every way to split them, 25 blanks take a second and 60 take ages."""
-    path = tmp_path / "3.ppm"
-    path.write_bytes(b"P6" + b" " * 60 + b"x")
-    code = "import sys; from pathlib import Path; from kp.hpatches import read_image; read_image(Path(sys.argv[1]))"
-    here = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=120, cwd=here)
-    assert f"{path} is truncated or no image" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["folder", "permission"])
@@ -242,7 +180,7 @@ def test_a_homography_to_infinity_is_named_and_what_was_done_is_kept(root, run):
 
 
 def harris_gives(monkeypatch, scores):
-    """Put a function image (1, 1, H, W) -> score map in the place of Harris', told which image it is: 0, 1, ..."""
+    """Replace Harris by ``scores(image, i)``: image (1, 1, H, W), number of the call 0, 1, ... -> score map."""
     calls = []
 
     def detector(image):
@@ -262,7 +200,7 @@ def test_scores_that_are_not_numbers_are_told_with_detector_and_sequence(root, r
     assert "v_wall" in lines[0]
 
 
-# --- small, but not wrong ---
+# --- small images and few keypoints ---
 
 
 def test_two_images_are_a_sequence(tmp_path, run):
@@ -274,14 +212,16 @@ def test_two_images_are_a_sequence(tmp_path, run):
     assert content["rows"][0]["repeatability"] == 1  # the same picture twice
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 5), (1, 53)])
-def test_tiny_images_have_rows_like_any_other(tmp_path, run, size):
-    write_sequence(tmp_path / "root" / "v_tiny", count=2, size=size)
+def test_tiny_images_have_rows_like_any_other(tmp_path, run):
+    sizes = [(1, 1), (5, 5), (1, 53)]
+    for height, width in sizes:
+        write_sequence(tmp_path / "root" / f"v_{height}x{width}", count=2, size=(height, width))
     names = ("kp", "harris", "sift", "random")
     flags = ("--protocol", "native", "squash", "240x320", "--max-keypoints", 5, "--detectors", *names)
     code, _, lines, content = run(tmp_path / "root", *flags)
     assert (code, lines) == (0, [])
     assert [row["detector"] for row in content["rows"][::2]] == list(names) * 3
+    assert len(content["pairs"]) == len(sizes) * len(names) * 3
     for pair in content["pairs"]:
         if pair["protocol"] == "native":  # a border of 4 pixels leaves no room
             assert (pair["repeatability"], pair["localisation_error"], pair["common"]) == (0, None, 0)
@@ -305,7 +245,7 @@ def test_a_picture_of_nothing_scores_zero_in_strict_json(root, run, protocol):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_keypoints_than_may_count_all_count(tmp_path, run, monkeypatch, count):
-    """At the same places in each image, where the homography moves each by 2 pixels."""
+    """The keypoints are at the same places in both images, and the homography moves each by 2 pixels."""
     write_sequence(tmp_path / "root" / "v_few", count=2, shift=2)
 
     def scores(image, i):
@@ -321,10 +261,10 @@ def test_fewer_keypoints_than_may_count_all_count(tmp_path, run, monkeypatch, co
     assert (pair["repeatability"], pair["one_to_one"], pair["repeatability_1px"]) == (1, 1, 0)
 
 
-# --- where files lie ---
+# --- paths and disks ---
 
 
-def test_blanks_and_letters_of_the_world_in_every_path(root, tmp_path, run):
+def test_blanks_and_non_ascii_letters_in_every_path(root, tmp_path, run):
     there = tmp_path / "añ b ü" / "空 Ж"
     root = shutil.copytree(root, there / "die Wände")
     code, out, lines, content = run(root, "--export", there / "mäps of", json_file=there / "tàble 1.json")
@@ -360,7 +300,7 @@ def test_a_full_disk_leaves_the_old_json_file_and_prints_the_table(root, tmp_pat
         (root / "v_wall" / "2.ppm").write_bytes(b"")
     monkeypatch.setattr(os, "fsync", full)
     code, out, lines, content = run(root, json_file=path)
-    assert f"{path} cannot be written: no space left" in message_of(code, lines)
+    assert f"{path} cannot be written: no space left" in message_of(code, lines).lower()
     assert content == {"old": True}
     assert [p.name for p in path.parent.iterdir()] == ["table.json"]
     assert f"pairs: {'i 2' if bad else 'i 2, v 2'}, all {2 if bad else 4}" in out

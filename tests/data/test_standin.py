@@ -12,7 +12,7 @@ def root(tmp_path_factory):
     """The first sequence of each split."""
     root = tmp_path_factory.mktemp("standin") / "root"
     patch = pytest.MonkeyPatch()
-    patch.setattr(standin, "_FIRST_V", 1)
+    patch.setattr(standin, "_ILLUMINATION_COUNT", 1)
     patch.setattr(standin, "_SIZES", ((48, 64), (50, 70)))
     standin.write(root, 2)
     patch.undo()
@@ -43,12 +43,12 @@ def test_a_homography_carries_what_is_seen(root):
 
 def test_it_counts_as_hpatches():
     assert standin.COUNT == 57 + 59
-    assert sum(number % standin._EVERY == standin._FROM for number in range(standin.COUNT)) == 8
+    assert sum(number % standin._LARGE_PERIOD == standin._FIRST_LARGE for number in range(standin.COUNT)) == 8
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("precious")
-    assert main(["standin", str(tmp_path), "--sequences", "1"]) == 1
+    assert main(["standin", str(tmp_path), "--sequences", "1"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 
