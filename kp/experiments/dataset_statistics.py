@@ -1,7 +1,7 @@
-"""How near the synthetic world is to photographs: statistics of an image, and of families and photographs compared.
+"""Statistics of synthetic images beside those of photographs: how similar the two are.
 
-Images are grey numpy arrays (H, W) in [0, 1]. Synthetic ones have SIZE; photographs are used whole, shrunk with a
-filter until their short side is that of SIZE, and left alone where it is smaller. No change of light is made to either.
+Images are grey numpy arrays (H, W) in [0, 1]. Synthetic images have SIZE. Photographs are used whole. They are shrunk
+with a filter until their short side is that of SIZE; smaller photographs keep their size. No light changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,38 +21,40 @@ from kp.data.synthetic.render import FAMILIES, render
 from kp.geometry.coords import Size, resize
 
 SIZE: Size = (240, 320)  # pixels
-BAND = (0.02, 0.25)  # cycles/pixel of the fit: from 5 periods in 240 pixels to where the filters of resizing bite
-RESPONSE = 1e-5  # of a Harris corner: see corner_density
-_BORDER = 4  # pixels at the edge of an image where no corner counts: OpenCV's mirror image makes some there
-_EDGES = np.geomspace(0.01, 0.5, 25)  # cycles/pixel: borders of the rings of the radial average
-RINGS = np.sqrt(_EDGES[1:] * _EDGES[:-1])  # cycles/pixel: their middles
-_FLAT = 1e-6  # a deviation below which an image has no structure, only rounding
-_MIXTURE, _FAMILY = "mixture", "0.45"  # a name; the grey of all families
-_PHOTOGRAPHS = ("tab:orange", "tab:red")  # colours of their groups
+BAND = (0.02, 0.25)  # cycles/pixel of the fit: from 5 periods in 240 pixels to the cut-off of the resizing filter
+MIN_RESPONSE = 1e-5  # of a Harris corner, see corner_density
+_BORDER = 4  # pixels at the edge of an image without corners: OpenCV mirrors the image there, which makes some
+_RING_BORDERS = np.geomspace(0.01, 0.5, 25)  # cycles/pixel: borders of the rings of the radial average
+RINGS = np.sqrt(_RING_BORDERS[1:] * _RING_BORDERS[:-1])  # cycles/pixel: their middles
+_MIN_DEVIATION = 1e-6  # of grey: an image with less has only rounding errors
+_MIXTURE = "mixture"  # name of the group of images that training sees
+_FAMILY_COLOUR = "0.45"  # grey
+_PHOTOGRAPH_COLOURS = ("tab:orange", "tab:red")
 
-Images = Sequence[Callable[[], np.ndarray]]  # each made when it is called for
+Images = Sequence[Callable[[], np.ndarray]]  # functions that load or render an image
 
 
 def radial_spectrum(image: np.ndarray) -> np.ndarray:
-    """Mean power (R,) of an image (H, W) at the frequencies RINGS, squared grey per (cycle/pixel)^2; NaN where none is.
+    """Mean power (R,) of an image (H, W) at the frequencies RINGS, in squared grey per (cycle/pixel)^2.
 
-    Of the image less its mean, under a Hann window. White noise of deviation s has s^2 at every frequency.
+    NaN where a ring has no frequency of the image. The mean is subtracted and a Hann window is applied. White noise of
+    deviation s has s^2 at every frequency.
     """
-    if image.std() < _FLAT:
+    if image.std() < _MIN_DEVIATION:
         return np.full(len(RINGS), np.nan)
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in image.shape))
     spectrum = np.fft.fft2(window * (image - np.average(image, weights=window)))
     power = np.abs(spectrum) ** 2 / (window**2).sum()
     frequency = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1]))
-    ring = np.digitize(frequency.ravel(), _EDGES)  # 0 and len(_EDGES) are outside
-    count, total = (np.bincount(ring, w, len(_EDGES) + 1)[1:-1] for w in (None, power.ravel()))
+    ring = np.digitize(frequency.ravel(), _RING_BORDERS)  # 0 and len(_RING_BORDERS) are outside
+    count, total = (np.bincount(ring, w, len(_RING_BORDERS) + 1)[1:-1] for w in (None, power.ravel()))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def spectral_slope(image: np.ndarray) -> float:
-    """The exponent a of power ~ 1/f^a of an image (H, W): least squares on the logs of its rings in BAND, NaN if flat.
+    """The exponent a of power ~ 1/f^a of an image (H, W): least squares on the logs of its rings in BAND.
 
-    Photographs have about 2 (Field, JOSA A 1987; Ruderman, Network 1994), white noise 0.
+    NaN for a flat image. Photographs have about 2 (Field, JOSA A 1987; Ruderman, Network 1994), white noise 0.
     """
     spectrum = radial_spectrum(image)
     used = (np.clip(RINGS, *BAND) == RINGS) & (spectrum > 0)
@@ -60,25 +62,24 @@ def spectral_slope(image: np.ndarray) -> float:
 
 
 def gradient_kurtosis(image: np.ndarray) -> float:
-    """Kurtosis of the differences of neighbours across and down, pooled, of an image (H, W); NaN if it is flat.
+    """Kurtosis of the differences between horizontal and vertical neighbours of an image (H, W); NaN if it is flat.
 
-    3 for Gaussian noise; photographs, which are smooth with few edges, are far above.
+    Gaussian noise has 3. Photographs are smooth with few edges and have far more.
     """
     steps = np.concatenate([np.diff(image, axis=axis).ravel() for axis in (0, 1)]).astype(np.float64)
     squares = (steps - steps.mean()) ** 2
-    return float((squares**2).mean() / squares.mean() ** 2) if squares.mean() > _FLAT**2 else np.nan
+    return float((squares**2).mean() / squares.mean() ** 2) if squares.mean() > _MIN_DEVIATION**2 else np.nan
 
 
 def corner_density(image: np.ndarray) -> float:
-    """Harris corners per megapixel of an image (H, W): peaks of 9x9 pixels above RESPONSE, those at the border apart.
+    """Harris corners per megapixel of an image (H, W): peaks within 9x9 pixels above MIN_RESPONSE, without the border.
 
     ``cv2.cornerHarris`` of [0, 1], as in :func:`kp.evaluation.baselines.harris`. A right angle has 0.0865 times the
-    fourth power of its contrast, so RESPONSE is passed from a contrast of 0.10 on, or of 0.17 behind a blur of 1 px;
-    Gaussian noise of deviation 0.03, 8 levels of 255, does not once in a megapixel. Touching pixels of one height are
-    one peak.
+    fourth power of its contrast. So it counts from a contrast of 0.10, or of 0.17 after a blur of 1 px. Gaussian noise
+    of deviation 0.03 (8 levels of 255) has none in a megapixel. Adjacent pixels of equal response are one peak.
     """
     response = cv2.cornerHarris(np.ascontiguousarray(image, dtype=np.float32), 4, 3, 0.04)
-    peaks = (response > RESPONSE) & (response == cv2.dilate(response, np.ones((9, 9), np.uint8)))
+    peaks = (response > MIN_RESPONSE) & (response == cv2.dilate(response, np.ones((9, 9), np.uint8)))
     inner = np.ascontiguousarray(peaks[_BORDER:-_BORDER, _BORDER:-_BORDER], dtype=np.uint8)
     return (cv2.connectedComponents(inner)[0] - 1) / inner.size * 1e6
 
@@ -99,21 +100,28 @@ STATISTICS: dict[str, tuple[Callable[[np.ndarray], float], str, str]] = {
 
 @dataclass(frozen=True)
 class Group:
-    """What was measured on N images: values (N, 4), in the order of STATISTICS, and radial spectra (N, R)."""
+    """Measurements of N images: values (N, 4), in the order of STATISTICS, and radial spectra (N, R)."""
 
     values: np.ndarray
     spectra: np.ndarray
 
 
 def synthetic(count: int, seed: int) -> dict[str, Images]:
-    """``count`` images of each family and, last, of the mixture; the same seed gives the same images, once."""
+    """Functions that render ``count`` images of each family and, last, of the mixture.
+
+    The same seed gives the same images. Each call renders the next image of its group.
+    """
     choices = {name: (name,) for name in FAMILIES} | {_MIXTURE: None}
     generators = {name: torch.Generator().manual_seed(seed) for name in choices}
     return {name: [partial(_rendered, generators[name], choices[name])] * count for name in choices}
 
 
 def natural(root: Path | None) -> dict[str, Images]:
-    """scikit-image's photographs and, with a folder ``root``, image 1 of each sequence there. Raises HPatchesError."""
+    """Functions that load the photographs of scikit-image and, with ``root``, image 1 of each sequence in that folder.
+
+    Raises:
+        HPatchesError: the folder is not HPatches.
+    """
     folder = photographs.folder()
     found = {"scikit-image": [partial(hpatches.read_image, folder / file) for file in photographs.FILES]}
     if root is not None:
@@ -122,7 +130,7 @@ def natural(root: Path | None) -> dict[str, Images]:
 
 
 def measure(images: Images, tick: Callable[[], object]) -> Group:
-    """All statistics of some images; ``tick`` is called after each."""
+    """All statistics of images. ``tick`` is called after each image."""
     values, spectra = [], []
     for load in images:
         image = load()
@@ -133,24 +141,28 @@ def measure(images: Images, tick: Callable[[], object]) -> Group:
 
 
 def quantiles(values: np.ndarray) -> np.ndarray:
-    """10 % quantile, median and 90 % quantile (3,) of values (N,), of which NaN are left out; NaN where all are."""
+    """10 % quantile, median and 90 % quantile (3,) of values (N,) without NaN. NaN if all values are NaN."""
     known = values[np.isfinite(values)]
     return np.quantile(known, (0.1, 0.5, 0.9)) if len(known) else np.full(3, np.nan)
 
 
 def bracketed(mixture: np.ndarray, photos: np.ndarray) -> tuple[bool, float]:
-    """Does the 10-90 % range of values (N,) hold the median of ``photos`` (M,)? And which share of these does it hold?
+    """Whether the 10-90 % range of ``mixture`` (N,) contains the median of ``photos`` (M,); their share in it.
 
-    Two equal populations would give True and about 0.8.
+    Two equal populations give True and about 0.8.
     """
     low, _, high = quantiles(mixture)
     return bool(low <= quantiles(photos)[1] <= high), float(((low <= photos) & (photos <= high)).mean())
 
 
 def draw(world: dict[str, Group], photos: dict[str, Group]) -> Figure:
-    """Radial spectra on the left; then, for each statistic, everybody's range, shaded where the photographs' is."""
+    """A figure: radial spectra on the left, then the ranges of each statistic. The photographs' ranges are shaded."""
     groups = world | photos
-    colours = dict.fromkeys(world, _FAMILY) | {_MIXTURE: "tab:blue"} | dict(zip(photos, _PHOTOGRAPHS, strict=False))
+    colours = (
+        dict.fromkeys(world, _FAMILY_COLOUR)
+        | {_MIXTURE: "tab:blue"}
+        | dict(zip(photos, _PHOTOGRAPH_COLOURS, strict=False))
+    )
     figure = Figure(figsize=(16, 2.4 + 0.24 * len(groups)), layout="constrained")
     figure.suptitle(
         "Synthetic images and photographs. Dot: median; bar: 10-90 % of the images; shaded: photographs' bars"
@@ -176,9 +188,9 @@ def _draw_spectra(axis: Axes, groups: dict[str, Group], colours: dict[str, str])
     for who, group in groups.items():
         known = np.isfinite(group.spectra) & (group.spectra > 0)
         logs = np.log(np.where(known, group.spectra, 1)).sum(0) / np.maximum(known.sum(0), 1)
-        label, width = (None, 0.7) if colours[who] == _FAMILY else (who, 2.5)
+        label, width = (None, 0.7) if colours[who] == _FAMILY_COLOUR else (who, 2.5)
         axis.loglog(RINGS, np.where(known.any(0), np.exp(logs), np.nan), color=colours[who], lw=width, label=label)
-    axis.plot([], [], color=_FAMILY, lw=0.7, label="a family")
+    axis.plot([], [], color=_FAMILY_COLOUR, lw=0.7, label="a family")
     axis.axvspan(*BAND, color="0.94", zorder=0, label="band of the fit")
     axis.set(title="radial power spectrum, mean of logs", xlabel="frequency (cycles / pixel)")
     axis.set_ylabel("power (squared grey per (cycle / pixel)$^2$)")

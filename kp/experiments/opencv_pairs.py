@@ -1,9 +1,9 @@
-"""A pipeline of pairs on the CPU with numpy and OpenCV: what the benchmark compares the torch one with, nothing else.
+"""A pipeline of pairs on the CPU with numpy and OpenCV. The benchmark compares the speed of the torch pipeline with it.
 
-It makes what the field's published generators make, by their steps but no slower than need be: a shape of the classic
-catalogue (DeTone et al., "SuperPoint", CVPRW 2018, section 4.1) is drawn at 960x1280 in whole pixels over blurred
-blobs, shrunk to 240x320, and seen twice through ``cv2.warpPerspective``. Points are (x, y) in pixels, (0, 0) at the
-centre of the top-left pixel.
+It follows the steps of published generators, without needless cost. A shape of the classic catalogue (DeTone et al.,
+"SuperPoint", CVPRW 2018, section 4.1) is drawn at 960x1280 in whole pixels over blurred blobs. The image is shrunk to
+240x320 and warped twice by ``cv2.warpPerspective``. Points are (x, y) in pixels, (0, 0) at the centre of the top-left
+pixel.
 """
 
 import time
@@ -16,15 +16,15 @@ from numpy import ndarray as Array
 from numpy.random import Generator
 
 SIZE = (240, 320)  # (H, W) of a view in pixels
-_SHRINK = 4  # the drawing is so many times larger
-_BLOBS = 100
-_CONTRAST = 40  # grey levels between a shape and the ground, at least
+_SHRINK = 4  # side of the drawing over the side of the image
+_NUM_BLOBS = 100
+_MIN_CONTRAST = 40  # grey levels between a shape and the ground
 
 
 def pairs(seed: int, shapes: tuple[str, ...] | None = None) -> Iterator[tuple[Array, Array, Array, Array]]:
-    """Yield for ever view 0 and view 1 (240, 320) uint8, H_0to1 (3, 3), corners of view 0 (K, 2) that lie inside it.
+    """Yield pairs without end: views 0 and 1 (240, 320) uint8, H_0to1 (3, 3), and the corners (K, 2) inside view 0.
 
-    Each pair shows a random one of ``shapes`` (None: all of SHAPES).
+    Each pair shows one of ``shapes`` at random (None: all of SHAPES).
     """
     rng = np.random.default_rng(seed)
     names = tuple(SHAPES) if shapes is None else shapes
@@ -37,7 +37,7 @@ def pairs(seed: int, shapes: tuple[str, ...] | None = None) -> Iterator[tuple[Ar
 
 
 def measure(seed: int, seconds: float) -> float:
-    """Pairs a second of one worker of several, on one thread, after one pair that does not count."""
+    """Pairs per second of one worker on one thread. A first pair is not timed."""
     cv2.setNumThreads(1)
     made, count = pairs(seed), 0
     next(made)
@@ -65,14 +65,17 @@ def _background(rng: Generator) -> Array:
     """Blurred blobs (960, 1280)."""
     height, width = (_SHRINK * side for side in SIZE)
     image = np.full((height, width), rng.integers(256), np.uint8)
-    at, radius = rng.integers(0, (width, height), (_BLOBS, 2)), rng.integers(height // 100, height // 10, _BLOBS)
-    for centre, r, tone in zip(at.tolist(), radius.tolist(), rng.integers(0, 256, _BLOBS).tolist(), strict=True):
+    at, radius = (
+        rng.integers(0, (width, height), (_NUM_BLOBS, 2)),
+        rng.integers(height // 100, height // 10, _NUM_BLOBS),
+    )
+    for centre, r, tone in zip(at.tolist(), radius.tolist(), rng.integers(0, 256, _NUM_BLOBS).tolist(), strict=True):
         cv2.circle(image, centre, r, tone, -1)
     return cv2.blur(image, (int(rng.integers(50, 300)),) * 2)
 
 
 def _homography(rng: Generator) -> Array:
-    """A random H (3, 3) of a view: its corners are moved, each a little differently, turned, scaled and shifted."""
+    """A random H (3, 3) of a view: the corners are moved one by one, then all are rotated, scaled and shifted."""
     corners = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]) * (SIZE[1] - 1, SIZE[0] - 1)
     centre, turn, scale = corners.mean(0), rng.uniform(-np.pi / 4, np.pi / 4), np.exp(rng.uniform(-0.4, 0.4))
     rotation = scale * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -82,19 +85,19 @@ def _homography(rng: Generator) -> Array:
 
 
 def _tones(image: Array, rng: Generator, count: int) -> list[int]:
-    """Grey levels apart from the ground's."""
-    ground, tones = cv2.mean(image)[0], rng.integers(0, 256 - 2 * _CONTRAST, count)
-    return np.where(tones < ground - _CONTRAST, tones, tones + 2 * _CONTRAST).tolist()
+    """Random grey levels, at least _MIN_CONTRAST from the mean of the image."""
+    ground, tones = cv2.mean(image)[0], rng.integers(0, 256 - 2 * _MIN_CONTRAST, count)
+    return np.where(tones < ground - _MIN_CONTRAST, tones, tones + 2 * _MIN_CONTRAST).tolist()
 
 
 def _place(image: Array, rng: Generator, *shape: int, margin: int = 0) -> Array:
-    """Points (*shape, 2) of the image in whole pixels, ``margin`` hundredths of it from the border."""
+    """Random points (*shape, 2) of the image in whole pixels, ``margin`` percent of its sides from its edge."""
     size = np.array(image.shape[::-1])
     return rng.integers(size * margin // 100, size * (100 - margin) // 100, (*shape, 2))
 
 
 def _round_points(rng: Generator, centre: Array, radius: float, count: int) -> Array:
-    """The vertices (count, 2) of a convex polygon about a centre, in whole pixels."""
+    """The vertices (count, 2) of a convex polygon around a centre, in whole pixels."""
     angle = 2 * np.pi * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
     return np.round(centre + radius * np.stack([np.cos(angle), np.sin(angle)], -1)).astype(np.int32)
 
@@ -120,7 +123,7 @@ def lines(image: Array, rng: Generator) -> list[Array]:
 
 
 def _cross(a: Array, b: Array) -> bool:
-    """Whether segments (2, 2) cross: each has its ends on both sides of the other."""
+    """True if segments a and b (2, 2) cross: each has its ends on both sides of the other."""
     sides = [[(q[1] - q[0], end - q[0]) for end in p] for p, q in ((a, b), (b, a))]
     return bool((np.linalg.det(sides).prod(1) <= 0).all())
 
@@ -135,7 +138,7 @@ def polygon(image: Array, rng: Generator, tries: int = 1, largest: float = 0.45)
 
 
 def ellipses(image: Array, rng: Generator) -> list[Array]:
-    """Ellipses that do not overlap, and not one corner."""
+    """Ellipses that do not overlap: no corners."""
     circles = _apart(image, rng, 30, 0.3)
     for (centre, radius), tone in zip(circles, _tones(image, rng, len(circles)), strict=True):
         axes, turn = (radius, int(rng.integers(10, radius))), float(rng.uniform(0, 180))
@@ -144,7 +147,7 @@ def ellipses(image: Array, rng: Generator) -> list[Array]:
 
 
 def star(image: Array, rng: Generator) -> Array:
-    """Strokes that leave one point: that point and the far ends."""
+    """Strokes from one point. Corners are this point and the other ends."""
     centre = _place(image, rng, margin=25)
     ends = _round_points(rng, centre, rng.uniform(0.2, 0.5) * min(image.shape), int(rng.integers(3, 7)))
     for end, tone in zip(ends.tolist(), _tones(image, rng, len(ends)), strict=True):
@@ -153,7 +156,7 @@ def star(image: Array, rng: Generator) -> Array:
 
 
 def _board(image: Array, rng: Generator, tones: Array) -> Array:
-    """Cells of grey level (rows, columns) in perspective, and the crossings of their lines."""
+    """Draw cells of grey levels (rows, columns) in perspective; returns the crossings of their lines (K, 2)."""
     rows, columns = tones.shape
     square = np.float32([[0, 0], [columns, 0], [columns, rows], [0, rows]])
     outline = _round_points(rng, _place(image, rng, margin=25), 0.5 * min(image.shape), 4)
@@ -166,7 +169,7 @@ def _board(image: Array, rng: Generator, tones: Array) -> Array:
 
 
 def checkerboard(image: Array, rng: Generator) -> Array:
-    """A chessboard in perspective, its tones not quite even."""
+    """A chessboard in perspective, of slightly uneven tones."""
     parity = np.indices(rng.integers(4, 9, 2)).sum(0) % 2
     return _board(image, rng, 40 + 150 * parity + rng.integers(-30, 30, parity.shape))
 
@@ -177,7 +180,7 @@ def stripes(image: Array, rng: Generator) -> Array:
 
 
 def cube(image: Array, rng: Generator) -> Array:
-    """A box in a random pose: its seven visible vertices."""
+    """A box in a random pose. Corners are its seven visible vertices."""
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     axes *= np.where(axes[:, 2:] < 0, -1, 1) * rng.uniform(0.12, 0.35, (3, 1)) * min(image.shape)  # towards the viewer
     x, y, z = axes[:, :2]
@@ -190,7 +193,7 @@ def cube(image: Array, rng: Generator) -> Array:
 
 
 def noise(image: Array, rng: Generator) -> list[Array]:
-    """Noise, and not one corner."""
+    """Noise: no corners."""
     image[:] = rng.integers(0, 256, image.shape, np.uint8)
     return []
 

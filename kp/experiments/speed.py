@@ -1,4 +1,4 @@
-"""How fast the parts are on this machine, side by side in one run."""
+"""The speed of the parts on this machine: pairs, score maps, keypoints and training steps, in one run."""
 
 import sys
 import time
@@ -26,34 +26,34 @@ from kp.models.keypoints import extract_keypoints
 from kp.support.device import keep_freed_memory
 from kp.training.trainer import Trainer
 
-Row = tuple[str, float, str]  # what, how many, of what
+Row = tuple[str, float, str]  # name, value, unit
 
 _SIZE = opencv_pairs.SIZE
 _ON = "{}x{}".format(*_SIZE)
 
 
 def benchmark(device: torch.device, batch: int | None = None, seconds: float = 3.0) -> list[Row]:
-    """Rows of (what, how many, of what), each measured for at least ``seconds`` after a warm-up.
+    """Rows of (name, value, unit), each measured for at least ``seconds`` after a warm-up.
 
-    ``batch`` is how many images or pairs are made at a time; None is :func:`usual_batch`.
+    ``batch``: images or pairs that are made together; None: :func:`default_batch`.
     """
     if device.type == "cpu":
         keep_freed_memory()
-    batch = batch or usual_batch(device)
+    batch = batch or default_batch(device)
     generator = torch.Generator(device).manual_seed(0)
     rows = _pair_rows(generator, batch, seconds) + _memory_rows(generator, batch)
     return rows + _part_rows(generator, batch, seconds) + _network_rows(generator, batch, seconds)
 
 
-def usual_batch(device: torch.device) -> int:
-    """How many pairs at a time this kind of device is measured with: a graphics card wants more."""
+def default_batch(device: torch.device) -> int:
+    """Pairs that are made together in the measurement: 128 on CUDA, else 16."""
     return 128 if device.type == "cuda" else 16
 
 
 def profile(device: torch.device, batch: int | None = None) -> str:
-    """Tables of the ten operations that take most of the time: of making pairs, and of a training step."""
+    """Tables of the ten operations that take most of the time: for making pairs, and for a training step."""
     generator = torch.Generator(device).manual_seed(0)
-    pairs = _pairs(generator, batch or usual_batch(device))
+    pairs = _pairs(generator, batch or default_batch(device))
     with TemporaryDirectory() as folder:
         step = _trainer(device, Path(folder)).take_step
         works = {"pairs, default mixture": pairs, "training step": step}
@@ -63,7 +63,7 @@ def profile(device: torch.device, batch: int | None = None) -> str:
 def _pairs(
     generator: torch.Generator, batch: int, families: tuple[str, ...] | None = None, light: bool = True
 ) -> Callable[[], object]:
-    """A call that makes the next batch of pairs."""
+    """A function that makes the next batch of pairs."""
     photometric = 1.0 if light else 0.0
     pairs = view_pairs(batch, _SIZE, generator, partial(render, families=families), photometric=photometric)
     return partial(next, pairs)
@@ -85,7 +85,7 @@ def _pair_rows(generator: torch.Generator, batch: int, seconds: float) -> list[R
 
 
 def _opencv_rate(workers: int, seconds: float) -> float:
-    """Pairs a second of as many workers as torch has threads: threads or processes, whichever are faster."""
+    """Pairs per second of ``workers`` threads or processes, whichever are faster."""
     context, threads, rates = get_context("spawn"), cv2.getNumThreads(), []
     pools: list[Executor] = [ThreadPoolExecutor(workers)]
     if workers > 1:
@@ -99,13 +99,13 @@ def _opencv_rate(workers: int, seconds: float) -> float:
 
 
 def _begin(barrier: Barrier) -> None:
-    """A worker begins when all have: importing takes each its time."""
+    """Let a worker wait until all workers have finished their imports."""
     keep_freed_memory()
     barrier.wait()
 
 
 def _memory_rows(generator: torch.Generator, batch: int) -> list[Row]:
-    """The most memory that making a batch takes at a time, for each pair of it; none where it cannot be told."""
+    """The peak memory for making a batch, per pair. Empty where it cannot be measured."""
     device = generator.device
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -113,7 +113,7 @@ def _memory_rows(generator: torch.Generator, batch: int) -> list[Row]:
         _pairs(generator, batch)()
         taken = torch.cuda.max_memory_allocated(device) - before
     elif device.type == "cpu" and sys.platform == "linux":
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a fresh one: this one keeps what it has freed
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a new process, because this one keeps freed memory
             taken = pool.submit(_resident_memory, batch, torch.get_num_threads()).result()
     else:
         return []
@@ -121,18 +121,18 @@ def _memory_rows(generator: torch.Generator, batch: int) -> list[Row]:
 
 
 def _resident_memory(batch: int, threads: int) -> int:
-    """By how many bytes two batches raise the most memory that this process had."""
+    """Bytes by which two batches raise the peak memory of this process."""
     torch.set_num_threads(threads)
     keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
-    _pairs(generator, 1)()  # what is loaded at the first use
-    before, pairs = _most_resident(), _pairs(generator, batch)
+    _pairs(generator, 1)()  # loads what is needed once
+    before, pairs = _peak_memory(), _pairs(generator, batch)
     pairs(), pairs()
-    return _most_resident() - before
+    return _peak_memory() - before
 
 
-def _most_resident() -> int:
-    """The most bytes of memory that this process had; getrusage counts the parent's too."""
+def _peak_memory() -> int:
+    """The peak memory of this process in bytes. (``getrusage`` includes the memory of the parent.)"""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024
 
@@ -140,13 +140,13 @@ def _most_resident() -> int:
 def _part_rows(generator: torch.Generator, batch: int, seconds: float) -> list[Row]:
     canvas, device = canvas_size(_SIZE), generator.device
     image = render(batch, canvas, generator).image
-    look = RandomHomography(_SIZE, padding="reflection", antialias=True, generator=generator)
-    view = look(image)
+    warp = RandomHomography(_SIZE, padding="reflection", antialias=True, generator=generator)
+    view = warp(image)
     works = {f"render {name}": partial(render, batch, canvas, generator, (name,)) for name in FAMILIES}
     works["render the default mixture"] = partial(render, batch, canvas, generator)
     on = "{}x{}".format(*canvas)
     rows = [(f"{name} {on}", _rate(work, device, seconds / 3) * batch, "images/s") for name, work in works.items()]
-    works = {"warp to": lambda: look(image), "change light": lambda: change_photometry(view, generator)}
+    works = {"warp to": lambda: warp(image), "change light": lambda: change_photometry(view, generator)}
     return rows + [(f"{name} {_ON}", _rate(work, device, seconds) * batch, "images/s") for name, work in works.items()]
 
 
@@ -183,7 +183,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _rate(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Calls of ``work`` a second, all of them finished, after a call that does not count."""
+    """Finished calls of ``work`` per second. A first call is not timed."""
     work()
     _wait(device)
     calls, began = 0, time.perf_counter()

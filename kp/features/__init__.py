@@ -1,4 +1,4 @@
-"""What is done with keypoints: descriptors, matches, export to ONNX.
+"""Descriptors of keypoints, matches, and the export of a detector to ONNX.
 
-It imports ``data`` and what lies below; never ``training`` or ``evaluation``.
+It imports ``data`` and lower packages, but not ``training`` or ``evaluation``.
 """

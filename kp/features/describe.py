@@ -1,4 +1,4 @@
-"""Descriptors of keypoints: RootSIFT on patches turned to their dominant gradient, by Kornia."""
+"""Descriptors of keypoints: Kornia's RootSIFT on patches that are rotated to their dominant gradient."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from kp.models.keypoints import Keypoints
 
-PATCH = 32  # cells a side
-PATCH_RADIUS = 12.0  # pixels from a patch's centre to its side: that of SIFT's own patch, 12 sigma wide, at sigma = 2
-_GREY_STEPS = 16 * 255  # finer than 8 bits; with still finer steps rounding errors would describe a flat patch
+PATCH = 32  # samples on a side of a patch
+PATCH_RADIUS = 12.0  # pixels from the centre of a patch to its side: SIFT's patch, 12 sigma wide, has it at sigma = 2
+_GREY_STEPS = 16 * 255  # finer than 8 bits; with finer steps rounding errors would describe a flat patch
 
 
 @dataclass(frozen=True)
 class Features:
-    """The described keypoints of an image, best first: ``xy`` (K, 2) in pixels, ``descriptors`` (K, 128)."""
+    """Keypoints of an image with descriptors, best first: ``xy`` (K, 2) in pixels, ``descriptors`` (K, 128)."""
 
     xy: Tensor
     descriptors: Tensor
@@ -31,14 +31,19 @@ class Features:
 def describe(
     image: Tensor, keypoints: Keypoints, max_keypoints: int = 300, patch_radius: float = PATCH_RADIUS
 ) -> Features:
-    """Describe the best ``max_keypoints`` keypoints (B = 1) of a gray image (1, 1, H, W) in [0, 1] by RootSIFT.
+    """The best keypoints of a grey image with their RootSIFT descriptors: K <= ``max_keypoints``.
 
-    The same for every detector, and made for none of them: whatever size and angle a detector may know are not used.
-    Each patch spans 2 * ``patch_radius`` pixels (at most 2 * PATCH, or it would alias), turned to its dominant
-    gradient; beyond the edge of the image it repeats the edge's pixels. There are no weights, so that it works offline
-    and was trained on nobody's points: SIFT by Lowe, IJCV 2004, square roots by Arandjelovic and Zisserman, CVPR 2012.
-    It bears any rotation, but of the built-in photographs at 1 / 1.25, 1 / 1.5 and 1 / 2 of their size, 94, 67 and 17 %
-    of the matches of the very same points are right.
+    Each patch is rotated to its dominant gradient. Outside the image it repeats the pixels of the edge. SIFT is by
+    Lowe, IJCV 2004; the square root by Arandjelovic and Zisserman, CVPR 2012. It has no learned weights, so it works
+    offline and favours no detector. The size and angle that a detector may give are not used.
+
+    The descriptor tolerates any rotation, but not large changes of scale: for the same points of the built-in
+    photographs at 1 / 1.25, 1 / 1.5 and 1 / 2 of their size, 94, 67 and 17 % of the matches are right.
+
+    Args:
+        image: (1, 1, H, W) in [0, 1].
+        keypoints: of this image, B = 1.
+        patch_radius: pixels from the centre of a patch to its side, at most PATCH (larger patches alias).
     """
     best = keypoints.select(keypoints.valid, max_keypoints)
     xy = best.xy[best.valid].to(image)  # (K, 2)
@@ -53,10 +58,11 @@ def _modules() -> tuple[PatchDominantGradientOrientation, SIFTDescriptor]:
 
 
 def read_patches(image: Tensor, xy: Tensor, angles: Tensor, radius: float) -> Tensor:
-    """The patches (K, 1, PATCH, PATCH) of an image (1, 1, H, W) around xy (K, 2), bilinearly.
+    """Patches (K, 1, PATCH, PATCH) of an image (1, 1, H, W) around ``xy`` (K, 2), sampled bilinearly.
 
-    ``radius``: pixels from the centre to a side. ``angles`` (K,): degrees, counter-clockwise on screen, from the x axis
-    of the image to that of the patch.
+    Args:
+        angles: (K,), degrees from the x axis of the image to that of the patch, counter-clockwise on the screen.
+        radius: pixels from the centre of a patch to its side.
     """
     frames = laf_from_center_scale_ori(xy[None], xy.new_full((1, len(xy), 1, 1), radius), angles[None, :, None])
     patches = extract_patches_simple(image, frames, PATCH)[0]
