@@ -1,16 +1,16 @@
-"""Look at the synthetic world or at a run, or time this machine.
+"""Inspect the synthetic images, the data, the detectors and training runs, or time this machine.
 
-python -m kp preview OUT.png       labelled pairs of every family
-python -m kp statistics OUT.png    statistics of synthetic images beside those of photographs
-python -m kp views OUT.png         overlap, scale, tilt and rotation between the views of a pair
-python -m kp curves RUN OUT.png    loss and validation of training runs
+python -m kp preview OUT.png       draw labelled pairs of every family
+python -m kp statistics OUT.png    compare statistics of synthetic images and photographs
+python -m kp views OUT.png         draw overlap, scale, tilt and rotation between the views of a pair
+python -m kp curves RUN OUT.png    draw loss and validation of training runs
 python -m kp models                the detectors that come with kp, and what they cost
 python -m kp export OUT.onnx       a detector for onnxruntime and others
 python -m kp score [WEIGHTS]       the numbers that settings and weights are chosen by
 python -m kp ablate [NAME]         train and score variants of the training, each with one change
 python -m kp report                fill README.md and the report with the stored results
-python -m kp bench                 pairs, score maps and training steps a second
-python -m kp standin ROOT          a folder of HPatches' layout and size, to time evaluate.py
+python -m kp bench                 time pairs, score maps and training steps on this machine
+python -m kp standin ROOT          write a folder of the layout and size of HPatches, to time evaluate.py
 """
 
 import argparse
@@ -30,7 +30,7 @@ from kp.cli.errors import exit_code
 from kp.config import WorldSettings
 from kp.data import hpatches, standin
 from kp.experiments import dataset_statistics, viewpoints
-from kp.experiments.speed import benchmark, profile, default_batch
+from kp.experiments.speed import benchmark, default_batch, profile
 from kp.models.checkpoint import load_detector
 from kp.reporting.preview import pair_sheet
 from kp.reporting.tables import Column, Table
@@ -40,20 +40,20 @@ from kp.support.files import check_writable, write_file
 from kp.support.process import progress_interval
 from kp.training.validation import Validation
 
-matplotlib.use("Agg")  # pictures go to files: no window is opened, and none is needed
+matplotlib.use("Agg")  # figures go to files, so no window system is needed
 
-STATISTICS = f"""Measure synthetic images of every family, and of the mixture that training sees, beside photographs.
+STATISTICS = f"""Compare synthetic images of every family, and of the mixture used in training, with photographs.
 
 spectral slope      exponent a of power ~ 1/f^a, fitted from {dataset_statistics.BAND[0]} to
 {dataset_statistics.BAND[1]} cycles/pixel:
                     photographs have about 2, white noise 0
-gradient kurtosis   of the differences between neighbours: Gaussian noise has 3, smooth parts with sharp edges many
-Harris corners      per megapixel: right angles from a contrast of 0.10 on; weak noise has none
+gradient kurtosis   of the differences between neighbours: Gaussian noise has 3, smooth areas with sharp edges far more
+Harris corners      per megapixel: a right angle counts from a contrast of 0.10; weak noise has none
 contrast            standard deviation, as a share of the grey range
 
 Synthetic images have {" x ".join(map(str, dataset_statistics.SIZE))} pixels; photographs are shrunk to that short side.
-Every number is the median of a group's images and, in brackets, what 80 % of them lie between. The last lines say
-whether the mixture's range brackets the median of the photographs, and how many of them: 80 % if they were alike.
+Every number is the median of a group of images; in brackets is the range of the middle 80 %. The last lines say
+if the range of the mixture contains the median of the photographs, and which share of them: 80 % if they are alike.
 """
 
 
@@ -61,30 +61,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("kp", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     preview = commands.add_parser("preview", help="draw labelled pairs of every family")
-    text = "draw what a detector finds in held-out pairs, and its score maps, instead of the corners"
+    text = "draw the keypoints and score maps of a detector on held-out pairs instead of the corners"
     preview.add_argument("--weights", metavar="NAME|FILE", help=text)
     raw = argparse.RawTextHelpFormatter
-    text = "measure synthetic images beside photographs"
+    text = "compare statistics of synthetic images and photographs"
     world = commands.add_parser("statistics", help=text, description=STATISTICS, formatter_class=raw)
-    text = "measure image 1 of the sequences in this folder too, beside scikit-image's photographs"
+    text = "also measure image 1 of each HPatches sequence in this folder"
     world.add_argument("--hpatches", type=Path, metavar="ROOT", help=text)
-    world.add_argument("--images", type=int, default=24, metavar="N", help="of every family (default: 24)")
+    world.add_argument("--images", type=int, default=24, metavar="N", help="images of each family (default: 24)")
     text = "draw how far apart the views of a pair are"
     views = commands.add_parser("views", help=text, description=viewpoints.__doc__, formatter_class=raw)
-    views.add_argument("--hpatches", type=Path, metavar="ROOT", help="show the v_* sequences in this folder too")
-    views.add_argument("--pairs", type=int, default=2000, metavar="N", help="to draw (default: 2000)")
+    views.add_argument("--hpatches", type=Path, metavar="ROOT", help="also show the v_* sequences in this folder")
+    views.add_argument("--pairs", type=int, default=2000, metavar="N", help="number of training pairs (default: 2000)")
     for command in (preview, world, views):
         command.add_argument("out", type=Path, metavar="OUT.png")
-        command.add_argument("--seed", type=int, default=0, help="of the synthetic images or pairs (default: 0)")
+        command.add_argument("--seed", type=int, default=0, help="seed of the synthetic images or pairs (default: 0)")
     curves = commands.add_parser("curves", help="draw loss and validation of training runs")
     curves.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
     curves.add_argument("out", type=Path, metavar="OUT.png")
-    bench = commands.add_parser("bench", help="time the parts on this machine")
+    bench = commands.add_parser("bench", help="time pairs, score maps and training steps on this machine")
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    bench.add_argument("--batch", type=int, help="images or pairs at a time (default: 16, on CUDA 128)")
-    bench.add_argument("--threads", type=int, nargs="+", help="of the CPU, one run each (default: as torch chooses)")
-    bench.add_argument("--profile", action="store_true", help="then show which operations take the time")
-    text = "write a folder of HPatches' layout, number and sizes, without a download"
+    bench.add_argument("--batch", type=int, help="images or pairs made together (default: 16, on CUDA 128)")
+    bench.add_argument("--threads", type=int, nargs="+", help="CPU threads, one run each (default: as torch chooses)")
+    bench.add_argument("--profile", action="store_true", help="also list the slowest operations")
+    text = "write a folder of the layout and size of HPatches, without a download"
     like = commands.add_parser("standin", help=text, description=standin.__doc__)
     like.add_argument("root", type=Path, metavar="ROOT", help="a new folder; 2 GB for all sequences")
     text = f"sequences to write (default: {standin.COUNT}, as many as HPatches has)"
@@ -111,7 +111,7 @@ def measure_world(args: argparse.Namespace) -> None:
     total = sum(len(images) for source in sources for images in source.values())
     with progress(total, "image") as bar, ExitStack() as after:
         after.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(1)  # for one small image: two on a busy machine wait for each other most of the time
+        torch.set_num_threads(1)  # for one small image a second thread costs more than it saves
         world, photos = (
             {who: dataset_statistics.measure(i, bar.update) for who, i in source.items()} for source in sources
         )
@@ -177,7 +177,7 @@ def write_standin(args: argparse.Namespace) -> None:
 
 
 def check_picture(path: Path) -> None:
-    """Raises ValueError where no picture can be written: before the work, not after."""
+    """Raise ValueError or OSError if no picture can be written to ``path``. Called before the work begins."""
     if path.suffix.lower() not in (".png", ".jpg"):
         raise ValueError(f"{path} must end in .png or .jpg")
     check_writable(path)
@@ -198,10 +198,10 @@ def progress(total: int, unit: str) -> tqdm:
     return tqdm(total=total, unit=unit, leave=False, mininterval=progress_interval(), dynamic_ncols=True)
 
 
-def show(spread: Sequence[float]) -> str:
-    """(low, median, high) in few digits."""
-    digits = [3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0 for value in spread]
-    low, median, high = (f"{value:.{n}f}" for value, n in zip(spread, digits, strict=True))
+def show(quantiles: Sequence[float]) -> str:
+    """The text "median (low to high)" for (low, median, high), with few digits."""
+    digits = [3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0 for value in quantiles]
+    low, median, high = (f"{value:.{n}f}" for value, n in zip(quantiles, digits, strict=True))
     return f"{median} ({low} to {high})"
 
 
@@ -212,7 +212,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns its exit code."""
+    """Run a command and return its exit code."""
     args = make_parser().parse_args(argv)
     commands = {"preview": draw_preview, "statistics": measure_world, "views": draw_views}
     commands |= {"curves": draw_runs, "bench": time_parts, "standin": write_standin}

@@ -35,7 +35,7 @@ def test_score_maps_are_torchs(exported, shape):
 def test_sizes_are_exported_too(monkeypatch):
     # Blurring stands for the network, which the file would hold once for each size: minutes to export.
     monkeypatch.setattr(Detector, "_at_one_scale", lambda self, grey: gaussian_blur2d(20 * grey - 10, (7, 7), (1, 1)))
-    detector = Detector(scales=4).eval()
+    detector = Detector(num_scales=4).eval()
     exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
     for size in ((97, 66), (123, 240)):
         image = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
