@@ -23,7 +23,7 @@ from kp.evaluation.summary import summarise
 from kp.models.checkpoint import find_weights
 from kp.reporting.comparison import compare_files
 from kp.reporting.examples import examples
-from kp.reporting.page import PAGE, write_page
+from kp.reporting.html import PAGE, write_page
 from kp.reporting.result_tables import printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
