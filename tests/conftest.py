@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.torch_version import TorchVersion
 
-from kp.cli.main import main
-
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory):
     """The default detector, exported."""
     if TorchVersion(torch.__version__) < "2.7":
         pytest.skip("torch 2.6 cannot export for any size")
+    from kp.cli.main import main
+
     path = tmp_path_factory.mktemp("onnx") / "folder" / "kp.onnx"
     assert main(["export", str(path)]) == 0
     return path
