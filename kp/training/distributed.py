@@ -1,4 +1,4 @@
-"""The processes that ``torchrun`` started, which do one piece of work together; a process of its own is rank 0 of 1."""
+"""The processes (ranks) that ``torchrun`` starts to train together. A process without torchrun is rank 0 of 1."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from torch import distributed
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(hours=12)  # one rank may download or measure for long before it meets the others
+_TIMEOUT = timedelta(hours=12)  # one rank may download or measure for a long time before it meets the others
 
 
 def rank() -> int:
@@ -27,24 +27,24 @@ def ranks() -> int:
 
 
 def join() -> None:
-    """Meet the other ranks, the first time it is called; where there are GPUs, each takes the one of its number."""
+    """Start the process group, once. Where there are GPUs, each rank takes the GPU of its number."""
     if ranks() == 1 or distributed.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        distributed.init_process_group(backend, timeout=_TIMEOUT)
     except ValueError as error:
         raise SystemExit(f"error: WORLD_SIZE is set, but {error}: start with torchrun, or unset it") from None
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Meet the other ranks; meanwhile only rank 0 prints. At the end none leaves before all are done.
+    """Start the process group; inside the ``with`` block only rank 0 prints. At its end all ranks wait for each other.
 
-    torchrun stops every rank as soon as one has failed, and what another was writing would be lost. An exception that
-    leaves here is printed by the rank that it comes from, whichever that is, and waits for nobody.
+    torchrun stops every rank as soon as one has failed; what another rank was writing would then be lost. An exception
+    that leaves the block does not wait for the other ranks, and its own rank prints it.
     """
     join()
     out, err = (sys.stdout, sys.stderr) if rank() == 0 else (io.StringIO(), io.StringIO())
@@ -57,10 +57,10 @@ def together() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """End the group here, gloo's threads too; no other rank is waited for.
+    """End the process group and the threads of gloo, without waiting for the other ranks.
 
-    Such a thread lets go of a collective's tensors a little after the collective is over, and takes Python's lock for
-    that. Without this, the interpreter may be ending by then, which aborts the process (SIGABRT).
+    Such a thread frees the tensors of a collective a little after the collective is over, and takes Python's lock for
+    that. If the interpreter is already ending then, the process aborts (SIGABRT).
     """
     gloo = distributed.group.WORLD._get_backend(torch.device("cpu"))
     distributed.destroy_process_group()
@@ -68,7 +68,7 @@ def _leave() -> None:
 
 
 def each(action: Callable[[], T]) -> list[T]:
-    """What an action gives on every rank, by rank: picklable. What it raises on any rank is raised by all of them."""
+    """Run ``action`` on every rank; returns the results by rank (picklable). An error of any rank is raised by all."""
     value = error = None
     try:
         value = action()
@@ -82,27 +82,28 @@ def each(action: Callable[[], T]) -> list[T]:
 
 
 def agreed(action: Callable[[], T]) -> T:
-    """What an action gives here, which need not be picklable; what it raises on any rank is raised by all of them."""
+    """Run ``action`` on every rank; returns the result of this rank. An error of any rank is raised by all."""
     value = []
     each(lambda: value.append(action()))
     return value[0]
 
 
 def alone(action: Callable[[], T]) -> T | None:
-    """What an action gives, done by rank 0 alone, and None for the others; what it raises is raised by all."""
+    """Run ``action`` on rank 0 only; returns its result there, None elsewhere. An error is raised by all ranks."""
     return agreed(lambda: action() if rank() == 0 else None)
 
 
 def first(action: Callable[[], T]) -> T:
-    """What an action gives, done by rank 0 before any other rank does it; what it raises anywhere is raised by all."""
+    """Run ``action`` on rank 0, then on the others; returns the result of this rank. An error is raised by all."""
     value = alone(action)
     return agreed(lambda: value if rank() == 0 else action())
 
 
 def gather(value: T) -> list[T]:
-    """The values that all ranks give, by rank: the same list for each of them. They must be picklable.
+    """The values of all ranks, by rank: the same list on each rank. They must be picklable.
 
-    Raises ChildProcessError where a rank is there no more.
+    Raises:
+        ChildProcessError: a rank was lost.
     """
     if ranks() == 1:
         return [value]

@@ -1,7 +1,7 @@
-"""A step of training: random pairs, the sum of the loss terms, one update. Under torchrun, of all ranks together.
+"""A step of training: random pairs, the sum of the loss terms, one update. Under torchrun all ranks take it together.
 
-Each rank draws pairs of its own, and DistributedDataParallel averages the gradients; the weights stay equal. Statistics
-of batch normalisation are each rank's own (SyncBatchNorm has no CPU), and rank 0's are the ones that are kept.
+Each rank draws its own pairs. DistributedDataParallel averages the gradients, so the weights stay equal. Each rank has
+its own statistics of batch normalisation (SyncBatchNorm does not run on a CPU); those of rank 0 are saved.
 """
 
 import math
@@ -41,9 +41,9 @@ def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, **choices: floa
 
 
 class Learner:
-    """A network, the average of its weights, its optimiser and its pairs; ``step`` counts the updates so far.
+    """A network, the average of its weights, its optimiser and its pairs. ``step`` counts the updates so far.
 
-    A learner that is not ``fresh`` is to be given a state, so no pretrained weights are fetched for it.
+    With ``fresh`` False a state is loaded afterwards, so no pretrained weights are downloaded.
     """
 
     def __init__(self, settings: RunSettings, fresh: bool = True) -> None:
@@ -139,7 +139,7 @@ class Learner:
 
 
 def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """Exponential averages, over a third of the steps so far at most, or what training began with would linger."""
+    """Exponential averages, over at most a third of the steps so far, so that the first weights are soon forgotten."""
 
     def update(averages: list[Tensor], values: list[Tensor], count: Tensor) -> None:
         get_ema_multi_avg_fn(min(memory, ((1 + count) / (4 + count)).item()))(averages, values, count)
@@ -148,7 +148,7 @@ def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], 
 
 
 def _seed(seed: int, rank: int) -> int:
-    """What a rank's pairs begin with: for rank 0 the seed itself."""
+    """The seed of the pairs of a rank: for rank 0 the seed itself."""
     return (seed + rank * _RANK_SEED) % 2**63
 
 

@@ -39,7 +39,7 @@ def check(settings: RunSettings) -> None:
 def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:
     """The rate of step 0, 1, ...: a linear rise in steps, a plateau, and a linear fall over the last share of the run.
 
-    Up to the fall it depends on the step alone, so that two runs with a limit in minutes begin alike.
+    Before the fall it depends on the step only, so two runs with a limit in minutes begin alike.
     """
     return peak * min(1, (step + 1) / max(warmup, 1)) * min(1, (1 - progress) / decay if decay > 0 else 1)
 
@@ -47,13 +47,13 @@ def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: f
 class Trainer:
     """One run: its learner, clock and files. ``run`` trains until the steps or minutes are over.
 
-    A trainer that is not ``fresh`` is to be given a state, so no pretrained weights are fetched for it.
+    With ``fresh`` False a state is loaded afterwards, so no pretrained weights are downloaded.
     """
 
     def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True) -> None:
         check(settings)
         self.settings, self.folder = settings, folder
-        revision()  # asked now, and remembered: files may change while this code trains
+        revision()  # read now, and cached: files may change during the training
         self.learner = Learner(settings, fresh)
         self.began, self.seconds = time.perf_counter(), 0.0
         self.scores: dict[str, float] = {}
@@ -65,8 +65,8 @@ class Trainer:
         """Train to the end; returns the last validation's scores, on rank 0.
 
         Ctrl-C (or SIGTERM) lets the step end, saves, and raises KeyboardInterrupt. Raises TrainingError on a loss that
-        is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. What one rank
-        meets, all ranks raise.
+        is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. An error of one
+        rank is raised by all.
         """
         selection = distributed.alone(lambda: Selection(self.learner.device))
         self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
@@ -99,9 +99,8 @@ class Trainer:
     def take_step(self) -> dict[str, float]:
         """One batch of each rank, one update; returns the terms of the loss, means over the ranks.
 
-        The ranks meet before each of the network's two directions, in which DistributedDataParallel lets none go on
-        alone: what one of them raises, all raise; rank 0's clock is everybody's. Raises TrainingError on a term that is
-        not finite.
+        The ranks exchange their reports between the forward and the backward pass, so an error of one rank is raised
+        by all. The clock of rank 0 counts for all ranks. Raises TrainingError on a term that is not finite.
         """
         train, losses = self.settings.train, []
         lr = learning_rate(self.learner.step, self.progress, train.lr, train.warmup, train.decay)
@@ -161,7 +160,7 @@ class Trainer:
         return scores
 
     def _write(self, state: dict[str, Any], weights: bool) -> None:
-        """Weights first: a checkpoint never tells of better ones than there are."""
+        """Write the weights first, so that a checkpoint never names weights that are not there."""
         if weights:
             save_weights(
                 self.folder / WEIGHTS_FILE,
