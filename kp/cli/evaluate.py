@@ -22,8 +22,8 @@ from kp.evaluation.registry import Detector, make_detectors, score_maps
 from kp.evaluation.summary import summarise
 from kp.models.checkpoint import find_weights
 from kp.reporting.comparison import compare_files
-from kp.reporting.examples import examples
 from kp.reporting.html import PAGE, write_page
+from kp.reporting.images import examples
 from kp.reporting.result_tables import printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
@@ -151,7 +151,7 @@ def _write(
 
 
 def _say(text: str) -> None:
-    """Print at once. Where nobody listens any more, as behind ``| head``, go on in silence: files are to be written."""
+    """Print at once. If the reader has gone, as with ``| head``, print nothing more: the files are still written."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -32,7 +32,7 @@ from kp.data import hpatches, standin
 from kp.experiments import dataset_statistics, viewpoints
 from kp.experiments.speed import benchmark, default_batch, profile
 from kp.models.checkpoint import load_detector
-from kp.reporting.preview import pair_sheet
+from kp.reporting.images import pair_sheet
 from kp.reporting.tables import Column, Table
 from kp.reporting.training_curves import draw_curves, read_log
 from kp.support.device import choose_device

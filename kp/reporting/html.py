@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from kp.evaluation.summary import SPLITS
 from kp.reporting import plots
-from kp.reporting.examples import COLOURS, Example
+from kp.reporting.images import COLOURS, Example
 from kp.reporting.result_tables import SPLIT_NAMES, all_results, results_by_sequence
 from kp.reporting.tables import TEMPLATES, Table
 from kp.support.files import write_file

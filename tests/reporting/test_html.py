@@ -13,8 +13,8 @@ import pytest
 from kp.evaluation import results
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.results import settings, versions
-from kp.reporting.examples import Example, Marks
 from kp.reporting.html import write_page
+from kp.reporting.images import Example, Marks
 from kp.support.files import FileError
 
 VOID = {"meta", "img", "br"}

@@ -10,7 +10,7 @@ from kp.data.hpatches import ImageSequence
 from kp.evaluation.benchmark import evaluate
 from kp.evaluation.protocols import PROTOCOLS
 from kp.models.keypoints import Keypoints, extract_keypoints
-from kp.reporting.examples import COLOURS, LONGEST, Marks, classify, draw_marks, examples
+from kp.reporting.images import COLOURS, LONGEST, Marks, classify, draw_marks, examples
 
 NATIVE = PROTOCOLS["native"]
 SIZE = (60, 100)
