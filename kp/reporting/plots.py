@@ -1,7 +1,7 @@
-"""Figures of an evaluation's rows: what to draw, and as what, but not where it stands on a page.
+"""Figures of an evaluation's rows.
 
-Each function takes rows, a row a detector, and the detectors' colours, so that a detector looks the same in all
-figures; it gives a matplotlib Figure that belongs to nobody else.
+Each function takes rows, one for each detector, and a colour for each detector, and returns a new matplotlib Figure.
+A detector has the same colour in all figures.
 """
 
 import io
@@ -19,15 +19,16 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from kp.evaluation.protocols import THRESHOLDS
 
 Row = Mapping[str, Any]
-# told apart by the colour-blind: Okabe and Ito's (2008) without yellow, too pale for a line, then of Tol's muted ones
+# Colours that colour-blind readers can distinguish: Okabe and Ito (2008) without yellow, which is too pale for a line,
+# then some of Tol's muted colours
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _TOL = ("#882255", "#999933", "#332288", "#AA4499", "#117733", "#661100", "#44AA99", "#CC6677", "#6699CC", "#888888")
-_WIDTH = 4.6  # inches, of which a page shows about 90 pixels each
+_WIDTH = 4.6  # inches; a page shows an inch as about 90 pixels
 _GREY = "#666666"
-_DEPTHS = (0.9, 0.4, 0.25)  # how opaque bars of 1, 3 and 5 px are; a longer one shines through a shorter one
+_OPACITIES = (0.9, 0.4, 0.25)  # of the bars of 1, 3 and 5 px, which lie on each other
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "kp",  # the same figure is the same file
+    "svg.hashsalt": "kp",  # the same figure gives the same file
     "text.parse_math": False,  # a name may have dollars
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -40,7 +41,7 @@ _STYLE = {
     "xtick.color": "#333333",
     "ytick.color": "#333333",
 }
-_styled = matplotlib.rc_context(_STYLE)  # a text keeps what it was made with
+_styled = matplotlib.rc_context(_STYLE)  # texts keep the style in which they were made
 _TITLES = {
     "repeatability": "repeatability",
     "homography_3px": "homographies right to 3 px",
@@ -50,7 +51,7 @@ _TITLES = {
 
 
 def palette(detectors: Sequence[str]) -> dict[str, str]:
-    """A colour for each detector, in this order: one more detector at the end changes nobody else's."""
+    """A colour for each detector, in this order. A detector added at the end does not change the other colours."""
     return dict(zip(dict.fromkeys(detectors), cycle(_OKABE_ITO + _TOL), strict=False))
 
 
@@ -72,12 +73,16 @@ def repeatability_bars(rows: Sequence[Row], colours: Mapping[str, str]) -> Figur
 
 @_styled
 def homography_bars(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
-    """A bar per detector to the share of homographies right to 1 px (dark), to 3 px and, palest, to 5 px."""
+    """A bar per detector: the share of homographies right to 1 px (dark), to 3 px (paler) and to 5 px (palest)."""
     figure, axes = _bar_axes(rows, "homographies right to 1, 3 and 5 px")
     for y, row in enumerate(rows):
-        for pixels, alpha in list(zip(THRESHOLDS, _DEPTHS, strict=True))[::-1]:  # the longest first, below
+        for pixels, alpha in list(zip(THRESHOLDS, _OPACITIES, strict=True))[
+            ::-1
+        ]:  # the longest bar first, so that it lies below
             axes.barh(y, row[f"homography_{pixels}px"], 0.7, color=colours[row["detector"]], alpha=alpha)
-    _explain(figure, [Patch(color=_GREY, alpha=a, label=f"{n} px") for n, a in zip(THRESHOLDS, _DEPTHS, strict=True)])
+    _explain(
+        figure, [Patch(color=_GREY, alpha=a, label=f"{n} px") for n, a in zip(THRESHOLDS, _OPACITIES, strict=True)]
+    )
     return figure
 
 
@@ -94,7 +99,7 @@ def use_scatter(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
 
 @_styled
 def threshold_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
-    """A line per detector: repeatability where a keypoint may be off by 1, 3 and 5 px."""
+    """A line per detector: repeatability within 1, 3 and 5 px."""
     figure, axes = _line_axes("threshold (px)", "repeatability")
     ends = {}
     for row in rows:
@@ -108,7 +113,7 @@ def threshold_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
 
 @_styled
 def curve_lines(rows: Sequence[Row], measure: str, colours: Mapping[str, str]) -> Figure:
-    """A line per detector over the values of one sweep, with 95 % intervals and chance where it is repeatability."""
+    """A line per detector over the values of one sweep. Repeatability also has 95 % intervals and a line for chance."""
     sweep, values = rows[0]["sweep"], sorted({row["value"] for row in rows})
     figure, axes = _line_axes(_TITLES[sweep], _TITLES[measure])
     ends = {}
@@ -136,14 +141,14 @@ def curve_lines(rows: Sequence[Row], measure: str, colours: Mapping[str, str]) -
 
 @_styled
 def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file whose text is in the reader's own font. The same figure gives the same bytes."""
+    """The figure as an SVG file. Its text is shown in the system's font. The same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue().replace(b"'DejaVu Sans'", b"system-ui, 'DejaVu Sans', sans-serif")
 
 
 def _bar_axes(rows: Sequence[Row], title: str) -> tuple[Figure, Axes]:
-    """Room for a horizontal bar per row, from 0 to 1, the first on top."""
+    """Axes for one horizontal bar per row, from 0 to 1, the first row on top."""
     figure = Figure((_WIDTH, 0.9 + 0.27 * len(rows)), layout="constrained")
     axes = figure.add_subplot(xlabel=title, xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6))
     axes.set_yticks(range(len(rows)), [row["detector"] for row in rows])
@@ -164,9 +169,9 @@ def _explain(figure: Figure, artists: Sequence[Artist]) -> None:
 
 
 def _name_at_right(axes: Axes, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
-    """Write each name beside the axes at the height of its point, none over another, with a line in its colour."""
+    """Write each name at the right of the axes, near the height of its point, and join name and point by a line."""
     low, high = axes.get_ylim()
-    names = list(points)[::-1]  # so that of equals the first is on top
+    names = list(points)[::-1]  # of points with equal heights, the first is on top
     names.sort(key=lambda name: points[name][1])
     heights = _spaced([(points[name][1] - low) / (high - low) for name in names], 0.065)
     for name, height in zip(names, heights, strict=True):
@@ -176,12 +181,12 @@ def _name_at_right(axes: Axes, points: Mapping[str, tuple[float, float]], colour
 
 
 def _spaced(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights in [0, 1], moved, up and down alike, so that no two are nearer than ``gap``, if there is room.
+    """Ascending heights in [0, 1], moved so that neighbours are at least ``gap`` apart, or less if there is no room.
 
-    The least squares of what they move: pools of neighbours (Ayer et al., 1955), each about the mean of its own.
+    The sum of the squared moves is least: isotonic regression by pooling neighbours (Ayer et al., 1955).
     """
     gap = min(gap, 1 / max(len(heights) - 1, 1))
-    pools = []  # sums and counts of heights, less what those below take up
+    pools = []  # (sum, count) of the heights of a pool, each less the gaps below it
     for i, height in enumerate(heights):
         pools.append((height - i * gap, 1))
         while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:

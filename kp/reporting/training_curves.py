@@ -1,4 +1,4 @@
-"""The course of training runs as a picture, from their logs: how fast the loss falls, and how soon they are good."""
+"""A figure of training runs from their logs: loss terms and validation scores over time."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_SMOOTH = 50  # steps that a point of a loss curve averages
-_TO_QUALITY = "repeatability"  # the score that is shown over the steps too, so that machines can be compared
+_STEPS_PER_POINT = 50  # a point of a loss curve is the mean of this number of steps
+_ALSO_OVER_STEPS = "repeatability"  # this score is shown over steps too, so that runs on different machines compare
 
 Log = Sequence[Mapping[str, Any]]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``log.jsonl``. Raises ValueError on a file that is none, or has no step yet."""
+    """The lines of a run's ``log.jsonl``. Raises ValueError on another file, or if it has no step yet."""
     try:
         log = [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError as error:
@@ -30,14 +30,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(logs: Mapping[str, Log]) -> Figure:
-    """Loss terms, smoothed, and validation scores over the minutes; held-out repeatability over the steps too.
+    """A figure with a panel for each loss term (smoothed) and each validation score, over minutes.
 
-    A line for each of the runs, which are named in the first panel if there are several.
+    Repeatability also has a panel over steps. Each run is a line. Several runs are named in the first panel.
     """
     losses, scores = (_names(logs, kind) for kind in ("loss", "validation"))
     panels = [("loss", name, "minutes") for name in losses]
     for name in scores:
-        panels += [("validation", name, over) for over in ("minutes", "steps")[: 1 + (name == _TO_QUALITY)]]
+        panels += [("validation", name, over) for over in ("minutes", "steps")[: 1 + (name == _ALSO_OVER_STEPS)]]
     figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 2.8), squeeze=False)
     for axis, (kind, name, over) in zip(axes[0], panels, strict=True):
         for run, log in logs.items():
@@ -51,12 +51,12 @@ def draw_curves(logs: Mapping[str, Log]) -> Figure:
 
 
 def _names(logs: Mapping[str, Log], kind: str) -> list[str]:
-    """The loss terms or the scores of any of the runs."""
+    """The names of all loss terms, or of all validation scores, of the runs."""
     return list(dict.fromkeys(name for log in logs.values() for line in log for name in line.get(kind, ())))
 
 
 def _draw(axis: Axes, log: Log, run: str, what: tuple[str, str, str]) -> None:
-    """One line, empty where the run has none of it, so that each run has the same colour in all panels."""
+    """Draw one run in one panel. A run without values gets an empty line, so that each run keeps its colour."""
     kind, name, over = what
     lines = [line for line in log if name in line.get(kind, ())]
     values = np.array([line[kind][name] for line in lines])
@@ -67,7 +67,7 @@ def _draw(axis: Axes, log: Log, run: str, what: tuple[str, str, str]) -> None:
 
 
 def _average(values: np.ndarray) -> np.ndarray:
-    """Means of runs of _SMOOTH values, of fewer when there are few."""
+    """Means of parts of about _STEPS_PER_POINT values."""
     if not len(values):
         return values
-    return np.array([part.mean() for part in np.array_split(values, max(1, len(values) // _SMOOTH))])
+    return np.array([part.mean() for part in np.array_split(values, max(1, len(values) // _STEPS_PER_POINT))])

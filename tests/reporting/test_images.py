@@ -1,4 +1,4 @@
-"""Which sequences are shown, what is said of their keypoints, and where it is drawn: by hand, and as the table does."""
+"""Pictures of sequences: which are shown, how their keypoints are counted, and where the marks are drawn."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ SHIFT = torch.tensor([[[1, 0, 20], [0, 1, 0], [0, 0, 1]]], dtype=torch.float64) 
 
 
 def keypoints(*points):
-    """Keypoints, best first, and a place without one."""
+    """Keypoints, best first, and one invalid place."""
     xy = torch.tensor([*points, (0, 0)], dtype=torch.float32)[None]
     scores = -torch.arange(xy.shape[1], dtype=torch.float32)[None]
     valid = torch.ones_like(scores, dtype=torch.bool)
@@ -49,7 +49,7 @@ def test_without_a_keypoint_in_one_view_those_of_the_other_are_missed():
 
 
 def scene(name, seed, count=3, size=(70, 90)):
-    """Noise, of which every image shows another part, and some noise of its own."""
+    """Images that show shifted parts of one noise image, each with noise added."""
     rng = np.random.default_rng(seed)
     canvas, images = rng.random((100, 130)), []
     for k in range(count):
