@@ -21,7 +21,7 @@ def scene(family, seed=0, batch=8, size=SIZE):
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_scenes_are_images_with_visible_corners(family):
-    made = scene(family, batch=2)
+    made = scene(family, batch=4)
     assert made.image.shape == made.ignore.shape == (4, 1, *SIZE)
     assert made.ignore.dtype == torch.bool
     assert made.image.isfinite().all()
