@@ -1,4 +1,4 @@
-"""ONNX: onnxruntime draws the score maps that torch draws, at sizes that the export never saw."""
+"""ONNX: onnxruntime gives the score maps of torch, at sizes other than that of the export."""
 
 import json
 
@@ -9,6 +9,7 @@ import torch
 from kornia.filters import gaussian_blur2d
 
 from kp import __version__, load_detector
+from kp.cli.errors import ERROR
 from kp.cli.main import main
 from kp.features.onnx import IMAGE, SCORES, to_onnx
 from kp.models.detector import Detector
@@ -33,7 +34,7 @@ def test_score_maps_are_torchs(exported, shape):
 
 
 def test_sizes_are_exported_too(monkeypatch):
-    # Blurring stands for the network, which the file would hold once for each size: minutes to export.
+    # A blur replaces the network: the file would hold the network once for each size, which takes minutes to export.
     monkeypatch.setattr(Detector, "_at_one_scale", lambda self, grey: gaussian_blur2d(20 * grey - 10, (7, 7), (1, 1)))
     detector = Detector(num_scales=4).eval()
     exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
@@ -53,10 +54,10 @@ def test_names_and_facts(exported):
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
-    assert main(["export", str(tmp_path / "a.onnx"), "--weights", str(tmp_path / "none")]) == 1
+    assert main(["export", str(tmp_path / "a.onnx"), "--weights", str(tmp_path / "none")]) == ERROR
     assert "no weights at" in capsys.readouterr().err
     (tmp_path / "folder.onnx").mkdir()
-    assert main(["export", str(tmp_path / "folder.onnx")]) == 1
+    assert main(["export", str(tmp_path / "folder.onnx")]) == ERROR
     assert len(capsys.readouterr().err.splitlines()) == 1
     with pytest.raises(ValueError, match="cannot export this"):
         to_onnx(Unknown(), {})
