@@ -1,8 +1,8 @@
-"""What several test modules need and takes long to make; and how many threads one of several test processes takes."""
+"""Shared fixtures, and the number of threads of each of several test processes."""
 
 import os
 
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # before torch is there, and for what tests start
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # before the import of torch; children inherit it
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
@@ -12,7 +12,7 @@ from torch.torch_version import TorchVersion
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory):
-    """The default detector, exported."""
+    """The path of the default detector as an ONNX file. It is made once, in most of a minute."""
     if TorchVersion(torch.__version__) < "2.7":
         pytest.skip("torch 2.6 cannot export for any size")
     from kp.cli.main import main
