@@ -230,7 +230,7 @@ def test_the_list_says_what_each_variant_changes(capsys):
 def test_markdown_of_a_file(tmp_path, capsys):
     for seed, value in enumerate((0.25, 0.75)):
         scores = {"i_75": value, "rotation_0": 0.8, "rotation_45": 0.4, "shift": 0.125}
-        entry = {"seed": seed, "weights": {}, "steps": 300, "batch": 8, "crop": 160, "scores": scores}
+        entry = {"seed": seed, "weights": {}, "steps": 300, "batch": 8, "image_size": 160, "scores": scores}
         ablation_results.put(tmp_path / "a.json", entry | {"variant": "a", "flags": ["--ema", "0.9"]})
         ablation_results.put(tmp_path / "a.json", entry | {"variant": "b", "seed": 0, "flags": None, "steps": 9})
     assert main(["ablate", "--table", str(tmp_path / "a.json")]) == 0
