@@ -11,7 +11,7 @@ def main() -> int:
         if error.name is None or error.name.split(".")[0] == "kp":
             raise
         print(f"kp: error: the commands need the package {error.name}: pip install 'kp[all]'", file=sys.stderr)
-        return 2
+        return 1
     return run()
 
 

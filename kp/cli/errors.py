@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from kp.support.errors import one_line
 
-ERROR, INTERRUPTED = 2, 130  # exit codes
+ERROR, INTERRUPTED = 1, 130  # exit codes
 
 
 def exit_code(
@@ -13,6 +13,7 @@ def exit_code(
     action: Callable[[], object],
     expected: tuple[type[Exception], ...] = (),
     interrupted: Callable[[], str] = lambda: "interrupted",
+    error_code: int = ERROR,
 ) -> int:
     """Run ``action``; returns 0, or prints one line and returns the exit code of the error.
 
@@ -24,7 +25,7 @@ def exit_code(
     except (ValueError, OSError, *expected) as error:
         text = str(error) if str(error) else one_line(error)
         print(f"{program}: error: {' '.join(text.split())}", file=sys.stderr)
-        return ERROR
+        return error_code
     except KeyboardInterrupt:
         print(f"\n{program}: {interrupted()}", file=sys.stderr)
         return INTERRUPTED

@@ -191,4 +191,4 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster or a container sends: as Ctrl-C
     args = parse(argv)
     interrupted = "interrupted: the numbers cover the sequences that were done; a download starts again next time"
-    return exit_code("evaluate.py", lambda: run(args), (DownloadError,), lambda: interrupted)
+    return exit_code("evaluate.py", lambda: run(args), (DownloadError,), lambda: interrupted, error_code=2)

@@ -48,7 +48,7 @@ def test_it_counts_as_hpatches():
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("precious")
-    assert main(["standin", str(tmp_path), "--sequences", "1"]) == 2
+    assert main(["standin", str(tmp_path), "--sequences", "1"]) == 1
     assert "is there already" in capsys.readouterr().err
     assert [f.name for f in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -182,7 +182,6 @@ def test_a_run_that_fails_does_not_stop_the_others(ablate, monkeypatch, capsys):
         (["cats"], "no variant is called cats"),
         (["default", "--steps", "0"], "--steps must be at least 1"),
         (["default", "--seeds", "-1"], "--seed must be at least 0"),
-        (["four views of a scene", "--batch", "6"], "--batch must be a multiple of the --views 4 of a scene"),
         (["default", "--device", "cuda:99"], "no device cuda:99"),
         (["sub-pixel", "--weights", "nowhere"], "no weights at nowhere"),
         (["--table", "nowhere.json"], "holds no scores"),
