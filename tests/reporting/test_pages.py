@@ -1,6 +1,7 @@
-"""README.md and the report say what the stored results say: tables worked out by hand, and the pages that are there."""
+"""The numbers between the markers of README.md and the reports: tables by hand, pages in a folder, the real pages."""
 
 import json
+import re
 
 import pytest
 
@@ -30,7 +31,7 @@ CONTENT = {
 
 
 def cells(table):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.markdown().splitlines()]
 
 
 def test_the_best_of_a_column_is_bold_unless_it_is_chance():
@@ -41,6 +42,7 @@ def test_the_best_of_a_column_is_bold_unless_it_is_chance():
     assert random[1] == "0.900"
     assert random[6] == "-"
     assert random[4] == "0.400"  # as good as the best, but chance
+    assert [line[0] for line in cells(pages.measured(CONTENT, without="har"))[2:]] == ["kp", "random"]
 
 
 def test_refitted_errors_are_those_given_where_none_could_be_fitted():
@@ -54,75 +56,124 @@ def test_refitted_errors_are_those_given_where_none_could_be_fitted():
         pages.refitted({"pairs": pairs}, "harris", "all")
 
 
-def test_curves_and_protocols_have_a_column_for_each_step_and_split():
+def test_curves_have_a_column_for_each_value():
     assert cells(pages.swept(CONTENT, "rotation"))[0] == ["detector", "0", "45"]
     assert cells(pages.swept(CONTENT, "rotation"))[2] == ["kp", "**0.750**", "**0.750**"]
-    head, _, kp, *_ = cells(pages.protocols(CONTENT, ["native"]))
-    assert head == ["detector", "native: i", "native: v", "native: all", "native: H"]
-    assert kp == ["kp", "**0.500**", "0.250", "0.375", "**0.500**"]
+    with pytest.raises(ValueError, match="no scale curve"):
+        pages.swept(CONTENT, "scale")
 
 
 def test_what_models_cost_stands_beside_what_they_do():
-    cost = {"name": "kp", "parameters": 16600, "gmac": 0.694, "kilobytes": 80.2, "ms": 61.0}
-    _, _, kp = cells(pages.models([cost], CONTENT))
-    assert kp == ["kp", "16,600", "0.69", "80", "61", "**0.500**", "**0.250**", "**0.375**", "**0.90**"]
+    cost = {"parameters": 16600, "gmac": 0.694, "kilobytes": 80.2, "ms": 61.0}
+    _, _, kp, harris = cells(pages.models([{"name": pages.WEIGHTS} | cost, {"name": "harris"} | cost], CONTENT))
+    assert kp == [pages.WEIGHTS, "16,600", "0.69", "80", "61", "**0.500**", "0.250", "0.375", "**0.90**"]
+    assert harris[5:] == ["0.400", "**0.400**", "**0.400**", "1.00"]
 
 
 def test_scores_at_full_size_have_a_column_for_each_kind():
-    names = ("light", "relit", "focus", "zoom", "tilt", "hard", "all")
+    names = ("light", "zoom", "all")
     ours = dict.fromkeys(names, 0.5) | {f"{name}_error": 0.75 for name in names}
     theirs = ours | {"zoom": 0.625, "zoom_error": 1.0}
-    del theirs["focus_error"]  # nothing matched
-    head, _, first, second = cells(pages.kinds({"ours": ours, "theirs": theirs}))
+    del theirs["light_error"]  # nothing matched
+    files = {"full_size.json": {"scores": {"a": ours}}, "full_size_four_sizes.json": {"scores": {"b": theirs}}}
+    head, _, first, second = cells(pages.full_size(files.get, errors=False))
     assert head == ["detector", *names]
-    assert (first[4], second[4]) == ("0.500", "**0.625**")
-    _, _, first, second = cells(pages.kinds({"ours": ours, "theirs": theirs}, "_error"))
-    assert first[3:5] == ["**0.75**", "**0.75**"]
-    assert second[3:5] == ["-", "1.00"]
+    assert first == ["a", "**0.500**", "0.500", "**0.500**"]
+    assert second == ["b, four sizes", "**0.500**", "**0.625**", "**0.500**"]
+    _, _, first, second = cells(pages.full_size(files.get, errors=True))
+    assert first == ["a", "0.75", "**0.75**", "**0.75**"]
+    assert second == ["b, four sizes", "-", "1.00", "**0.75**"]
+
+
+PAGE = "Text of *hand*, kp:x.\n\n<!-- kp:rotation -->\nold\n<!-- /kp -->\n\nBut {} is inline.\n".format(
+    "<!-- kp:h100-wall -->7<!-- /kp -->"
+)
+FILLED = """Text of *hand*, kp:x.
+
+<!-- kp:rotation -->
+
+| detector | 0 | 45 |
+| --- | --- | --- |
+| kp | **0.750** | **0.750** |
+| harris | 0.500 | 0.500 |
+
+<!-- /kp -->
+
+But <!-- kp:h100-wall -->54<!-- /kp --> is inline.
+"""
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "ROOT", tmp_path)
-    monkeypatch.setattr(pages, "PAGES", {"page.md": "page.md"})
-    for folder in (pages.TEMPLATES, pages.RESULTS):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / pages.TEMPLATES / "page.md").write_text("{{ stored('a.json').x | digits }} px\n")
-    (tmp_path / pages.RESULTS / "a.json").write_text(json.dumps({"x": 0.12345}))
+    monkeypatch.setattr(pages, "PAGES", ("page.md",))
+    (tmp_path / pages.RESULTS).mkdir(parents=True)
+    (tmp_path / "page.md").write_text(PAGE)
+    (tmp_path / pages.RESULTS / "builtin.json").write_text(json.dumps(CONTENT))
+    (tmp_path / pages.RESULTS / "h100_training.json").write_text(json.dumps({"wall_seconds": 54.1}))
     return tmp_path
 
 
-def test_a_page_is_written_when_its_numbers_change(root, capsys):
+def test_only_what_is_between_markers_changes(root):
+    assert main(["report"]) == 0
+    assert (root / "page.md").read_text() == FILLED
+    assert main(["report"]) == 0
+    assert (root / "page.md").read_text() == FILLED
+
+
+def test_check_writes_nothing(root, capsys):
     assert main(["report", "--check"]) == 1
     assert "run python -m kp report" in capsys.readouterr().err
+    assert (root / "page.md").read_text() == PAGE
     assert main(["report"]) == 0
-    assert (root / "page.md").read_text() == "0.123 px\n"
     assert main(["report", "--check"]) == 0
-    (root / pages.RESULTS / "a.json").write_text(json.dumps({"x": 2}))
+    (root / pages.RESULTS / "h100_training.json").write_text(json.dumps({"wall_seconds": 2}))
     assert main(["report", "--check"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("template", "message"),
+    ("text", "message"),
     [
-        ("{{ stored('none.json') }}", "none.json cannot be read"),
-        ("{{ stored('a.json').y | digits }}", "no attribute 'y'"),
-        ("{{ unknown }}", "'unknown' is undefined"),
-        ("{{ trials('none.json') }}", "none.json holds no scores"),
-        ("{{ swept({'curves': []}, 'scale') }}", "no scale curve"),
-        ("{{ measured({'rows': []}) }}", "no row of protocol native"),
-        ("{{ models([{'name': 'a'}], {'rows': [{'protocol': 'native', 'detector': 'b', 'split': 'i'}]}) }}", "'a'"),
-        ("{% if %}", "Expected an expression"),
+        ("<!-- kp:nothing --><!-- /kp -->", "no number or table is called nothing"),
+        ("<!-- kp:models -->\n<!-- /kp -->", "models.json cannot be read"),
+        ("<!-- kp:h100-rate --><!-- /kp -->", "h100-rate: a result is missing or damaged"),
+        ("<!-- kp:scale -->\n<!-- /kp -->", "no scale curve"),
+        ("<!-- kp:rotation -->", "half of a pair"),
+        ("7<!-- /kp -->", "half of a pair"),
+        ("<!-- kp:rotation --> <!-- kp:h100-wall -->7<!-- /kp -->", "kp:rotation has no end"),
     ],
 )
-def test_a_page_that_cannot_be_filled_is_one_line(root, capsys, template, message):
-    (root / pages.TEMPLATES / "page.md").write_text(template)
+def test_a_page_that_cannot_be_filled_is_one_line(root, capsys, text, message):
+    (root / "page.md").write_text(text)
     assert main(["report"]) == 1
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
-    assert not (root / "page.md").exists()
+    assert (root / "page.md").read_text() == text
+
+
+def test_a_missing_page_and_a_damaged_result_are_one_line(root, capsys):
+    (root / pages.RESULTS / "builtin.json").write_text("{")
+    assert main(["report"]) == 1
+    assert "builtin.json cannot be read" in capsys.readouterr().err
+    (root / "page.md").unlink()
+    assert main(["report"]) == 1
+    err = capsys.readouterr().err
+    assert "page.md cannot be read" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_pages_say_what_the_results_say():
     assert pages.differing(pages.fill()) == [], "run python -m kp report"
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_inline_markers_are_within_a_line(page):
+    """Markdown takes a line that begins with a comment as HTML and does not format it."""
+    for line in (pages.ROOT / page).read_text().splitlines():
+        assert not re.match(r" *<!--", line) or re.fullmatch(r"<!-- [^>]+ -->", line), line
+
+
+def test_every_name_is_used():
+    text = "".join((pages.ROOT / page).read_text() for page in pages.PAGES)
+    assert set(re.findall(r"<!-- kp:(\S+) -->", text)) == set(pages.NAMES)
