@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kp.cli.main import main
-from kp.reporting import pages
+from kp.reporting import page_tables, pages
 
 
 def row(detector, split, repeatability, **more):
@@ -35,38 +35,40 @@ def cells(table):
 
 
 def test_the_best_of_a_column_is_bold_unless_it_is_chance():
-    head, _, kp, harris, random = cells(pages.measured(CONTENT))
+    head, _, kp, harris, random = cells(page_tables.measured(CONTENT))
     assert head == ["detector", "`i`", "`v`", "all (95 %)", "one-to-one", "chance", "error (px)", "H 3 px"]
     assert kp == ["kp", "**0.500**", "0.250", "0.375 (0.250 to 0.750)", "**0.400**", "0.100", "**0.90**", "**0.500**"]
     assert harris[1:4] == ["0.400", "**0.400**", "**0.400 (0.250 to 0.750)**"]
     assert random[1] == "0.900"
     assert random[6] == "-"
     assert random[4] == "0.400"  # as good as the best, but chance
-    assert [line[0] for line in cells(pages.measured(CONTENT, without="har"))[2:]] == ["kp", "random"]
+    assert [line[0] for line in cells(page_tables.measured(CONTENT, without="har"))[2:]] == ["kp", "random"]
 
 
 def test_refitted_errors_are_those_given_where_none_could_be_fitted():
     errors = [("i", 0.5, 0.8), ("v", None, 2.0), ("v", 1.0, 1.4), ("v", None, None)]
     names = "split", "refitted_error", "localisation_error"
     pairs = [{"protocol": "native", "detector": "kp"} | dict(zip(names, values, strict=True)) for values in errors]
-    assert pages.refitted({"pairs": pairs}, "kp", "i") == 0.5
-    assert pages.refitted({"pairs": pairs}, "kp", "v") == 1.5
-    assert pages.refitted({"pairs": pairs}, "kp", "all") == pytest.approx(3.5 / 3)
+    assert page_tables.refitted({"pairs": pairs}, "kp", "i") == 0.5
+    assert page_tables.refitted({"pairs": pairs}, "kp", "v") == 1.5
+    assert page_tables.refitted({"pairs": pairs}, "kp", "all") == pytest.approx(3.5 / 3)
     with pytest.raises(ValueError, match="no error of harris"):
-        pages.refitted({"pairs": pairs}, "harris", "all")
+        page_tables.refitted({"pairs": pairs}, "harris", "all")
 
 
 def test_curves_have_a_column_for_each_value():
-    assert cells(pages.swept(CONTENT, "rotation"))[0] == ["detector", "0", "45"]
-    assert cells(pages.swept(CONTENT, "rotation"))[2] == ["kp", "**0.750**", "**0.750**"]
+    assert cells(page_tables.swept(CONTENT, "rotation"))[0] == ["detector", "0", "45"]
+    assert cells(page_tables.swept(CONTENT, "rotation"))[2] == ["kp", "**0.750**", "**0.750**"]
     with pytest.raises(ValueError, match="no scale curve"):
-        pages.swept(CONTENT, "scale")
+        page_tables.swept(CONTENT, "scale")
 
 
 def test_what_models_cost_stands_beside_what_they_do():
     cost = {"parameters": 16600, "gmac": 0.694, "kilobytes": 80.2, "ms": 61.0}
-    _, _, kp, harris = cells(pages.models([{"name": pages.WEIGHTS} | cost, {"name": "harris"} | cost], CONTENT))
-    assert kp == [pages.WEIGHTS, "16,600", "0.69", "80", "61", "**0.500**", "0.250", "0.375", "**0.90**"]
+    _, _, kp, harris = cells(
+        page_tables.models([{"name": page_tables.WEIGHTS} | cost, {"name": "harris"} | cost], CONTENT)
+    )
+    assert kp == [page_tables.WEIGHTS, "16,600", "0.69", "80", "61", "**0.500**", "0.250", "0.375", "**0.90**"]
     assert harris[5:] == ["0.400", "**0.400**", "**0.400**", "1.00"]
 
 
@@ -76,11 +78,11 @@ def test_scores_at_full_size_have_a_column_for_each_kind():
     theirs = ours | {"zoom": 0.625, "zoom_error": 1.0}
     del theirs["light_error"]  # nothing matched
     files = {"full_size.json": {"scores": {"a": ours}}, "full_size_four_sizes.json": {"scores": {"b": theirs}}}
-    head, _, first, second = cells(pages.full_size(files.get, errors=False))
+    head, _, first, second = cells(page_tables.full_size(files.get, errors=False))
     assert head == ["detector", *names]
     assert first == ["a", "**0.500**", "0.500", "**0.500**"]
     assert second == ["b, four sizes", "**0.500**", "**0.625**", "**0.500**"]
-    _, _, first, second = cells(pages.full_size(files.get, errors=True))
+    _, _, first, second = cells(page_tables.full_size(files.get, errors=True))
     assert first == ["a", "0.75", "**0.75**", "**0.75**"]
     assert second == ["b, four sizes", "-", "1.00", "**0.75**"]
 

@@ -1,0 +1,131 @@
+"""The tables of README.md and the reports, made of the files in notebooks/results: one function for each table."""
+
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from kp.config import WEIGHTS
+from kp.evaluation import ablation_results
+from kp.evaluation.summary import SPLITS
+from kp.reporting import result_tables
+from kp.reporting.tables import Column, Table
+
+UNRANKED = ("random",)  # the chance level is never the best
+
+Content = Mapping[str, Any]
+Read = Callable[[str], Any]  # the content of a file of notebooks/results, by its name
+
+
+def rows(content: Content, protocol: str = "native") -> dict[str, dict[str, Content]]:
+    """Means over pairs by detector and split."""
+    found: dict[str, dict[str, Content]] = {}
+    for row in content["rows"]:
+        if row["protocol"] == protocol:
+            found.setdefault(row["detector"], {})[row["split"]] = row
+    if not found:
+        raise ValueError(f"the results have no row of protocol {protocol}")
+    return found
+
+
+def measured(content: Content, protocol: str = "native", without: str | None = None) -> Table:
+    """One protocol: a line per detector, but for those whose name begins with ``without``."""
+    columns = [*(Column(f"`{split}`", best=max) for split in SPLITS[:2]), Column("all (95 %)", best=max)]
+    columns += [Column("one-to-one", best=max), Column("chance"), Column("error (px)", 2, best=min)]
+    lines = []
+    for name, row in rows(content, protocol).items():
+        if without and name.startswith(without):
+            continue
+        over_all = row["all"]
+        interval = " to ".join(f"{end:.3f}" for end in over_all["interval"])
+        values = [row[split]["repeatability"] for split in SPLITS[:2]] + [(over_all["repeatability"], interval)]
+        others = [over_all[key] for key in ("one_to_one", "chance", "localisation_error", "homography_3px")]
+        lines.append((name, values + others))
+    return Table("detector", [*columns, Column("H 3 px", best=max)], lines, UNRANKED)
+
+
+def sweep(content: Content, kind: str) -> dict[str, dict[float, Content]]:
+    """The points of a curve by detector and value: photographs turned (``rotation``, degrees) or shrunk (``scale``)."""
+    found: dict[str, dict[float, Content]] = {}
+    for point in content["curves"]:
+        if point["sweep"] == kind:
+            found.setdefault(point["detector"], {})[point["value"]] = point
+    if not found:
+        raise ValueError(f"the results have no {kind} curve: measure with --curves")
+    return found
+
+
+def swept(content: Content, kind: str) -> Table:
+    """Repeatability along a curve: a line per detector, a column per value."""
+    found = sweep(content, kind)
+    values = list(next(iter(found.values())))
+    lines = [(name, [points[value]["repeatability"] for value in values]) for name, points in found.items()]
+    return Table("detector", [Column(f"{value:.3g}", best=max) for value in values], lines, UNRANKED)
+
+
+def models(costs: list[Content], content: Content) -> Table:
+    """What the shipped detectors cost (``python -m kp models --json``) and how repeatable they are."""
+    columns = [Column("parameters", 0), Column("GMAC", 2), Column("KB", 0), Column("ms", 0)]
+    columns += [*(Column(split, best=max) for split in SPLITS), Column("error (px)", 2, best=min)]
+    lines = []
+    for cost in costs:
+        row = rows(content)["kp" if cost["name"] == WEIGHTS else cost["name"]]
+        values = [cost[key] for key in ("parameters", "gmac", "kilobytes", "ms")]
+        values += [row[split]["repeatability"] for split in SPLITS]
+        lines.append((cost["name"], [*values, row["all"]["localisation_error"]]))
+    return Table("weights", columns, lines)
+
+
+def full_size(read: Read, errors: bool) -> Table:
+    """Scores at full size by kind of change: repeatability, or localisation errors in pixels."""
+    four = read("full_size_four_sizes.json")["scores"]
+    cards = read("full_size.json")["scores"] | {f"{name}, four sizes": card for name, card in four.items()}
+    kinds = [kind for kind in next(iter(cards.values())) if not kind.endswith("_error")]
+    columns = [Column(kind, 2, best=min) if errors else Column(kind, best=max) for kind in kinds]
+    ending = "_error" if errors else ""
+    return Table(
+        "detector", columns, [(name, [card.get(kind + ending) for kind in kinds]) for name, card in cards.items()]
+    )
+
+
+def sizes(read: Read) -> Table:
+    """kp with one size of the image and with four sizes."""
+    columns = [*(Column(split, best=max) for split in SPLITS), Column("error of v (px)", 2, best=min)]
+    columns += [Column("error (px)", 2, best=min), Column("H 3 px", best=max), Column("all, 240x320", best=max)]
+    lines = []
+    for name, file in (("one size", "sequences.json"), ("four sizes", "four_sizes.json")):
+        row, small = (rows(read(file), protocol)["kp"] for protocol in ("native", "240x320"))
+        values = [row[split]["repeatability"] for split in SPLITS]
+        values += [row[split]["localisation_error"] for split in ("v", "all")] + [row["all"]["homography_3px"]]
+        lines.append((name, [*values, small["all"]["repeatability"]]))
+    return Table("kp", columns, lines)
+
+
+def refitted(content: Content, detector: str, split: str) -> float:
+    """The mean localisation error in pixels with the homographies that fit the repeated keypoints best.
+
+    Where too few keypoints are repeated to fit a homography, the error under the given homography counts.
+    """
+    ours = [pair for pair in content["pairs"] if (pair["protocol"], pair["detector"]) == ("native", detector)]
+    errors = [(p["refitted_error"], p["localisation_error"]) for p in ours if split in ("all", p["split"])]
+    known = [best if best is not None else given for best, given in errors if given is not None]
+    if not known:
+        raise ValueError(f"the results have no error of {detector} on {split}")
+    return fmean(known)
+
+
+def errors(read: Read) -> Table:
+    """Localisation errors under the given homographies and under refitted ones."""
+    groups = ("given homography (px)", "refitted (px)")
+    lines = []
+    for name, file in (("real sequences", "sequences.json"), ("built-in photographs", "builtin.json")):
+        for detector in ("kp", "harris"):
+            given = [rows(read(file))[detector][split]["localisation_error"] for split in SPLITS]
+            lines.append((f"{detector}, {name}", [*given, *(refitted(read(file), detector, s) for s in SPLITS)]))
+    return Table("detector", [Column(split, 2, group) for group in groups for split in SPLITS], lines)
+
+
+def ablation(entries: list[Content]) -> str:
+    """A line per variant, below a line that says how long the runs were."""
+    if not entries:
+        raise ValueError("the ablation has no entries: write some with python -m kp ablate")
+    return f"{ablation_results.budget(entries)}\n\n{result_tables.ablation(entries).markdown()}"
