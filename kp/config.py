@@ -14,10 +14,7 @@ ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small"
 MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
 WEIGHTS = MODELS[0]  # what is meant where none are named
 PROTOCOLS = ("native", "240x320", "480x640", "squash")
-DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")
-BASELINES = ("akaze", "kornia-harris", "kornia-gftt", "kornia-hessian", "kornia-dog")  # beside these, on request
-OURS = ("kp", *MODELS)  # score logits, whose keypoints are refined
-LEARNED = ("keynet", "disk", "aliked", "xfeat", "dedode")  # of Kornia, whose weights it fetches
+DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")  # what evaluate.py measures by default
 
 T = TypeVar("T")
 
@@ -172,8 +169,7 @@ class EvaluateSettings:
 
     detectors: tuple[str, ...] = setting(
         DETECTORS,
-        f"what to measure, in this order: kp is the detector of --weights; {', '.join(MODELS)} come with kp",
-        DETECTORS + BASELINES + LEARNED + MODELS,
+        "what to measure, in this order; kp is the detector of --weights; all names: see below",
         metavar="NAME",
     )
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))

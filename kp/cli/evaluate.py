@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from kp.cli.errors import exit_code
-from kp.config import MODELS, OURS, EvaluateSettings, OutputSettings, Parser, add_flags, from_args
+from kp.config import MODELS, EvaluateSettings, OutputSettings, Parser, add_flags, from_args
 from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
 from kp.evaluation import benchmark, protocols, published, results, sweeps
 from kp.evaluation.protocols import Protocol
-from kp.evaluation.registry import Detector, make_detectors, score_maps
+from kp.evaluation.registry import NAMES, OURS, FindKeypoints, make_detectors, score_maps
 from kp.evaluation.summary import summarise
 from kp.models.checkpoint import find_weights
 from kp.reporting.comparison import compare_files
@@ -28,7 +28,7 @@ from kp.reporting.result_tables import printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
 
-Make = Callable[[], Mapping[str, Detector]]
+Make = Callable[[], Mapping[str, FindKeypoints]]
 
 
 @dataclass
@@ -74,7 +74,7 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
 
 def _detectors(
     names: Sequence[str], s: EvaluateSettings
-) -> tuple[Callable[[Protocol], dict[str, Detector]], dict[str, str], dict[str, str] | None]:
+) -> tuple[Callable[[Protocol], dict[str, FindKeypoints]], dict[str, str], dict[str, str] | None]:
     """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
     device, path = choose_device(s.device), find_weights(s.weights)
     where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device, "scales": s.scales}
@@ -136,7 +136,7 @@ def _write(
     output: OutputSettings,
     sequences: Sequence[ImageSequence],
     protocol: Protocol,
-    make: Callable[[Protocol], Mapping[str, Detector]],
+    make: Callable[[Protocol], Mapping[str, FindKeypoints]],
 ) -> None:
     """The files that were asked for: what goes wrong with one does not keep the other from being written."""
     try:
@@ -160,7 +160,9 @@ def _say(text: str) -> None:
 
 def parse(argv: list[str] | None) -> Namespace:
     """The command line."""
-    parser = Parser("evaluate.py", description=benchmark.__doc__, epilog=benchmark.EXAMPLES)
+    parser = Parser(
+        "evaluate.py", description=benchmark.__doc__, epilog=f"detectors: {', '.join(NAMES)}\n\n{benchmark.EXAMPLES}"
+    )
     text = f"HPatches sequences ({hpatches.FOLDER} if ROOT is left out); without this flag, the built-in photographs"
     parser.add_argument("--hpatches", nargs="?", const=Path(hpatches.FOLDER), type=Path, metavar="ROOT", help=text)
     text = f"fetch HPatches first, to ROOT or {hpatches.FOLDER}, unless it is there"

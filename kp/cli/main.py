@@ -99,7 +99,7 @@ def draw_preview(args: argparse.Namespace) -> None:
     if args.weights is None:
         picture = pair_sheet(args.seed)
     else:
-        picture = Validation(torch.device("cpu"), batches=1).picture(load_detector(args.weights))
+        picture = Validation(torch.device("cpu"), batches=1, files=()).picture(load_detector(args.weights))
     _, data = cv2.imencode(args.out.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     write_file(args.out, data.tobytes())
 

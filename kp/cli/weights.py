@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from kp.config import LEARNED, WEIGHTS, RunSettings
-from kp.evaluation import ablation_results, fullsize, results, scorecard
-from kp.evaluation.baselines import BASELINES, ScoreMap
-from kp.evaluation.registry import score_maps
+from kp.config import WEIGHTS, RunSettings
+from kp.data import photograph_changes
+from kp.evaluation import ablation_results, results, scorecard
+from kp.evaluation.baselines import ScoreMap
+from kp.evaluation.registry import NAMES, OURS, score_maps
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS
 from kp.experiments.variants import TEST_TIME
@@ -46,11 +47,11 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     one = commands.add_parser(
         "score",
         help=text,
-        description=f"{scorecard.__doc__}\nWith --full-size:\n\n{fullsize.__doc__}",
+        description=f"{scorecard.__doc__}\n{photograph_changes.__doc__}",
         formatter_class=RawTextHelpFormatter,
     )
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
-    text += f"{', '.join((*BASELINES, *LEARNED))} (default: {WEIGHTS} harris)"
+    text += f"{', '.join(name for name in NAMES if name not in OURS)} (default: {WEIGHTS} harris)"
     one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
     one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
     text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
@@ -124,12 +125,12 @@ def score(args: Namespace) -> None:
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
     maps = {name: _score_map(name, device, args.scales) for name in names}
-    how = fullsize if args.full_size else scorecard
-    title, columns = "detector".ljust(max(map(len, names))), [Column(number, width=5) for number in how.NAMES]
+    numbers = scorecard.FULL_SIZE_NAMES if args.full_size else scorecard.NAMES
+    title, columns = "detector".ljust(max(map(len, names))), [Column(number, width=5) for number in numbers]
     print(*Table(title, columns, []).head_lines(), sep="\n", flush=True)
     for name, score_map in maps.items():
-        found[name] = how.scorecard(score_map, subpixel=args.subpixel, device=device)
-        row = name, [found[name].get(number) for number in how.NAMES]
+        found[name] = scorecard.scorecard(score_map, args.full_size, args.subpixel, device)
+        row = name, [found[name].get(number) for number in numbers]
         print(*Table(title, columns, [row]).row_lines(), sep="\n", flush=True)
         if args.json is not None:
             settings = {"subpixel": args.subpixel, "scales": args.scales, "full_size": args.full_size}
@@ -142,7 +143,7 @@ def _write(path: Path, content: Any) -> None:
 
 def _score_map(name: str, device: torch.device, scales: int) -> ScoreMap:
     """The detector of that name, or of weights. Raises ValueError where it is neither or cannot run here."""
-    if name not in ("random", *BASELINES, *LEARNED):
+    if name not in NAMES or name in OURS:
         return load_detector(name, device, scales)
     maps, skipped = score_maps([name], weights=find_weights(WEIGHTS), baseline_weights=None, seed=0, device=device)
     if skipped:

@@ -35,6 +35,8 @@ class ImageSequence:
         images: N functions without arguments. Each returns a gray image (1, 1, H, W) in [0, 1].
         homographies: N - 1 matrices (3, 3), float64, pixels of image 1 -> pixels of image 2..N.
         files: the N - 1 files of the homographies, or empty for a sequence made in memory.
+        kind: what changes, for sequences made in memory: ``i``, ``v``, ``hard``, ``rotation_45``, ``zoom``, ...
+        valid: N masks (1, 1, H, W), the pixels that show the scene; empty where all pixels do.
     """
 
     name: str
@@ -42,6 +44,8 @@ class ImageSequence:
     images: tuple[Callable[[], Tensor], ...]
     homographies: tuple[Tensor, ...]
     files: tuple[Path, ...] = ()
+    kind: str = ""
+    valid: tuple[Tensor, ...] = ()
 
     def homography(self, number: int, size1: Size) -> Tensor:
         """H_0to1 (1, 3, 3), float64, pixels of image 1 -> pixels of image ``number``, with w = 1 at image 1's centre.

@@ -4,11 +4,13 @@ For a batch a scene is rendered and looked at twice, and the light changes each 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kp.data.hpatches import ImageSequence
 from kp.data.photometric import change_photometry
 from kp.data.synthetic.render import render
 from kp.data.synthetic.scene import Scene
@@ -90,6 +92,7 @@ class ViewPair:
 _PER_VIEW = ("image", "corners", "corner_mask", "valid", "ignore")
 
 
+_HELD_OUT_SEED = 20_000_003  # far from the seeds that people train with
 CANVAS = 1.5  # side of a scene over the side of its views, so that little of a view is empty
 _RESIDUAL_CHANGE = 0.05  # share of a range that is left where there is to be almost no such change
 _VALID_BORDER = 4.0  # pixels: blur and interpolation carry the canvas' edge about this far into a view
@@ -222,3 +225,20 @@ def _relight(image: Tensor, generator: torch.Generator, photometric: Tensor, lig
         return image
     share = torch.rand(len(image), generator=generator, device=generator.device)
     return change_photometry(image, generator, photometric * share, **light)
+
+
+def held_out_pairs(batches: int = 8, batch: int = 8, size: Size = (240, 320)) -> list[ViewPair]:
+    """Batches of synthetic pairs that no training sees, always the same ones; drawn and kept on the CPU."""
+    pairs = view_pairs(batch, size, torch.Generator().manual_seed(_HELD_OUT_SEED))
+    return [next(pairs) for _ in range(batches)]
+
+
+def as_sequences(pair: ViewPair) -> list[ImageSequence]:
+    """Each pair of a batch as a sequence of two images, of kind ``synthetic``, with the pixels that show the scene."""
+    sequences = []
+    for b in range(len(pair.image0)):
+        images = tuple(partial(torch.clone, image[b : b + 1]) for image in (pair.image0, pair.image1))
+        valid = tuple(mask[b : b + 1] for mask in (pair.valid0, pair.valid1))
+        H_0to1 = (pair.H_0to1[b].double(),)
+        sequences.append(ImageSequence(f"synthetic_{b}", "v", images, H_0to1, kind="synthetic", valid=valid))
+    return sequences

@@ -4,6 +4,7 @@ Each photograph gives a sequence ``i_<name>``, where the light changes, and one 
 so from image 2 to image 6. Every view is a window on the photograph, so none has a border. Nothing is downloaded.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,51 +44,51 @@ def read(seed: int = 0, split: str = "all") -> list[ImageSequence]:
 
     The same seed gives the same images, whichever split. Raises HPatchesError where scikit-image is not installed.
     """
-    splits = ("i", "v") if split == "all" else (split,)
+    kinds = ("i", "v") if split == "all" else (split,)
     data = folder()
-    return [make_sequence(data / file, s, seed) for s in splits for file in FILES]
+    return [make_sequence(data / file, kind, seed) for kind in kinds for file in FILES]
 
 
-def make_sequence(photograph: Path, split: str, seed: int, view: Size = VIEW) -> ImageSequence:
-    """A sequence of ``view``-sized images, of split ``i`` or ``v``, from a photograph of any size.
+def make_sequence(photograph: Path, kind: str, seed: int, view: Size = VIEW) -> ImageSequence:
+    """A sequence of 6 images of size ``view`` from a photograph of any size, which is mirrored where it is too small.
 
-    Where views are larger than the photograph allows for, it goes on mirrored.
+    Kind ``i``: the light changes, more from image to image. Kind ``v``: the viewpoint does. In both, image 1 is a
+    window of the photograph itself. Kind ``hard``: every image is warped, image 1 too, and each has its own light, as
+    strong as in training. No image is then sharper than the others because it was not warped.
     """
-    name = f"{split}_{photograph.stem}"
-    generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
-    canvas, corner = _canvas_and_corner(photograph, view)
-    size, H_canvas_to_0 = tuple(canvas.shape[-2:]), translation(-corner[0], -corner[1])
-    images, homographies = [canvas[..., corner[1] :, corner[0] :][..., : view[0], : view[1]]], []
-    for step in range(1, CHANGED + 1):
-        strength = step / CHANGED
-        H_0tok = torch.eye(3, dtype=torch.float64)
-        if split == "v":
-            H_0tok = _window(size, view, H_canvas_to_0, strength, generator)
-        image = warp_image(canvas, (H_0tok @ H_canvas_to_0)[None].float(), view, antialias=True)
-        images.append(change_photometry(image, generator, 1.2 * strength if split == "i" else 0.25))
-        homographies.append(H_0tok)
-    return ImageSequence(name, split, tuple(partial(as_8bit, image) for image in images), tuple(homographies))
-
-
-def make_hard_sequence(photograph: Path, seed: int, view: Size = VIEW) -> ImageSequence:
-    """A sequence of ``view``-sized images, of split ``v``, from a photograph of any size.
-
-    All images are warped, the reference too, and each is in a light as changed as in training. In a sequence of
-    :func:`make_sequence` the reference is the photograph as it is, and what is warped is smoothed a little: no image of
-    a real camera is sharper than all others for that reason.
-    """
-    name = f"hard_{photograph.stem}"
-    generator = torch.Generator().manual_seed(crc32(name.encode()) + seed)
-    canvas, corner = _canvas_and_corner(photograph, view)
-    H_canvas_to_plain = translation(-corner[0], -corner[1])
-    images, matrices = [], []
+    name = f"{kind}_{photograph.stem}"
+    generator = seeded(name, seed)
+    canvas, H_canvas_to_plain = canvas_and_window(load_canvas(photograph), view)
+    views = []
     for step in range(CHANGED + 1):
-        strength = _HARD_VIEW * step / CHANGED if step else _HARD_REFERENCE
-        image, H_plain_to_k = hard_view(canvas, H_canvas_to_plain, view, strength, generator)
-        images.append(image)
-        matrices.append(H_plain_to_k)
-    homographies = tuple(H_plain_to_k @ invert(matrices[0]) for H_plain_to_k in matrices[1:])
-    return ImageSequence(name, "v", tuple(partial(as_8bit, image) for image in images), homographies)
+        share = step / CHANGED
+        if kind == "hard":
+            strength = _HARD_VIEW * share if step else _HARD_REFERENCE
+            views.append(hard_view(canvas, H_canvas_to_plain, view, strength, generator))
+        elif step == 0:
+            views.append((window(canvas, H_canvas_to_plain, view), torch.eye(3, dtype=torch.float64)))
+        else:
+            views.append(_changed_view(canvas, H_canvas_to_plain, view, kind, share, generator))
+    return as_sequence(name, kind, views)
+
+
+def as_sequence(name: str, kind: str, views: Sequence[tuple[Tensor, Tensor]]) -> ImageSequence:
+    """A sequence of views: images (1, 1, H, W), stored in 8 bits, and H_plain_to_view (3, 3) of each."""
+    H_plain_to_0 = views[0][1]
+    homographies = tuple(H_plain_to_k @ invert(H_plain_to_0) for _, H_plain_to_k in views[1:])
+    images = tuple(partial(as_8bit, image) for image, _ in views)
+    return ImageSequence(name, "i" if kind == "i" else "v", images, homographies, kind=kind)
+
+
+def _changed_view(
+    canvas: Tensor, H_canvas_to_plain: Tensor, view: Size, kind: str, share: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A view of kind ``i`` or ``v`` and H_plain_to_view; ``share``, in [0, 1], is how much of the range changes."""
+    H_plain_to_view = torch.eye(3, dtype=torch.float64)
+    if kind == "v":
+        H_plain_to_view = _draw_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, share, generator)
+    image = warp_image(canvas, (H_plain_to_view @ H_canvas_to_plain)[None].float(), view, antialias=True)
+    return change_photometry(image, generator, 1.2 * share if kind == "i" else 0.25), H_plain_to_view
 
 
 def hard_view(
@@ -97,15 +98,27 @@ def hard_view(
 
     ``strength`` is the most that the view changes; pixels of a plain view and of this one.
     """
-    H_plain_to_view = _window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator)
+    H_plain_to_view = _draw_window(tuple(canvas.shape[-2:]), view, H_canvas_to_plain, strength, generator)
     image = warp_image(canvas, (H_plain_to_view @ H_canvas_to_plain)[None].float(), view, antialias=True)
     return change_photometry(image, generator, 1.0), H_plain_to_view
 
 
-def _canvas_and_corner(photograph: Path, view: Size) -> tuple[Tensor, tuple[int, int]]:
-    """A photograph (1, 1, H, W), mirrored where it is small, and the pixel (x, y) of the corner of its central view."""
-    canvas = mirrored(load_canvas(photograph), view)
-    return canvas, ((canvas.shape[-1] - view[1]) // 2, (canvas.shape[-2] - view[0]) // 2)
+def canvas_and_window(image: Tensor, view: Size) -> tuple[Tensor, Tensor]:
+    """An image (1, 1, H, W), mirrored where it is small, and H_canvas_to_plain (3, 3) of its central window."""
+    canvas = mirrored(image, view)
+    left, top = ((whole - part) // 2 for whole, part in zip(canvas.shape[:-3:-1], view[::-1], strict=True))
+    return canvas, translation(-left, -top)
+
+
+def window(canvas: Tensor, H_canvas_to_plain: Tensor, view: Size) -> Tensor:
+    """The pixels (1, 1, *view) of a window of a canvas, without sampling."""
+    left, top = (-H_canvas_to_plain[:2, 2]).long().tolist()
+    return canvas[..., top : top + view[0], left : left + view[1]]
+
+
+def seeded(name: str, seed: int) -> torch.Generator:
+    """A generator for one sequence: its images do not depend on which others are made."""
+    return torch.Generator().manual_seed(crc32(name.encode()) + seed)
 
 
 def load_canvas(photograph: Path) -> Tensor:
@@ -123,7 +136,9 @@ def mirrored(image: Tensor, view: Size) -> Tensor:
     return image[..., rows[:, None], columns]
 
 
-def _window(canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def _draw_window(
+    canvas: Size, view: Size, H_canvas_to_0: Tensor, strength: float, generator: torch.Generator
+) -> Tensor:
     """Draw H_0tok (3, 3), float64, so that all of view k lies on the canvas; weaker ones until one does."""
     corners = torch.tensor([[-0.5, -0.5], [view[1] - 0.5, -0.5], [-0.5, view[0] - 0.5], [n - 0.5 for n in view[::-1]]])
     while True:

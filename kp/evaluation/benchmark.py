@@ -14,27 +14,28 @@ over sequences.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kp.config import OURS
 from kp.data import hpatches, photographs
 from kp.data.detection_maps import export_sequence
 from kp.data.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.data.hpatches import DOWNLOAD, HPatchesError, ImageSequence
 from kp.evaluation import matching, metrics
 from kp.evaluation.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
-from kp.evaluation.registry import Detector
-from kp.features.describe import Features, describe
+from kp.evaluation.registry import OURS, FindKeypoints
+from kp.features.describe import describe
 from kp.geometry.coords import Size, covisible_mask, invert
 from kp.models.keypoints import Keypoints
+from kp.support.errors import one_line
 from kp.support.files import check_writable
 from kp.support.parallel import map_items
 
@@ -73,7 +74,7 @@ def read_sequences(root: Path | None, split: str, subset: str, seed: int, downlo
 
 def evaluate(
     sequences: Sequence[ImageSequence],
-    make: Callable[[], Mapping[str, Detector]],
+    make: Callable[[], Mapping[str, FindKeypoints]],
     protocol: Protocol = PROTOCOLS["native"],
     export: Export | None = None,
     workers: int = 1,
@@ -94,33 +95,117 @@ def evaluate(
 
 
 def _measurer(
-    make: Callable[[], Mapping[str, Detector]], protocol: Protocol, export: Export | None
+    make: Callable[[], Mapping[str, FindKeypoints]], protocol: Protocol, export: Export | None
 ) -> Callable[[ImageSequence], list[dict[str, Any]]]:
     return partial(measure_sequence, detectors=make(), protocol=protocol, export=export)
 
 
+class DetectedPair(NamedTuple):
+    """Keypoints (B = 1) of image 1 and of image ``number``, H_0to1 (1, 3, 3), and the sizes (H, W) of both images."""
+
+    number: int
+    keypoints0: Keypoints
+    keypoints1: Keypoints
+    H_0to1: Tensor
+    size0: Size
+    size1: Size
+
+
+def detected_pairs(
+    sequence: ImageSequence, images: Sequence[Tensor], keypoints: Sequence[Keypoints]
+) -> Iterator[DetectedPair]:
+    """Every pair (image 1, image k) of a sequence with the keypoints of its images: what every measure begins with."""
+    sizes = [tuple(image.shape[-2:]) for image in images]
+    for index in range(1, len(images)):
+        H_0to1 = sequence.homography(index + 1, sizes[0])
+        yield DetectedPair(index + 1, keypoints[0], keypoints[index], H_0to1, sizes[0], sizes[index])
+
+
+def score_sequences(
+    sequences: Iterable[ImageSequence],
+    find: FindKeypoints,
+    counts: Callable[[ImageSequence], Sequence[int]],
+    threshold: float = 3.0,
+) -> Iterator[dict[str, Any]]:
+    """Repeatability and localisation error of every pair: a record for each pair and number of keypoints.
+
+    A record has ``kind`` and ``sequence`` of the sequence, ``count``, ``repeatability`` and ``localisation_error`` (NaN
+    where nothing matched). An image that occurs in several sequences is searched once.
+
+    Args:
+        counts: of a sequence, the numbers of best keypoints that count.
+        threshold: pixels within which a keypoint is repeated.
+    """
+    known: dict[bytes, Keypoints] = {}
+
+    def search(image: Tensor) -> Keypoints:
+        key = sha256(image.numpy(force=True).tobytes()).digest() + str(image.shape).encode()
+        if key not in known:
+            known[key] = find(image)
+        return known[key]
+
+    for sequence in sequences:
+        images = [load() for load in sequence.images]
+        keypoints = [search(image) for image in images]
+        if sequence.valid:
+            keypoints = [inside_mask(*each) for each in zip(keypoints, sequence.valid, strict=True)]
+        for pair in detected_pairs(sequence, images, keypoints):
+            for count in counts(sequence):
+                scores = metrics.repeatability(*pair[1:], count, threshold)
+                yield {
+                    "kind": sequence.kind,
+                    "sequence": sequence.name,
+                    "count": count,
+                    "repeatability": scores.repeatability.item(),
+                    "localisation_error": scores.localisation_error.item(),
+                }
+
+
+def inside_mask(keypoints: Keypoints, mask: Tensor) -> Keypoints:
+    """The keypoints (B = 1) whose nearest pixel is in ``mask`` (1, 1, H, W)."""
+    height, width = mask.shape[-2:]
+    x, y = keypoints.xy.round().long().unbind(-1)
+    return keypoints.select(mask[0, 0, y.clamp(0, height - 1), x.clamp(0, width - 1)])
+
+
 def measure_sequence(
-    sequence: ImageSequence, detectors: Mapping[str, Detector], protocol: Protocol, export: Export | None = None
+    sequence: ImageSequence,
+    detectors: Mapping[str, FindKeypoints],
+    protocol: Protocol,
+    export: Export | None = None,
 ) -> list[dict[str, Any]]:
     """The records of one sequence, see :func:`evaluate`. Each image is loaded once, and each detector sees it once."""
     images, sequence = prepared_sequence(sequence, protocol)
     sizes = [tuple(image.shape[-2:]) for image in images]
-    keypoints = {name: _detect(f"{name} on {sequence.name}", d, images) for name, d in detectors.items()}
+    keypoints = {name: _detect(f"{name} on {sequence.name}", find, images) for name, find in detectors.items()}
     if export is not None:
         export(sequence, keypoints, sizes)
     between = views(sequence, sizes)
     records = []
     for name, found in keypoints.items():
         features = [describe(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
-        records += _pairs(sequence, name, list(zip(found, features, strict=True)), between, protocol)
+        for pair, shared in zip(detected_pairs(sequence, images, found), between, strict=True):
+            scores = metrics.measure_pair(
+                pair.keypoints0, pair.keypoints1, pair.H_0to1, shared, protocol.max_keypoints, protocol.threshold
+            )
+            described = features[0], features[pair.number - 1]
+            scores |= matching.measure_pair(*described, pair.H_0to1[0], pair.size0)
+            records.append(_record(sequence, name, protocol, pair.number, scores))
     return records
 
 
-def _detect(what: str, detector: Detector, images: Sequence[Tensor]) -> list[Keypoints]:
+def _record(
+    sequence: ImageSequence, name: str, protocol: Protocol, number: int, scores: Mapping[str, float]
+) -> dict[str, Any]:
+    facts = {"protocol": protocol.name, "detector": name, "sequence": sequence.name, "split": sequence.split}
+    return facts | {"image": number} | {field: _number(value) for field, value in scores.items()}
+
+
+def _detect(what: str, find: FindKeypoints, images: Sequence[Tensor]) -> list[Keypoints]:
     try:
-        return [detector(image) for image in images]
+        return [find(image) for image in images]
     except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
-        raise ValueError(f"{what}: {str(error).splitlines()[0] if str(error) else 'out of memory'}") from error
+        raise ValueError(f"{what}: {one_line(error) if str(error) else 'out of memory'}") from error
 
 
 def prepared_sequence(sequence: ImageSequence, protocol: Protocol) -> tuple[list[Tensor], ImageSequence]:
@@ -134,37 +219,13 @@ def prepared_sequence(sequence: ImageSequence, protocol: Protocol) -> tuple[list
     return images, replace(sequence, homographies=homographies, files=())
 
 
-def views(sequence: ImageSequence, sizes: list[Size]) -> list[tuple[Tensor, tuple[Tensor, Tensor]]]:
-    """H_0to1 (1, 3, 3) of every pair, and the pixels (1, 1, H, W) of either view that the other sees."""
+def views(sequence: ImageSequence, sizes: list[Size]) -> list[tuple[Tensor, Tensor]]:
+    """The pixels (1, 1, H, W) of either view of every pair that the other view sees."""
     found = []
     for k, size1 in enumerate(sizes[1:], start=2):
         H_0to1 = sequence.homography(k, sizes[0])
-        shared = covisible_mask(H_0to1, sizes[0], size1), covisible_mask(invert(H_0to1), size1, sizes[0])
-        found.append((H_0to1, shared))
+        found.append((covisible_mask(H_0to1, sizes[0], size1), covisible_mask(invert(H_0to1), size1, sizes[0])))
     return found
-
-
-def _pairs(
-    sequence: ImageSequence,
-    name: str,
-    seen: list[tuple[Keypoints, Features]],
-    between: list[tuple[Tensor, tuple[Tensor, Tensor]]],
-    protocol: Protocol,
-) -> Iterator[dict[str, Any]]:
-    """One detector's record of every pair."""
-    keypoints0, features0 = seen[0]
-    settings = protocol.max_keypoints, protocol.threshold
-    for k, ((keypoints1, features1), (H_0to1, shared)) in enumerate(zip(seen[1:], between, strict=True), start=2):
-        scores = metrics.measure_pair(keypoints0, keypoints1, H_0to1, shared, *settings)
-        scores |= matching.measure_pair(features0, features1, H_0to1[0], tuple(shared[0].shape[-2:]))
-        yield {
-            "protocol": protocol.name,
-            "detector": name,
-            "sequence": sequence.name,
-            "split": sequence.split,
-            "image": k,
-            **{field: _number(value) for field, value in scores.items()},
-        }
 
 
 def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], BaseException | None]:

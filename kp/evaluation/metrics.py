@@ -114,7 +114,7 @@ def measure_pair(
     return scores | {
         "one_to_one": one_to_one(*seen, H_0to1, threshold),
         "coverage": sum(covered) / 2,
-        "chance": chance_level(*(count.item() for count in counts), shared[1].sum().item(), threshold),
+        "chance": chance_repeatability(*(count.item() for count in counts), shared[1].sum().item(), threshold),
         "refitted_error": refitted_error(*seen, H_0to1, threshold),
     }
 
@@ -155,7 +155,7 @@ def one_to_one(keypoints0: Keypoints, keypoints1: Keypoints, H_0to1: Tensor, thr
     return 2 * float(np.sum(np.asarray(matched) >= 0)) / max(count.item(), 1)
 
 
-def chance_level(count0: int, count1: int, shared1: float, threshold: float = 3.0) -> float:
+def chance_repeatability(count0: int, count1: int, shared1: float, threshold: float = 3.0) -> float:
     """The repeatability to expect of so many counted points strewn evenly over ``shared1`` square pixels of view 1."""
     if not count0 or not count1 or shared1 <= 0:
         return 0.0

@@ -8,14 +8,19 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from kp.config import MODELS, OURS
-from kp.evaluation import baselines
+from kp.config import MODELS
+from kp.evaluation import baselines, learned_baselines
 from kp.evaluation.baselines import BASELINES, ScoreMap, random_scores
 from kp.evaluation.protocols import Protocol
 from kp.models.checkpoint import load_detector
 from kp.models.keypoints import Keypoints, extract_keypoints
 
-Detector = Callable[[Tensor], Keypoints]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
+OURS = ("kp", *MODELS)  # their score maps are logits, and their keypoints are refined
+NAMES = (*OURS, *BASELINES, *learned_baselines.NAMES, "random")  # of all detectors that can be measured
+
+FindKeypoints = Callable[
+    [Tensor], Keypoints
+]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 
 
 def score_maps(
@@ -39,20 +44,17 @@ def score_maps(
         "random": lambda: partial(_random_scores, seed=seed),
         "kp": partial(load_detector, weights, device, scales),
     }
-    if not set(names) <= set(makers):
-        from kp.evaluation import learned_baselines  # only now: it reaches into Kornia, whose inner parts may move
-
-        makers |= {
-            name: partial(learned_baselines.make, name, baseline_weights, device) for name in learned_baselines.NAMES
-        }
+    makers |= {
+        name: partial(learned_baselines.make, name, baseline_weights, device) for name in learned_baselines.NAMES
+    }
     if unknown := [name for name in names if name not in makers]:
-        raise ValueError(f"no detector is called {unknown[0]}: there are {', '.join(makers)}")
+        raise ValueError(f"no detector is called {unknown[0]}: there are {', '.join(NAMES)}")
     return baselines.available({name: makers[name] for name in names})
 
 
 def make_detectors(
     scores: Mapping[str, ScoreMap], protocol: Protocol, subpixel: bool, device: torch.device
-) -> dict[str, Detector]:
+) -> dict[str, FindKeypoints]:
     """The detectors of these score maps, all with the protocol's NMS; only ours refine keypoints."""
     settings = {"nms_size": protocol.nms_size, "border": protocol.border, "device": device}
     return {
@@ -62,7 +64,7 @@ def make_detectors(
 
 
 def _random_scores(image: Tensor, seed: int) -> Tensor:
-    """Chance, drawn afresh for every image but the same whenever it is seen: no order of images changes it."""
+    """Random scores. An image always gets the same ones, whatever the order of the images."""
     drawn = crc32(image.numpy(force=True).tobytes()) + seed
     return random_scores(image, torch.Generator().manual_seed(drawn))
 

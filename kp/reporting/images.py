@@ -19,7 +19,7 @@ from kp.data.synthetic.render import FAMILIES, render
 from kp.evaluation import benchmark
 from kp.evaluation.metrics import counted, nearest_distances
 from kp.evaluation.protocols import Protocol
-from kp.evaluation.registry import Detector
+from kp.evaluation.registry import FindKeypoints
 from kp.geometry.coords import Size, covisible, invert, resize, resize_matrix, warp_points
 from kp.models.keypoints import Keypoints
 
@@ -152,7 +152,7 @@ def examples(
     sequences: Sequence[ImageSequence],
     records: Sequence[dict[str, Any]],
     detector_name: str,
-    detector: Detector,
+    detector: FindKeypoints,
     protocol: Protocol,
     count: int = 3,
 ) -> list[Example]:
@@ -179,13 +179,14 @@ def examples(
 
 
 def show_pair(
-    sequence: ImageSequence, image: int, detector: Detector, protocol: Protocol
+    sequence: ImageSequence, image: int, detector: FindKeypoints, protocol: Protocol
 ) -> tuple[tuple[Marks, Marks], tuple[np.ndarray, np.ndarray]]:
     """The marks of images 1 and ``image``, and the two pictures that show them. Runs the detector again."""
     two = (sequence.images[0], sequence.images[image - 1]), (sequence.homographies[image - 2],)
     images, pair = benchmark.prepared_sequence(replace(sequence, images=two[0], homographies=two[1]), protocol)
     sizes = [tuple(image.shape[-2:]) for image in images]
-    [(H_0to1, shared)] = benchmark.views(pair, sizes)
+    [shared] = benchmark.views(pair, sizes)
+    H_0to1 = pair.homography(2, sizes[0])
     marks = classify(*map(detector, images), H_0to1, *sizes, protocol.max_keypoints, protocol.threshold)
     return marks, tuple(map(draw_marks, images, shared, marks))
 

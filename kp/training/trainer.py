@@ -19,7 +19,7 @@ from kp.support.process import Interruption
 from kp.training import distributed
 from kp.training.learner import Learner, TrainingError
 from kp.training.logger import Logger, forget_later_steps
-from kp.training.validation import Selection, better
+from kp.training.validation import Validation, better
 
 __all__ = ["WEIGHTS_FILE", "Trainer", "TrainingError", "check", "learning_rate", "resume"]
 
@@ -68,7 +68,7 @@ class Trainer:
         is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. An error of one
         rank is raised by all.
         """
-        selection = distributed.alone(lambda: Selection(self.learner.device))
+        validation = distributed.alone(lambda: Validation(self.learner.device))
         self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
         saved = validated = self.seconds
         every = self.settings.train
@@ -82,12 +82,12 @@ class Trainer:
                     self.save()
                     raise KeyboardInterrupt
                 if self.seconds - validated > 60 * every.validate_every:
-                    self.validate(selection)
+                    self.validate(validation)
                     saved = validated = self.seconds
                 elif self.seconds - saved > 60 * every.save_every:
                     self.save()
                     saved = self.seconds
-            self.validate(selection)
+            self.validate(validation)
         return self.scores
 
     @property
@@ -116,9 +116,9 @@ class Trainer:
         self.learner.update(losses[0], lr)
         return {name: fmean(report.terms[name] for report in reports) for name in reports[0].terms}
 
-    def validate(self, selection: Selection | None) -> None:
+    def validate(self, validation: Validation | None) -> None:
         """Measure the averaged weights, show them, keep them if none were better, and write a checkpoint."""
-        self.scores = distributed.alone(lambda: self._measure(selection)) or {}
+        self.scores = distributed.alone(lambda: self._measure(validation)) or {}
         if keep := better(self.scores, self.kept):
             self.kept = self.scores | {"step": self.learner.step}
         self.save(keep)
@@ -153,10 +153,10 @@ class Trainer:
             lr = self.learner.optimiser.param_groups[0]["lr"]
             self.logger.add_step(self.learner.step, self.seconds, terms, rate, lr, self.progress)
 
-    def _measure(self, selection: Selection) -> dict[str, float]:
+    def _measure(self, validation: Validation) -> dict[str, float]:
         detector = self.learner.average.module.eval()
-        scores = selection.measure(detector)
-        self.logger.add_validation(self.learner.step, self.seconds, scores, selection.picture(detector))
+        scores = validation.measure(detector)
+        self.logger.add_validation(self.learner.step, self.seconds, scores, validation.picture(detector))
         return scores
 
     def _write(self, state: dict[str, Any], weights: bool) -> None:

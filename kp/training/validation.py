@@ -1,7 +1,12 @@
-"""How good a detector is while it trains: the real metric on held-out synthetic pairs, always the same ones."""
+"""Which weights of a run are kept: the real metric on held-out synthetic pairs and on the built-in photographs.
+
+The photographs decide, where there are any: scores on synthetic pairs may rise while those on photographs fall, and the
+other way round. No photograph is trained on.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -9,44 +14,67 @@ from torch import Tensor
 
 from kp.data import photographs
 from kp.data.hpatches import HPatchesError
-from kp.data.pairs import ViewPair, view_pairs
-from kp.evaluation.metrics import counted, nearest_distances, repeatability
+from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
+from kp.evaluation.benchmark import score_sequences
+from kp.evaluation.metrics import counted, nearest_distances
+from kp.evaluation.protocols import PROTOCOLS
+from kp.evaluation.registry import make_detectors
 from kp.geometry.coords import Size
 from kp.models.detector import Detector
 from kp.models.keypoints import Keypoints, extract_keypoints
 from kp.reporting.images import keypoint_picture, score_picture, sheet
 
-_SEED = 20_000_003  # far from the seeds that people train with, so that no validation pair is ever trained on
+_SEED = 3  # of the photographs' changes; other than the seeds of kp.evaluation.scorecard and of evaluate.py
+_KEYPOINTS = {"synthetic": (300,), "hard": (75,)}  # of a view that count, by kind of sequence
 _SHOWN = 4  # pairs of the picture
 _THRESHOLD = 3.0  # pixels within which a keypoint is found again
+_DECIDING = ("photographs", "repeatability")  # the first of these scores that there is
 
 
 class Validation:
-    """Fixed synthetic pairs of views of one size, kept on ``device``, and what a detector scores on them."""
+    """Fixed pairs, and what a detector scores on them.
 
-    def __init__(self, device: torch.device, batches: int = 8, batch: int = 8, size: Size = (240, 320)) -> None:
-        # Drawn on the CPU: the pairs are then the same for every device.
-        pairs = view_pairs(batch, size, torch.Generator().manual_seed(_SEED))
-        self.pairs = [next(pairs).to(device) for _ in range(batches)]
+    Where scikit-image is not installed there are no photographs, and the synthetic pairs decide.
+
+    Args:
+        device: of the detector.
+        batches: of synthetic pairs.
+        batch: synthetic pairs of a batch.
+        size: (H, W) of their views.
+        files: photographs of :mod:`kp.data.photographs`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        batches: int = 8,
+        batch: int = 8,
+        size: Size = (240, 320),
+        files: Sequence[str] = photographs.FILES,
+    ) -> None:
+        self.device = device
+        self.pairs = held_out_pairs(batches, batch, size)
+        self.sequences = [sequence for pair in self.pairs for sequence in as_sequences(pair)]
+        try:
+            paths = [photographs.folder() / file for file in files]
+        except HPatchesError:
+            paths = []
+        self.sequences += [photographs.make_sequence(path, "hard", _SEED) for path in paths]
 
     @torch.inference_mode()
-    def measure(
-        self,
-        detector: Callable[[Tensor], Tensor],
-        max_keypoints: int = 300,
-        threshold: float = _THRESHOLD,
-        subpixel: bool = False,
-    ) -> dict[str, float]:
-        """Mean repeatability within ``threshold`` pixels of the best ``max_keypoints``; localisation error (pixels)."""
-        scored = []
-        for pair in self.pairs:
-            keypoints0, keypoints1 = _keypoints(detector, pair, subpixel)
-            scored.append(
-                repeatability(keypoints0, keypoints1, pair.H_0to1, pair.size0, pair.size1, max_keypoints, threshold)
-            )
-        error = torch.cat([s.localisation_error for s in scored]).nanmean().item()
-        scores = {"repeatability": torch.cat([s.repeatability for s in scored]).mean().item()}
-        return scores if math.isnan(error) else scores | {"localisation_error": error}  # nothing matched: no error
+    def measure(self, detector: Detector) -> dict[str, float]:
+        """``repeatability`` and ``localisation_error`` of the held-out pairs, and ``photographs``, if there are any.
+
+        ``photographs`` is the mean repeatability within 3 px of the best 75 keypoints where the light changes as in
+        training and every view is warped. The error is left out where nothing matched.
+        """
+        find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
+        records = list(score_sequences(self.sequences, find, lambda sequence: _KEYPOINTS[sequence.kind], _THRESHOLD))
+        synthetic, hard = ([r for r in records if r["kind"] == kind] for kind in ("synthetic", "hard"))
+        scores = {"repeatability": fmean(r["repeatability"] for r in synthetic)}
+        errors = [r["localisation_error"] for r in synthetic if math.isfinite(r["localisation_error"])]
+        scores |= {"localisation_error": fmean(errors)} if errors else {}
+        return scores | ({"photographs": fmean(r["repeatability"] for r in hard)} if hard else {})
 
     @torch.inference_mode()
     def picture(self, detector: Detector, max_keypoints: int = 60) -> np.ndarray:
@@ -54,7 +82,7 @@ class Validation:
 
         An RGB array (H, W, 3) of uint8, of the first pairs of the first batch.
         """
-        pair = self.pairs[0]
+        pair = self.pairs[0].to(self.device)
         keypoints0, keypoints1 = _keypoints(detector, pair)
         seen0 = counted(keypoints0, pair.H_0to1, pair.size1, max_keypoints)
         seen1 = counted(keypoints1, pair.H_1to0, pair.size0, max_keypoints)
@@ -71,66 +99,13 @@ class Validation:
         return sheet(rows)
 
 
-def _keypoints(
-    detector: Callable[[Tensor], Tensor], pair: ViewPair, subpixel: bool = False
-) -> tuple[Keypoints, Keypoints]:
+def _keypoints(detector: Detector, pair: ViewPair) -> tuple[Keypoints, Keypoints]:
     """All keypoints of both views where they show the scene."""
 
     def keypoints(image: Tensor, valid: Tensor | None) -> Keypoints:
-        return extract_keypoints(detector(image), mask=valid, subpixel=subpixel)
+        return extract_keypoints(detector(image), mask=valid)
 
     return keypoints(pair.image0, pair.valid0), keypoints(pair.image1, pair.valid1)
-
-
-_SEED = 3  # of the photographs' changes: not kp.scorecard's, nor those that evaluate.py shows
-_BEST = 75  # keypoints of a photograph that count
-_DECIDES = ("photographs", "repeatability")  # the first of these scores that there is
-
-
-class Selection:
-    """Fixed images on ``device``, and what the weights of a run score on them.
-
-    Where scikit-image is not installed there are no photographs, and the synthetic pairs decide.
-    """
-
-    def __init__(
-        self,
-        device: torch.device,
-        validation: Validation | None = None,
-        files: Sequence[str] = photographs.FILES,
-    ) -> None:
-        self.validation = validation or Validation(device)
-        try:
-            paths = [photographs.folder() / file for file in files]
-        except HPatchesError:
-            paths = []
-        sequences = [photographs.make_hard_sequence(path, _SEED) for path in paths]
-        self.images = [torch.cat([load() for load in s.images]).to(device) for s in sequences]
-        self.homographies = [torch.stack(s.homographies).to(device) for s in sequences]
-
-    @torch.inference_mode()
-    def measure(self, detector: Detector) -> dict[str, float]:
-        """``repeatability`` and ``localisation_error`` of the held-out pairs, and ``photographs``, if there are any.
-
-        That is the mean repeatability within 3 px of the best 75 keypoints where the light changes as in training and
-        every view is warped: ``hard_75`` of :mod:`kp.evaluation.scorecard`, of other changes.
-        """
-        scores = self.validation.measure(detector)
-        if not self.images:
-            return scores
-        found = [self._found_again(detector, *s) for s in zip(self.images, self.homographies, strict=True)]
-        return scores | {"photographs": torch.cat(found).mean().item()}
-
-    def picture(self, detector: Detector) -> np.ndarray:
-        """Some of the held-out pairs: see :meth:`kp.training.validation.Validation.picture`."""
-        return self.validation.picture(detector)
-
-    @staticmethod
-    def _found_again(detector: Detector, images: torch.Tensor, H_0tok: torch.Tensor) -> torch.Tensor:
-        """Repeatability (K,) of the first of images (1 + K, 1, H, W) with each other one."""
-        scores, size = detector(images), tuple(images.shape[-2:])
-        first, others = extract_keypoints(scores[:1].expand_as(scores[1:])), extract_keypoints(scores[1:])
-        return repeatability(first, others, H_0tok, size, size, _BEST).repeatability
 
 
 def better(scores: Mapping[str, float], kept: Mapping[str, float]) -> bool:
@@ -138,7 +113,7 @@ def better(scores: Mapping[str, float], kept: Mapping[str, float]) -> bool:
 
     A run may have begun where there are photographs and go on where there are none: only what both have is compared.
     """
-    for name in _DECIDES:
+    for name in _DECIDING:
         if name in scores and name in kept:
             return math.isnan(kept[name]) or scores[name] > kept[name]
     return not kept
