@@ -146,7 +146,9 @@ def desk(tmp_path_factory):
 def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
-    monkeypatch.setattr(Validation.__init__, "__defaults__", (1, 2, (64, 80)))  # batches, pairs, pixels
+    monkeypatch.setattr(
+        Validation.__init__, "__defaults__", (1, 2, (64, 80), ())
+    )  # batches, pairs, pixels, photographs
     monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
     monkeypatch.setattr(cost, "milliseconds", partial(cost.milliseconds, size=(48, 64), repeats=1))
     for command in commands():

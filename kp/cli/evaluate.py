@@ -58,7 +58,7 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     sequences = benchmark.read_sequences(root, s.split, s.subset, s.seed, download)
     make, skipped, weights = _detectors(names, s)
     shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
-    source = str(root or f"the built-in photographs, seed {s.seed}")
+    source = root.resolve().name if root else f"the built-in photographs, seed {s.seed}"
     done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, source, skipped)
     if s.curves and done.stop is None:
         native = protocols.choose("native", **changes)

@@ -70,11 +70,11 @@ def versions() -> dict[str, str]:
 def fingerprint(path: Path) -> dict[str, str]:
     """What the results say of a file of weights; ask before it can be replaced. Raises OSError.
 
-    The path is from the current folder where it lies below that: results are for other machines too.
+    The path is relative to the current folder where the file lies below it; elsewhere it is the file's name only.
     """
     whole, here = path.absolute(), Path.cwd()
-    shown = whole.relative_to(here) if whole.is_relative_to(here) else path
-    return {"path": shown.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    shown = whole.relative_to(here).as_posix() if whole.is_relative_to(here) else path.name
+    return {"path": shown, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def content(

@@ -32,7 +32,7 @@ def measure(
     """
     if protocol.size is not None:
         raise ValueError(f"protocol {protocol.name} resizes images: sweeps take native ones")
-    swept = {kind: swept_sequences(kind, seed) for kind in SWEEPS}
+    swept = {kind: swept_sequences(kind, seed, SWEEPS[kind]) for kind in SWEEPS}
     points = {f"{kind}_{value:g}": (kind, value) for kind in SWEEPS for value in SWEEPS[kind]}
     records = {point: [] for point in points.values()}
     at = {sequence.name: points[sequence.kind] for made in swept.values() for sequence in made}

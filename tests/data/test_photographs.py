@@ -9,7 +9,7 @@ import torch
 
 from kp.data import photographs
 from kp.data.hpatches import HPatchesError
-from kp.data.photographs import FILES, make_hard_sequence, make_sequence, read
+from kp.data.photographs import FILES, make_sequence, read
 
 
 def numpy_image(load):
@@ -74,7 +74,7 @@ def test_hard_homographies_are_true_though_every_image_is_warped(monkeypatch):
     monkeypatch.setattr(photographs, "change_photometry", lambda *a: lights.append(a[2]) or changed(*a[:2], 0.0))
     right = []
     for file in ("coffee.png", "camera.png", "rocket.jpg"):
-        sequence = make_hard_sequence(photographs.folder() / file, 0)
+        sequence = make_sequence(photographs.folder() / file, "hard", 0)
         plain, *images = (numpy_image(load) for load in sequence.images)
         photograph = numpy_image(make_sequence(photographs.folder() / file, "v", 0).images[0])
         assert np.abs(plain - photograph).mean() > 0.02  # the reference is warped too
@@ -101,7 +101,7 @@ def test_no_view_has_a_border(tmp_path, monkeypatch, shape):
     monkeypatch.setattr(photographs, "change_photometry", lambda image, generator, strength: image)
     white = photograph(tmp_path, np.full(shape, 255, np.uint8))
     for seed in range(3):
-        for sequence in (make_sequence(white, "v", seed), make_hard_sequence(white, seed)):
+        for sequence in (make_sequence(white, "v", seed), make_sequence(white, "hard", seed)):
             for load in sequence.images:
                 assert (load() == 1).all()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kp.evaluation.metrics import chance_level, coverage, one_to_one, refitted_error, repeatability
+from kp.evaluation.metrics import chance_repeatability, coverage, one_to_one, refitted_error, repeatability
 from kp.geometry.coords import covisible_mask, warp_points
 from kp.models.keypoints import Keypoints
 
@@ -142,7 +142,7 @@ def test_a_view_without_keypoints_scores_zero(counts, places):
     assert math.isnan(error)
 
 
-def test_chance_level():
+def test_chance_repeatability():
     """Points at random in the same view: the chance of a neighbour follows from the area of a disc in the image."""
     (H, W), n, r, pairs = (240, 320), 300, 3.0, 200
     generator = torch.Generator().manual_seed(1)
@@ -205,9 +205,9 @@ def test_chance_by_strewing_points():
             for xy in (first, second)
         ]
         found.append(repeatability(*sides, EYE, (240, 320), (240, 320)).repeatability.item())
-    assert abs(sum(found) / 200 - chance_level(300, 200, 240 * 320)) < 0.003
-    assert chance_level(0, 10, 100) == chance_level(10, 0, 100) == chance_level(5, 5, 0) == 0
-    assert chance_level(3, 3, 1.0, 5.0) == 1
+    assert abs(sum(found) / 200 - chance_repeatability(300, 200, 240 * 320)) < 0.003
+    assert chance_repeatability(0, 10, 100) == chance_repeatability(10, 0, 100) == chance_repeatability(5, 5, 0) == 0
+    assert chance_repeatability(3, 3, 1.0, 5.0) == 1
 
 
 def test_coverage_of_a_lattice_of_a_heap_and_of_chance():

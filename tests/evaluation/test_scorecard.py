@@ -1,6 +1,7 @@
 """The scorecard: true points score 1, no points 0; filters move with the image, lattices do not; images made once."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,23 +9,20 @@ import torch
 from torch.nn import functional as F
 
 from kp.cli.main import main
-from kp.data import photographs
-from kp.evaluation import scorecard, sweeps
+from kp.data import pairs, photographs
+from kp.data.photograph_changes import swept_sequences
+from kp.evaluation import scorecard
 from kp.evaluation.scorecard import NAMES, shift
-from kp.training.validation import Validation
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """One photograph, one seed's worth of synthetic pairs; and nothing kept from, or for, other tests."""
     monkeypatch.setattr(photographs, "FILES", ("coffee.png",))
-    monkeypatch.setattr(scorecard, "Validation", lambda device: Validation(device, batches=1, batch=2, size=(96, 120)))
-    caches = scorecard._views, scorecard._held_out
-    for cache in caches:
-        cache.cache_clear()
+    monkeypatch.setattr(scorecard, "held_out_pairs", partial(pairs.held_out_pairs, 1, 2, (96, 120)))
+    scorecard._sequences.cache_clear()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    scorecard._sequences.cache_clear()
 
 
 def gradients(image):
@@ -69,9 +67,9 @@ class Omniscient:
         self.maps = {}
         groups = [photographs.read(seed) for seed in seeds]
         files = [photographs.folder() / file for file in photographs.FILES]
-        groups += [[photographs.make_hard_sequence(file, seed) for file in files] for seed in seeds]
+        groups += [[photographs.make_sequence(file, "hard", seed) for file in files] for seed in seeds]
         swept = {"rotation": (0.0, 45.0, 90.0, 180.0), "scale": (0.5,)}  # at scale 2 view 0 is another one
-        groups += [[s for _, s in sweeps.sequences(kind, seed, swept[kind])] for seed in seeds for kind in swept]
+        groups += [swept_sequences(kind, seed, swept[kind]) for seed in seeds for kind in swept]
         grid = np.mgrid[30:300:20, 30:220:20].reshape(2, -1).T.astype(float)
         for sequence in [s for group in groups for s in group]:
             matrices = [np.eye(3), *(H.numpy() for H in sequence.homographies)]
@@ -111,12 +109,10 @@ def test_images_are_made_once_and_none_is_kept_twice(monkeypatch):
     assert made == [1, 2]
     assert scorecard.scorecard(detector, seeds=(1, 2)) == first
     assert made == [1, 2]
-    views = scorecard._views((1, 2), photographs.FILES)
-    assert len({image.numpy().tobytes() for image in views.images}) == len(views.images)
-    assert len(views.pairs) == 2 * (5 + 5 + 5 + 4 + 2)
-    light_and_view, hard, turned, scaled = 5 + 5, 6, 1 + 4, 2  # at full scale the views are those of rotation 0
-    reference = 1  # of i and v: whatever the seed and the split
-    assert len(views.images) == reference + 2 * (light_and_view + hard + turned + scaled)
+    seen = []
+    scorecard.scorecard(lambda image: seen.append(image) or detector(image), seeds=(1, 2))
+    searched = [image for image in seen if image.shape[-2:] in ((240, 320), (120, 160))]
+    assert len({image.numpy().tobytes() for image in searched}) == len(searched), "an image is searched twice"
     assert scorecard.scorecard(detector, seeds=(1,)) != first
 
 

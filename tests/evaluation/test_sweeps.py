@@ -1,6 +1,7 @@
 """The curves' pairs: true to their homographies, borderless, repeatable; and every record counted at its own value."""
 
 import pickle
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -8,13 +9,19 @@ import pytest
 import torch
 
 from kp.data import photographs
+from kp.data.photograph_changes import SWEEPS, swept_sequence, swept_sequences
 from kp.evaluation import sweeps
 from kp.evaluation.protocols import PROTOCOLS
-from kp.evaluation.sweeps import SWEEPS, make_sequence, measure, sequences
+from kp.evaluation.sweeps import measure
 from kp.models.keypoints import Keypoints
 
 ALL = [(kind, value) for kind, values in SWEEPS.items() for value in values]
 CANVASES = [(480, 480), (480, 719), (611, 480)]
+
+
+def sequences(kind, seed=0, values=None):
+    """The pairs of a sweep with their values."""
+    return list(zip(cycle(values or SWEEPS[kind]), swept_sequences(kind, seed, values), strict=False))
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def test_the_values_are_those_that_are_promised():
 
 @pytest.mark.parametrize(("kind", "value"), ALL)
 def test_homographies_keep_the_centre_and_turn_or_magnify_by_the_value(kind, value, same_light):
-    sequence = make_sequence(torch.rand(1, 1, 480, 719), "v_a", kind, value)
+    sequence = swept_sequence(torch.rand(1, 1, 480, 719), "v_a", kind, value)
     H, centres = sequence.homographies[0].numpy(), [middle(image) for image in numpy_images(sequence)]
     assert H.dtype == np.float64
     centre, right, down = project(H, centres[0] + np.array([[0, 0], [1, 0], [0, 1]]))
@@ -88,7 +95,7 @@ def test_homographies_keep_the_centre_and_turn_or_magnify_by_the_value(kind, val
     [(*place, (480, 719)) for place in ALL] + [("scale", v, (611, 480)) for v in (0.25, 2**0.5, 4.0)],
 )
 def test_spots_land_where_the_homography_says(kind, value, size, same_light):
-    sequence = make_sequence(canvas_of(spotted(size)), "v_a", kind, value)
+    sequence = swept_sequence(canvas_of(spotted(size)), "v_a", kind, value)
     H = sequence.homographies[0].numpy()
     zooms = (1, 1) if kind == "rotation" else (min(1, 1 / value), min(1, value))
     found = [spots(image, 18 * zoom) for image, zoom in zip(numpy_images(sequence), zooms, strict=True)]
@@ -104,10 +111,10 @@ def test_the_finer_view_is_the_middle_of_the_canvas_pixel_by_pixel(size, same_li
     top, left = (size[0] - 240) // 2, (size[1] - 320) // 2
     window = pixels[top : top + 240, left : left + 320]
     canvas = canvas_of(pixels / 255)
-    finer = [make_sequence(canvas, "v_a", kind, v).images[kind == "scale" and v > 1] for kind, v in ALL]
+    finer = [swept_sequence(canvas, "v_a", kind, v).images[kind == "scale" and v > 1] for kind, v in ALL]
     for load in finer:
         assert np.array_equal((load()[0, 0].numpy() * 255).round(), window)
-    upside_down = make_sequence(canvas, "v_a", "rotation", 180.0).images[1]()[0, 0].numpy()
+    upside_down = swept_sequence(canvas, "v_a", "rotation", 180.0).images[1]()[0, 0].numpy()
     assert np.array_equal((upside_down * 255).round(), window[::-1, ::-1])
 
 
@@ -124,14 +131,14 @@ def test_the_finer_view_is_the_middle_of_the_canvas_pixel_by_pixel(size, same_li
     ],
 )
 def test_the_coarser_view_is_as_large_as_the_canvas_lets_it(size, value, expected):
-    images = make_sequence(torch.rand(1, 1, *size), "v_a", "scale", value).images
+    images = swept_sequence(torch.rand(1, 1, *size), "v_a", "scale", value).images
     assert [tuple(load().shape[-2:]) for load in images][:: 1 if value < 1 else -1] == [(240, 320), expected]
 
 
 @pytest.mark.parametrize("size", CANVASES)
 def test_no_view_sees_beyond_the_canvas(size, same_light):
     for kind, value in ALL:
-        for load in make_sequence(torch.ones(1, 1, *size), "v_a", kind, value).images:
+        for load in swept_sequence(torch.ones(1, 1, *size), "v_a", kind, value).images:
             assert (load() == 1).all(), (kind, value)
 
 
@@ -139,7 +146,7 @@ def test_no_view_sees_beyond_the_canvas(size, same_light):
 def test_a_coarser_view_is_filtered_and_a_finer_one_is_not(value, same_light):
     stripes = np.zeros((480, 640))
     stripes[:, ::2] = 1  # one pixel wide: gray, once averaged
-    coarse, fine = numpy_images(make_sequence(canvas_of(stripes), "v_a", "scale", value))[:: 1 if value > 1 else -1]
+    coarse, fine = numpy_images(swept_sequence(canvas_of(stripes), "v_a", "scale", value))[:: 1 if value > 1 else -1]
     assert np.abs(coarse[:, 2:-2] - 0.5).max() < 0.01
     assert set(np.unique(fine)) == {0, 1}
 

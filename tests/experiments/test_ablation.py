@@ -19,7 +19,7 @@ from kp.models.checkpoint import find_weights, load_checkpoint, save_weights
 from kp.models.detector import Detector, thin
 from kp.training import trainer as trainer_module
 from kp.training.trainer import Trainer, TrainingError
-from kp.training.validation import Selection, Validation
+from kp.training.validation import Validation
 
 TINY = ["--steps", "2", "--batch", "1", "--image-size", "32", "--device", "cpu"]
 
@@ -34,8 +34,7 @@ def scored(monkeypatch):
         return {"i_75": 0.5 + len(calls) / 100, "rotation_0": 0.8, "rotation_45": 0.6}
 
     monkeypatch.setattr(ablation, "scorecard", scorecard)
-    small = partial(Validation, batches=1, batch=4, size=(48, 64))
-    monkeypatch.setattr(trainer_module, "Selection", lambda device: Selection(device, small(device), files=()))
+    monkeypatch.setattr(trainer_module, "Validation", partial(Validation, batches=1, batch=4, size=(48, 64), files=()))
     return calls
 
 

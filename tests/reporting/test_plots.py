@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from kp import config
+from kp.evaluation.registry import NAMES
 from kp.reporting import plots
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -39,7 +39,7 @@ def names_of(axes):
 
 
 def test_every_detector_that_can_be_measured_has_a_colour_of_its_own():
-    names = [*config.DETECTORS, *config.BASELINES, *config.LEARNED]
+    names = list(NAMES)
     colours = plots.palette(names)
     assert len(set(colours.values())) == len(names)
     for count in range(1, len(names)):

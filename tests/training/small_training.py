@@ -12,10 +12,9 @@ import torch
 import train_homographic
 from kp.training import learner
 from kp.training import trainer as trainer_module
-from kp.training.validation import Selection, Validation
+from kp.training.validation import Validation
 
-small = partial(Validation, batches=1, batch=4, size=(48, 64))
-trainer_module.Selection = lambda device: Selection(device, small(device), files=())
+trainer_module.Validation = partial(Validation, batches=1, batch=4, size=(48, 64), files=())
 if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
     real = learner.repeatability_losses
     learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"localization": torch.tensor(float("nan"))}

@@ -25,7 +25,7 @@ from kp.training import learner
 from kp.training import trainer as trainer_module
 from kp.training.logger import Logger, forget_later_steps
 from kp.training.trainer import Trainer, TrainingError, learning_rate, resume
-from kp.training.validation import Selection, Validation
+from kp.training.validation import Validation
 
 ROOT = Path(__file__).parents[2]
 SMALL = RunSettings()
@@ -60,8 +60,8 @@ def logged(folder):
 
 @pytest.fixture(autouse=True)
 def small_validation(monkeypatch):
-    small = partial(Validation, batches=1, batch=4, size=(64, 80))
-    monkeypatch.setattr(trainer_module, "Selection", lambda device: Selection(device, small(device), files=()))
+    small = partial(Validation, batches=1, batch=4, size=(64, 80), files=())
+    monkeypatch.setattr(trainer_module, "Validation", small)
 
 
 def test_the_same_seed_gives_the_same_first_losses(tmp_path):
@@ -134,11 +134,11 @@ def test_a_run_writes_all_it_promises(tmp_path):
     assert detector(torch.rand(1, 1, 40, 40)).shape == (1, 1, 40, 40)
 
 
-class Scheduled(Selection):
+class Scheduled(Validation):
     """Gives the next of some scores, whatever the weights are."""
 
     def __init__(self, scores):
-        super().__init__(torch.device("cpu"), Validation(torch.device("cpu"), batches=1, batch=4, size=(48, 64)), ())
+        super().__init__(torch.device("cpu"), batches=1, batch=4, size=(48, 64), files=())
         self.scores = iter(scores)
 
     def measure(self, detector):
@@ -246,11 +246,11 @@ def test_the_learning_rate_rises_stays_and_falls():
 
 
 def test_validation_is_always_the_same(tmp_path):
-    first, second = (Validation(torch.device("cpu"), batches=1, batch=3, size=(48, 64)) for _ in range(2))
+    first, second = (Validation(torch.device("cpu"), 1, 3, (48, 64), files=()) for _ in range(2))
     assert torch.equal(first.pairs[0].image1, second.pairs[0].image1)
     detector = Detector().eval()
     assert first.measure(detector) == second.measure(detector)
-    many = Validation(torch.device("cpu"), batches=1, batch=4, size=(48, 64))
+    many = Validation(torch.device("cpu"), 1, 4, (48, 64), files=())
     assert many.picture(detector).shape == (4 * (48 + 4), 4 * (64 + 4), 3)
 
 

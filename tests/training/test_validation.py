@@ -11,7 +11,7 @@ from kp.evaluation import baselines
 from kp.evaluation.metrics import repeatability
 from kp.models.keypoints import extract_keypoints
 from kp.training import validation
-from kp.training.validation import Selection, Validation, better
+from kp.training.validation import Validation, better
 
 CPU = torch.device("cpu")
 FILES = photographs.FILES[1:3]
@@ -25,11 +25,11 @@ small = partial(Validation, batches=1, batch=2, size=(64, 80))
 
 
 def test_photographs_are_measured_pair_by_pair():
-    scores = Selection(CPU, small(CPU), FILES).measure(harris)
+    scores = small(CPU, files=FILES).measure(harris)
     assert set(scores) == {"repeatability", "localisation_error", "photographs"}
     found = []
     for file in FILES:
-        sequence = photographs.make_hard_sequence(photographs.folder() / file, validation._SEED)
+        sequence = photographs.make_sequence(photographs.folder() / file, "hard", validation._SEED)
         first, *others = (extract_keypoints(harris(load())) for load in sequence.images)
         for k, other in enumerate(others, start=2):
             H_1tok = sequence.homography(k, photographs.VIEW)
@@ -39,7 +39,7 @@ def test_photographs_are_measured_pair_by_pair():
 
 
 def test_a_detector_that_finds_the_same_again_scores_more():
-    chosen = Selection(CPU, small(CPU), FILES)
+    chosen = small(CPU, files=FILES)
     random = chosen.measure(lambda images: torch.rand_like(images))["photographs"]
     assert random + 0.1 < chosen.measure(harris)["photographs"] <= 1
 
@@ -49,7 +49,7 @@ def test_without_scikit_image_the_pairs_decide(monkeypatch):
         raise HPatchesError("scikit-image is not there")
 
     monkeypatch.setattr(photographs, "folder", missing)
-    assert set(Selection(CPU, small(CPU)).measure(harris)) == {"repeatability", "localisation_error"}
+    assert set(small(CPU).measure(harris)) == {"repeatability", "localisation_error"}
 
 
 def test_its_photographs_are_not_those_that_settings_or_results_are_measured_on():

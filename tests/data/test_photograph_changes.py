@@ -1,6 +1,7 @@
 """The check at full size: one kind of change a pair, homographies that say where things went, numbers by name."""
 
 import json
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,11 +11,26 @@ from torch.nn import functional as F
 
 from kp import load_detector
 from kp.cli.main import main
-from kp.data import photographs
-from kp.evaluation import fullsize
-from kp.evaluation.fullsize import KINDS, NAMES, out_of_focus, pairs, redrawn
+from kp.data import photograph_changes, photographs
+from kp.data.photograph_changes import KINDS, full_size_sequences, out_of_focus, redrawn
 from kp.evaluation.metrics import repeatability
+from kp.evaluation.scorecard import ERROR, FULL_SIZE_NAMES, scorecard
 from kp.models.keypoints import extract_keypoints
+
+
+class Pair(NamedTuple):
+    kind: str
+    image0: torch.Tensor
+    image1: torch.Tensor
+    H_0to1: torch.Tensor
+
+
+def pairs(photograph, seed=0):
+    """All pairs of a photograph, kind by kind."""
+    for sequence in full_size_sequences(photograph, seed):
+        image0, *others = (load() for load in sequence.images)
+        for image1, H_0to1 in zip(others, sequence.homographies, strict=True):
+            yield Pair(sequence.kind, image0, image1, H_0to1)
 
 
 @pytest.fixture
@@ -44,7 +60,7 @@ def centre_of_light(image):
 
 def test_homographies_say_where_things_went(spot, monkeypatch):
     strengths = []
-    for module in (fullsize, photographs):
+    for module in (photograph_changes, photographs):
         monkeypatch.setattr(module, "change_photometry", lambda image, _, strength: strengths.append(strength) or image)
     found = list(pairs(spot))
     assert [pair.kind for pair in found] == [kind for kind in KINDS for _ in range(3)]
@@ -65,8 +81,8 @@ def test_homographies_say_where_things_went(spot, monkeypatch):
 
 
 def test_hard_views_move_more_and_more(spot, monkeypatch):
-    strengths, real = [], photographs._window
-    monkeypatch.setattr(photographs, "_window", lambda *args: strengths.append(args[3]) or real(*args))
+    strengths, real = [], photographs._draw_window
+    monkeypatch.setattr(photographs, "_draw_window", lambda *args: strengths.append(args[3]) or real(*args))
     list(pairs(spot))
     assert strengths == [0.2, 0.2, 0.4, 0.6]
 
@@ -129,12 +145,12 @@ def test_a_point_out_of_focus_is_an_even_disc():
 
 def test_a_photograph_gives_numbers_by_name_and_every_view_is_looked_at_once(blobs):
     seen = []
-    scores = fullsize.scorecard(lambda image: seen.append(image) or image)
-    assert tuple(scores) == NAMES
+    scores = scorecard(lambda image: seen.append(image) or image, full_size=True)
+    assert tuple(scores) == FULL_SIZE_NAMES
     assert len(seen) == len({image.numpy().tobytes() for image in seen}) == 3 * len(KINDS) + 2
     assert scores["all"] == pytest.approx(np.mean([scores[kind] for kind in KINDS]))
-    nothing = fullsize.scorecard(torch.zeros_like)
-    assert nothing == {name: 0 for name in NAMES if not name.endswith(fullsize.ERROR)}
+    nothing = scorecard(torch.zeros_like, full_size=True)
+    assert nothing == {name: 0 for name in FULL_SIZE_NAMES if not name.endswith(ERROR)}
 
 
 @pytest.mark.parametrize("subpixel", [False, True])
@@ -145,7 +161,7 @@ def test_keypoints_are_found_and_counted_as_under_protocol_native(blobs, subpixe
             views = [extract_keypoints(image, subpixel=subpixel) for image in (pair.image0, pair.image1)]
             sizes = [tuple(image.shape[-2:]) for image in (pair.image0, pair.image1)]
             expected.append(repeatability(*views, pair.H_0to1[None], *sizes, max_keypoints=300, threshold=3.0))
-    scores = fullsize.scorecard(lambda image: image, subpixel=subpixel)
+    scores = scorecard(lambda image: image, subpixel=subpixel, full_size=True)
     assert scores["zoom"] == pytest.approx(np.mean([each.repeatability.item() for each in expected]))
     assert scores["zoom_error"] == pytest.approx(np.mean([each.localisation_error.item() for each in expected]))
     assert scores["zoom"] > 0.3
@@ -156,11 +172,13 @@ def test_the_command_shows_and_writes_them(blobs, capsys, tmp_path):
     command = ["score", "random", "mobilenet_v3_small", "--full-size", "--scales", "2", "--device", "cpu"]
     assert main([*command, "--json", str(out)]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["detector", *NAMES]
+    assert head.split() == ["detector", *FULL_SIZE_NAMES]
     assert [line.split()[0] for line in lines] == ["random", "mobilenet_v3_small"]
     content = json.loads(out.read_text())
     assert (content["full_size"], content["scales"]) == (True, 2)
     assert content["scores"]["random"]["all"] < content["scores"]["mobilenet_v3_small"]["all"]
-    assert content["scores"]["mobilenet_v3_small"] == pytest.approx(fullsize.scorecard(load_detector(scales=2)))
+    assert content["scores"]["mobilenet_v3_small"] == pytest.approx(
+        scorecard(load_detector(num_scales=2), full_size=True)
+    )
     assert main(["score", "harris", "--full-size", "--scales", "0"]) == 1
     assert capsys.readouterr().err.endswith("--scales must be at least 1, not 0\n")
