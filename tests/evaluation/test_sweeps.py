@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kp.data import photographs
+from kp.data import photograph_changes, photographs
 from kp.data.photograph_changes import SWEEPS, swept_sequence, swept_sequences
-from kp.evaluation import sweeps
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.sweeps import measure
 from kp.models.keypoints import Keypoints
@@ -26,7 +25,7 @@ def sequences(kind, seed=0, values=None):
 
 @pytest.fixture
 def same_light(monkeypatch):
-    monkeypatch.setattr(sweeps, "change_photometry", lambda image, generator, strength: image)
+    monkeypatch.setattr(photograph_changes, "change_photometry", lambda image, generator, strength: image)
 
 
 @pytest.fixture
