@@ -42,7 +42,7 @@ def scored(path: Path) -> list[dict[str, Any]]:
 def put(path: Path, entry: Entry) -> None:
     """Add an entry to a file, in place of the one of its variant and seed; others keep their order.
 
-    The file is read afresh and replaced in one step, so two processes may share it and nothing is ever half written.
+    The file is read again and replaced in one step, so two processes may share it and nothing is ever half written.
     """
     entries = {_key(old): old for old in read(path)} | {_key(entry): entry}
     write_file(path, (json.dumps({"entries": list(entries.values())}, indent=1, allow_nan=False) + "\n").encode())

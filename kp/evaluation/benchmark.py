@@ -49,7 +49,6 @@ examples:
   python evaluate.py --hpatches ROOT --protocol native 240x320 480x640 --workers 4
   python evaluate.py --hpatches ROOT --curves --report page     a page to look at: page/index.html
   python evaluate.py --compare before.json after.json           what changed, and whether chance explains it
-  torchrun --nproc-per-node 4 evaluate.py --hpatches ROOT       the ranks share the sequences
   python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
 
 HPatches: {DOWNLOAD}."""

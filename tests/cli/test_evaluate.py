@@ -374,7 +374,7 @@ def test_an_interruption_exits_130_and_keeps_what_was_done(tmp_path, number):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job's is deaf
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
     )
     while process.poll() is None and not (tmp_path / "maps" / "v_001").exists():
         time.sleep(0.01)
