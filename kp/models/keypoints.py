@@ -75,14 +75,6 @@ def extract_keypoints(
     )
 
 
-def local_maxima(scores: Tensor, nms_size: int) -> Tensor:
-    """Where score maps (B, 1, H, W) are the best within an odd kernel of ``nms_size`` pixels: bool, of their shape.
-
-    Kornia NMS, as in :func:`extract_keypoints`: of equal scores the first counts. Raises ValueError on NaN scores.
-    """
-    return _best_within(_total_order(scores.detach()), nms_size)
-
-
 def _masked(xy: Tensor, scores: Tensor, valid: Tensor) -> Keypoints:
     return Keypoints(xy.masked_fill(~valid[..., None], 0), scores.masked_fill(~valid, -torch.inf), valid)
 
