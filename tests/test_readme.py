@@ -13,8 +13,8 @@ import pytest
 
 import kp
 from kp.config import MODELS
-from kp.data import photographs
-from kp.evaluation import sweeps
+from kp.data import pairs, photographs
+from kp.evaluation import scorecard, sweeps
 from kp.models import cost
 from kp.models.checkpoint import SHIPPED, read_metadata
 from kp.training.validation import Validation
@@ -146,6 +146,7 @@ def desk(tmp_path_factory):
 def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
+    monkeypatch.setattr(scorecard, "held_out_pairs", partial(pairs.held_out_pairs, 1, 2, (64, 80)))
     monkeypatch.setattr(
         Validation.__init__, "__defaults__", (1, 2, (64, 80), ())
     )  # batches, pairs, pixels, photographs
