@@ -161,7 +161,7 @@ def test_our_detector_is_measured_and_exported(root, weights, tmp_path, capsys):
     code, *_ = run(capsys, "--hpatches", root, *flags)
     assert code == 0
     content = json.loads(table.read_text())
-    assert content["weights"]["path"] == str(weights)
+    assert content["weights"]["path"] == weights.name
     assert sorted(p.name for p in out.iterdir()) == ["i_lamp", "v_wall"]
     bright = cv2.imread(str(root / "v_wall" / "2.ppm"), cv2.IMREAD_GRAYSCALE)
     found = np.load(out / "v_wall" / "2_det.npy")
