@@ -288,7 +288,7 @@ def test_our_detectors_look_at_as_many_sizes_as_the_flag_says(root, tmp_path, ca
     for flags in ([], ["--scales", "1"], ["--scales", "4"]):
         assert run(capsys, "--hpatches", root, "--detectors", "harris", "kp", MODELS[0], "--json", path, *flags)[0] == 0
         tables.append(json.loads(path.read_text()))
-    assert [table["settings"]["scales"] for table in tables] == [None, 1, 4]
+    assert [table["settings"]["scales"] for table in tables] == [1, 1, 4]
     harris, ours, named = (
         [[row for row in table["rows"] if row["detector"] == name] for table in tables]
         for name in ("harris", "kp", MODELS[0])
