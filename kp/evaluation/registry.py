@@ -48,7 +48,7 @@ def score_maps(
         name: partial(learned_baselines.make, name, baseline_weights, device) for name in learned_baselines.NAMES
     }
     if unknown := [name for name in names if name not in makers]:
-        raise ValueError(f"no detector is called {unknown[0]}: there are {', '.join(NAMES)}")
+        raise ValueError(f"--detectors: no detector is called {unknown[0]}: there are {', '.join(NAMES)}")
     return baselines.available({name: makers[name] for name in names})
 
 
