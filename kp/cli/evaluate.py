@@ -18,7 +18,7 @@ from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
 from kp.evaluation import benchmark, protocols, published, results, sweeps
 from kp.evaluation.protocols import Protocol
-from kp.evaluation.registry import NAMES, OURS, FindKeypoints, make_detectors, score_maps
+from kp.evaluation.registry import NAMES, OURS, FindKeypoints, check_names, make_detectors, score_maps
 from kp.evaluation.summary import summarise
 from kp.models.checkpoint import find_weights
 from kp.reporting.comparison import compare_files
@@ -48,6 +48,7 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     is written before it is raised.
     """
     names = tuple(dict.fromkeys(s.detectors))
+    check_names(names)  # before a download
     changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
     _check(s, output)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 ScoreMap = Callable[[Tensor], Tensor]
 
-_MANY = 100_000  # more features than ORB finds: it would otherwise keep its own best 500
+_ORB_FEATURES = 100_000  # more features than ORB finds: it would otherwise keep its own best 500
 _ORB_EDGE = 31  # pixels at the edge of an image where ORB has no keypoints: OpenCV's default
-_AKAZE_LEAST = 3  # pixels: OpenCV fails on an image with a smaller side
+_AKAZE_MIN_SIDE = 3  # pixels: OpenCV fails on an image with a smaller side
 _DOG_SIGMAS = (1.0, 1.6)  # pixels: Kornia's default
-_KORNIA_LEAST = 13  # pixels: the largest kernel of Kornia's responses, that of sigma 1.6
+_KORNIA_MIN_SIDE = 13  # pixels: the largest kernel of Kornia's responses, that of sigma 1.6
 _ROUNDOFF = 1e-3  # grey levels: two blurs of an even area differ by less, those of anything seen in 8 bits by more
 
 
@@ -59,7 +59,7 @@ def orb(image: Tensor) -> Tensor:
     """ORB's keypoints of all 8 levels (1, 1, H, W), scored by Harris; OpenCV's defaults, no limit on their number."""
     if min(image.shape[-2:]) <= 2 * _ORB_EDGE:  # there can be none, and OpenCV fails on a level without pixels
         return torch.full((1, 1, *image.shape[-2:]), -torch.inf)
-    return _scatter(cv2.ORB_create(nfeatures=_MANY, edgeThreshold=_ORB_EDGE), image)
+    return _scatter(cv2.ORB_create(nfeatures=_ORB_FEATURES, edgeThreshold=_ORB_EDGE), image)
 
 
 def akaze(image: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def akaze(image: Tensor) -> Tensor:
     Raises Unavailable where the installed OpenCV has no AKAZE.
     """
     detector = _akaze()
-    if min(image.shape[-2:]) < _AKAZE_LEAST:
+    if min(image.shape[-2:]) < _AKAZE_MIN_SIDE:
         return torch.full((1, 1, *image.shape[-2:]), -torch.inf)
     return _scatter(detector, image)
 
@@ -153,7 +153,7 @@ def _positive(scores: Tensor, least: float = 0.0) -> Tensor:
 def _kornia(response: Callable[[Tensor], Tensor], image: Tensor, least: float = 0.0) -> Tensor:
     """A response to the 8-bit gray picture, in grey levels, on the image's device; -inf where not above ``least``."""
     gray = _as_map(to_gray8(image)).to(image.device, torch.float32)
-    if min(gray.shape[-2:]) < _KORNIA_LEAST:
+    if min(gray.shape[-2:]) < _KORNIA_MIN_SIDE:
         return torch.full_like(gray, -torch.inf)
     return _positive(response(gray), least)
 

@@ -28,10 +28,11 @@ from torch.nn import functional as F
 
 from kp.evaluation.baselines import ScoreMap, Unavailable
 from kp.geometry.coords import pixel_grid
+from kp.support.errors import one_line
 
 TIMEOUT = 10.0  # seconds without a byte; Kornia then tries again, three times at each address
 
-_LEAST = 32  # pixels: the smallest side that all the networks take; smaller images are padded to it
+_MIN_SIDE = 32  # pixels: the smallest side that all the networks take; smaller images are padded to it
 _CPU = torch.device("cpu")
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet's, as Kornia's DeDoDe
 _ALIKED_URLS = [  # kornia.feature.aliked.aliked._CHECKPOINT_URLS of kornia 0.9.0, which has no public name for them
@@ -79,7 +80,7 @@ def _score_map(image: Tensor, *, model: nn.Module, spec: _Spec) -> Tensor:
     """
     height, width = image.shape[-2:]
     image = _channels(image.to(next(model.parameters())), spec.channels)
-    below, right = (-(-max(side, _LEAST) // spec.stride) * spec.stride - side for side in (height, width))
+    below, right = (-(-max(side, _MIN_SIDE) // spec.stride) * spec.stride - side for side in (height, width))
     scores = spec.scores(model, F.pad(image, (0, right, 0, below), mode="replicate"))
     return scores[..., :height, :width]
 
@@ -163,7 +164,7 @@ def _download(name: str) -> tuple[Any, str]:
                 list(URLS[name]), map_location="cpu", file_name=FILES[name], timeout=TIMEOUT
             )
     except (RuntimeError, OSError, ValueError) as error:
-        reason = _reason(error.__cause__ or error)
+        reason = _one_line(error.__cause__ or error)
         advice = f"download {URLS[name][0]} and name its folder by --baseline-weights, the file being {FILES[name]}"
         raise Unavailable(f"no weights ({reason}): {advice}") from error
     return state, f"the download {FILES[name]}"
@@ -179,10 +180,11 @@ def _fill(model: nn.Module, checkpoint: Any, part: str | None) -> None:
 
 
 def _damaged(name: str, source: str, error: Exception) -> Unavailable:
-    return Unavailable(f"{source} does not hold the weights of {name} ({_reason(error)}): download {URLS[name][0]}")
+    return Unavailable(f"{source} does not hold the weights of {name} ({_one_line(error)}): download {URLS[name][0]}")
 
 
-def _reason(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
+    """The error in one line, without torch's advice about files that hold more than weights."""
     if isinstance(error, pickle.UnpicklingError):  # torch's message is advice to run what the file holds
         return "it is no file of plain weights"
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
+    return one_line(error)

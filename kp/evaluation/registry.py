@@ -23,6 +23,12 @@ FindKeypoints = Callable[
 ]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError, in one line that lists all detectors, where a name is not one of ``NAMES``."""
+    if unknown := [name for name in names if name not in NAMES]:
+        raise ValueError(f"--detectors: no detector is called {unknown[0]}: there are {', '.join(NAMES)}")
+
+
 def score_maps(
     names: Sequence[str],
     *,
@@ -47,8 +53,7 @@ def score_maps(
     makers |= {
         name: partial(learned_baselines.make, name, baseline_weights, device) for name in learned_baselines.NAMES
     }
-    if unknown := [name for name in names if name not in makers]:
-        raise ValueError(f"--detectors: no detector is called {unknown[0]}: there are {', '.join(NAMES)}")
+    check_names(names)
     return baselines.available({name: makers[name] for name in names})
 
 
