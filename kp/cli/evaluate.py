@@ -59,8 +59,9 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     sequences = benchmark.read_sequences(root, s.split, s.subset, s.seed, download)
     make, skipped, weights = _detectors(names, s)
     shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
-    source = root.resolve().name if root else f"the built-in photographs, seed {s.seed}"
-    done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, source, skipped)
+    built_in = f"the built-in photographs, seed {s.seed}"
+    source = root.resolve().name if root else built_in  # results name the data set, not where it lies
+    done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, str(root or built_in), skipped)
     if s.curves and done.stop is None:
         native = protocols.choose("native", **changes)
         _measure_curves(done, partial(make, native), native, s)
