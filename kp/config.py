@@ -1,7 +1,6 @@
-"""Every setting: its default, its unit and the reason for it, once. Command line and checkpoints both read it here.
+"""Every setting, once: its default, its unit, its bounds and what it means. Flags and checkpoints are made from it.
 
-Only the scripts, the two loops (training, session) and checkpoints know settings objects; every other function takes
-plain values.
+Only the commands, the training and the detector know settings objects. Every other function takes plain values.
 """
 
 import argparse
@@ -13,7 +12,6 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
 WEIGHTS = MODELS[0]  # what is meant where none are named
-PROTOCOLS = ("native", "240x320", "480x640", "squash")
 DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")  # what evaluate.py measures by default
 
 T = TypeVar("T")
@@ -174,7 +172,7 @@ class EvaluateSettings:
     )
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
     subset: str = setting("all", "d2net leaves out the eight HPatches sequences of very large images", ("all", "d2net"))
-    protocol: tuple[str, ...] = setting(("native",), "one table for each of these", PROTOCOLS, metavar="NAME")
+    protocol: tuple[str, ...] = setting(("native",), "one table for each of these; see below", metavar="NAME")
     max_keypoints: int | None = setting(None, "best keypoints of each view that count, instead of the protocol's")
     threshold: float | None = setting(None, "pixels within which a keypoint repeats another, instead of the protocol's")
     nms_size: int | None = setting(

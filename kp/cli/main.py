@@ -44,9 +44,8 @@ matplotlib.use("Agg")  # figures go to files, so no window system is needed
 
 STATISTICS = f"""Compare synthetic images of every family, and of the mixture used in training, with photographs.
 
-spectral slope      exponent a of power ~ 1/f^a, fitted from {dataset_statistics.BAND[0]} to
-{dataset_statistics.BAND[1]} cycles/pixel:
-                    photographs have about 2, white noise 0
+spectral slope      exponent a of power ~ 1/f^a: photographs have about 2, white noise 0; fitted from
+                    {dataset_statistics.BAND[0]} to {dataset_statistics.BAND[1]} cycles/pixel
 gradient kurtosis   of the differences between neighbours: Gaussian noise has 3, smooth areas with sharp edges far more
 Harris corners      per megapixel: a right angle counts from a contrast of 0.10; weak noise has none
 contrast            standard deviation, as a share of the grey range

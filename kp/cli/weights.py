@@ -1,4 +1,4 @@
-"""The commands about trained weights: python -m kp models, onnx, score, ablate and report."""
+"""The commands about trained weights: kp models, export, score, ablate and report."""
 
 import argparse
 import json
@@ -25,6 +25,7 @@ from kp.models.encoders import PretrainedError
 from kp.reporting import pages, result_tables
 from kp.reporting.tables import Column, Table
 from kp.support.device import choose_device
+from kp.support.errors import one_line
 from kp.support.files import check_writable, write_file
 from kp.training.trainer import TrainingError
 
@@ -32,8 +33,7 @@ RESULTS = Path("runs/ablation.json")
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """What these commands take."""
-    defaults = RunSettings()
+    """Add the parsers of these commands."""
     text = "the detectors that come with kp, and what they cost"
     shown = commands.add_parser("models", help=text, description=costs.__doc__)
     text = "write a detector as ONNX, for images of any size"
@@ -43,45 +43,49 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     text = "fill README.md and the report with the stored results"
     report = commands.add_parser("report", help=text, description=pages.__doc__)
     report.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
-    text = "the numbers that settings and weights are chosen by, without real test sequences"
-    one = commands.add_parser(
-        "score",
-        help=text,
-        description=f"{scorecard.__doc__}\n{photograph_changes.__doc__}",
-        formatter_class=RawTextHelpFormatter,
-    )
-    text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: random, "
-    text += f"{', '.join(name for name in NAMES if name not in OURS)} (default: {WEIGHTS} harris)"
-    one.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
-    one.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
-    text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
-    one.add_argument("--full-size", action="store_true", help=text)
-    text = "sizes in which our detectors look at an image (default: 1)"
-    one.add_argument("--scales", type=int, default=1, metavar="N", help=text)
+    one, grid = _add_score(commands), _add_ablate(commands)
     for command in (shown, one):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
-    text = "train and score variants, each with one change; the same command goes on"
-    grid = commands.add_parser("ablate", help=text, description=ablation.__doc__)
-    grid.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
-    steps = defaults.train.steps
-    grid.add_argument("--steps", type=int, default=steps, metavar="N", help=f"of every run (default: {steps})")
-    text = f"pairs a step (default: {defaults.train.batch})"
-    grid.add_argument("--batch", type=int, default=defaults.train.batch, metavar="N", help=text)
-    text = f"side of a training view in pixels (default: {defaults.world.image_size})"
-    grid.add_argument("--image-size", type=int, default=defaults.world.image_size, metavar="N", help=text)
-    grid.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
-    grid.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
-    grid.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"of the scores (default: {RESULTS})")
-    add_weights(grid, "for the variants that need no training, ")
-    grid.add_argument(
-        "--rescore",
-        action="store_true",
-        help="score again what was scored, as by an older kp: untrained and harris know no other reason to",
-    )
-    grid.add_argument("--list", action="store_true", help="only print the variants")
-    grid.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
     for command in (one, grid):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+
+
+def _add_score(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    text = "the numbers that settings and weights are chosen by, without real test sequences"
+    about = f"{scorecard.__doc__}\n{photograph_changes.__doc__}"
+    parser = commands.add_parser("score", help=text, description=about, formatter_class=RawTextHelpFormatter)
+    text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: "
+    text += f"{', '.join(name for name in NAMES if name not in OURS)} (default: {WEIGHTS} harris)"
+    parser.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
+    parser.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
+    text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
+    parser.add_argument("--full-size", action="store_true", help=text)
+    text = "sizes in which our detectors look at an image (default: 1)"
+    parser.add_argument("--scales", type=int, default=1, metavar="N", help=text)
+    return parser
+
+
+def _add_ablate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    text = "train and score variants, each with one change; the same command goes on"
+    parser = commands.add_parser("ablate", help=text, description=ablation.__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
+    train, world = RunSettings().train, RunSettings().world
+    text = f"of every run (default: {train.steps})"
+    parser.add_argument("--steps", type=int, default=train.steps, metavar="N", help=text)
+    text = f"pairs a step (default: {train.batch})"
+    parser.add_argument("--batch", type=int, default=train.batch, metavar="N", help=text)
+    text = f"side of a training view in pixels (default: {world.image_size})"
+    parser.add_argument("--image-size", type=int, default=world.image_size, metavar="N", help=text)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
+    text = f"of the scores (default: {RESULTS})"
+    parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=text)
+    add_weights(parser, "for the variants that need no training, ")
+    text = "score again what is in the file; needed after a change of kp, where the weights did not change"
+    parser.add_argument("--rescore", action="store_true", help=text)
+    parser.add_argument("--list", action="store_true", help="only print the variants")
+    parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
+    return parser
 
 
 def add_weights(parser: argparse.ArgumentParser, what_for: str = "") -> None:
@@ -164,7 +168,7 @@ def ablate(args: Namespace) -> None:
     if unknown := [name for name in names if name not in VARIANTS and name not in TEST_TIME]:
         raise ValueError(f"no variant is called {unknown[0]}: see --list")
     check_writable(args.json)
-    ablation_results.read(args.json)  # a damaged one is told before hours of work
+    ablation_results.read(args.json)  # an error is told before hours of work
     device, failed = choose_device(args.device), []
     try:
         for name, weights in _trained(args, names, failed):
@@ -180,20 +184,20 @@ def ablate(args: Namespace) -> None:
 
 
 def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[tuple[str, Path]]:
-    """Variants and their weights, as soon as these are trained; a run that fails does not keep others from theirs."""
+    """Yield variants and their weights as soon as they are trained. After a run that fails, the others still run."""
     shared = [
         f"--{name.replace('_', '-')}={getattr(args, name)}" for name in ("steps", "batch", "image_size", "device")
     ]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
     given_weights = find_weights(args.weights)
     if given := [(name, given_weights) for name in names if name in TEST_TIME]:
-        load_detector(args.weights)  # what is none is told now
+        load_detector(args.weights)  # an error is told before the training
     for number, run in enumerate(runs, start=1):
         print(f"{run.variant}, seed {run.seed} ({number} of {len(runs)} runs): {run.folder}", flush=True)
         try:
             yield run.variant, ablation.train(run)
         except (TrainingError, PretrainedError, torch.OutOfMemoryError) as error:
-            print(f"{run.variant}, seed {run.seed}: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"{run.variant}, seed {run.seed}: {one_line(error)}", file=sys.stderr)
             failed.append(f"{run.variant} {run.seed}")
     yield from given
 

@@ -61,8 +61,10 @@ def describe_all() -> str:
 def choose(name: str, **changes: float | None) -> Protocol:
     """The protocol of that name, with those fields changed that are not None.
 
-    Raises ValueError, naming the flag, on a value with which nothing can be measured.
+    Raises ValueError, naming the flag, on an unknown name or a value with which nothing can be measured.
     """
+    if name not in PROTOCOLS:
+        raise ValueError(f"--protocol: no protocol is called {name}: there are {', '.join(PROTOCOLS)}")
     protocol = replace(PROTOCOLS[name], **{field: value for field, value in changes.items() if value is not None})
     if protocol.max_keypoints < 1:
         raise ValueError(f"--max-keypoints must be at least 1, not {protocol.max_keypoints}")

@@ -18,9 +18,8 @@ from kp.models.keypoints import Keypoints, extract_keypoints
 OURS = ("kp", *MODELS)  # their score maps are logits, and their keypoints are refined
 NAMES = (*OURS, *BASELINES, *learned_baselines.NAMES, "random")  # of all detectors that can be measured
 
-FindKeypoints = Callable[
-    [Tensor], Keypoints
-]  # image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
+# image (1, 1, H, W) in [0, 1] -> all keypoints, after NMS and border, B = 1
+FindKeypoints = Callable[[Tensor], Keypoints]
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import jinja2
@@ -87,7 +88,7 @@ class Table:
 
     def head_lines(self) -> list[str]:
         """The headings as text: one line, or two if a column has a group."""
-        first, *widths = self._widths()
+        first, *widths = self._widths  # a copy: groups take from it below
         lines = [self._line(self.title, [column.title for column in self.columns])]
         if any(column.group for column in self.columns):
             groups = " " * first
@@ -100,13 +101,13 @@ class Table:
 
     def row_lines(self) -> list[str]:
         """The rows as text. Where columns have a ``width``, tables of one row each print the rows one by one."""
-        return [self._line(name, [str(cell) for cell in cells]) for name, cells in self.cells()]
+        return [self._line(name, [str(cell) for cell in cells]) for name, cells in self.cells]
 
     def markdown(self) -> str:
         """The table as Markdown. The best value of a column is bold."""
         heads = [f"{column.group}: {column.title}" if column.group else column.title for column in self.columns]
         lines = [[self.title, *heads], ["---"] * (len(heads) + 1)]
-        for name, cells in self.cells():
+        for name, cells in self.cells:
             shown = [f"**{cell}**" if cell.best else str(cell) for cell in cells] or [""] * len(heads)
             lines.append([name, *shown])
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -116,6 +117,7 @@ class Table:
         """The table as an HTML element. The best value of a column is bold."""
         return Markup(TEMPLATES.get_template("table.html.j2").render(table=self, groups=_by_group(self.columns)))
 
+    @cached_property
     def cells(self) -> list[tuple[str, list[Cell]]]:
         """Each row's name and what its cells show."""
         ranked = [values for name, values in self.rows if values and name not in self.unranked]
@@ -126,9 +128,10 @@ class Table:
             lines.append((name, list(map(_cell, self.columns, values, marked))))
         return lines
 
+    @cached_property
     def _widths(self) -> list[int]:
         """Characters of the column of names and of each column: room for cells, titles and groups."""
-        rows = self.cells()
+        rows = self.cells
         shown = [[str(cell) for cell in cells] for _, cells in rows if cells]
         widths = [
             max([column.width, len(column.title), *(len(line[i]) for line in shown)])
@@ -142,7 +145,7 @@ class Table:
         return [max(map(len, [self.title, *(name for name, _ in rows)])), *widths]
 
     def _line(self, name: str, texts: Sequence[str]) -> str:
-        first, *widths = self._widths()
+        first, *widths = self._widths
         aligned = [
             text.ljust(width) if column.left else text.rjust(width)
             for text, column, width in zip(texts, self.columns, widths, strict=False)  # a heading has no texts

@@ -109,10 +109,18 @@ def test_images_are_made_once_and_none_is_kept_twice(monkeypatch):
     assert made == [1, 2]
     assert scorecard.scorecard(detector, seeds=(1, 2)) == first
     assert made == [1, 2]
-    seen = []
-    scorecard.scorecard(lambda image: seen.append(image) or detector(image), seeds=(1, 2))
-    searched = [image for image in seen if image.shape[-2:] in ((240, 320), (120, 160))]
-    assert len({image.numpy().tobytes() for image in searched}) == len(searched), "an image is searched twice"
+    seen, records, real_score = [], [], scorecard.score_sequences
+    with monkeypatch.context() as patch:
+        patch.setattr(scorecard, "shift", lambda *_: 0.0)
+        patch.setattr(scorecard, "score_sequences", lambda *a: (records.append(r) or r for r in real_score(*a)))
+        scorecard.scorecard(lambda image: seen.append(image) or detector(image), seeds=(1, 2))
+    assert len({image.numpy().tobytes() for image in seen}) == len(seen), "an image is searched twice"
+    light_and_view, hard, turned, scaled = 5 + 5, 6, 1 + 4, 2  # at full scale the views are those of rotation 0
+    reference, synthetic = 1, 2 * 2  # the reference is the same whatever the seed and the split
+    assert len(seen) == reference + synthetic + 2 * (light_and_view + hard + turned + scaled)
+    pairs_of_photographs = [r for r in records if r["kind"] != "synthetic"]
+    several, one = 3 * (5 + 5 + 5), 4 + 2  # numbers of keypoints that count: three for i, v and hard
+    assert len(pairs_of_photographs) == 2 * (several + one)
     assert scorecard.scorecard(detector, seeds=(1,)) != first
 
 

@@ -214,13 +214,14 @@ def test_corner_loss_does_not_look_outside_the_scene():
     assert torch.equal(corner_loss(border, corners, mask, valid), corner_loss(scores, corners, mask, valid))
 
 
-def test_gradcheck(pair):
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.exact)])
+def test_gradcheck(pair, fast):
     torch.manual_seed(0)
     scores = torch.randn(1, 1, 24, 24, dtype=torch.float64, requires_grad=True)
     corners = torch.rand(1, 4, 2, dtype=torch.float64) * 20 + 2
     places = (torch.rand(1, 3, 2, dtype=torch.float64) * 8 + 8).requires_grad_()
     mask = torch.ones(1, 4, dtype=torch.bool)
-    assert torch.autograd.gradcheck(lambda s: corner_loss(s, corners, mask), scores, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda s: corner_loss(s, corners, mask), scores, fast_mode=fast)
     assert torch.autograd.gradcheck(window_divergence, (scores, places))
     H = torch.tensor([[[1.05, 0.1, -1.3], [-0.1, 1.02, 0.7], [0, 0, 1.0]]], dtype=torch.float64)
     blank = torch.zeros(1, 1, 24, 24, dtype=torch.float64)
@@ -232,8 +233,8 @@ def test_gradcheck(pair):
         # through the divergence and only view 0 through the repeatability term.
         return repeatability_losses(tiny, s0, s1, keypoints_per_megapixel=20000.0, nms_size=3)
 
-    assert torch.autograd.gradcheck(lambda s1: loss(other, s1)["localization"], scores, fast_mode=True)
-    assert torch.autograd.gradcheck(lambda s0: loss(s0, other)["repeatability"], scores, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda s1: loss(other, s1)["localization"], scores, fast_mode=fast)
+    assert torch.autograd.gradcheck(lambda s0: loss(s0, other)["repeatability"], scores, fast_mode=fast)
 
 
 def test_no_corner_and_no_shared_area_are_finite():
