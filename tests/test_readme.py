@@ -21,8 +21,6 @@ from kp.training.validation import Validation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-
-pytestmark = pytest.mark.xdist_group("onnx")  # tests that use one export of a minute
 MAX_LINES = 200
 
 

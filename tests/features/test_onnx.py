@@ -14,8 +14,6 @@ from kp.cli.main import main
 from kp.features.onnx import IMAGE, SCORES, to_onnx
 from kp.models.detector import Detector
 
-pytestmark = pytest.mark.xdist_group("onnx")  # they share an export, which takes long
-
 
 @pytest.fixture(scope="module")
 def exported(onnx_file):
