@@ -93,7 +93,10 @@ def replace_by_folder(path):
     ("damage", "named"),
     [
         (lambda wall: (wall / "1.ppm").unlink(), "v_wall lacks image 1"),
-        (lambda wall: (wall / "2.ppm").rename(wall / "2.tiff"), "v_wall lacks image 2"),
+        (lambda wall: (wall / "2.ppm").rename(wall / "2.heic"), "v_wall/2.heic is an unsupported image type .heic"),
+        (lambda wall: [f.unlink() for f in wall.glob("H*")], "v_wall has images 1, 2, 3 but no homography H_1_k"),
+        (lambda wall: [f.unlink() for f in wall.glob("*.ppm")], "v_wall lacks image 1, image 2, image 3"),
+        (lambda wall: (wall / "H_1_3").rename(wall / "H_1_4"), "v_wall lacks image 4, H_1_3"),
         (lambda wall: (wall / "H_1_2").write_text("1 0 0 0 1 0 0 0"), "v_wall/H_1_2 has 8 numbers"),
         (lambda wall: (wall / "H_1_2").write_text("1 2 3 2 4 6 0 0 1"), "v_wall/H_1_2 is a singular matrix"),
         (lambda wall: replace_by_folder(wall / "H_1_2"), "v_wall/H_1_2 "),
@@ -104,7 +107,7 @@ def test_a_sequence_that_cannot_be_whole_stops_before_measuring(root, run, damag
     damage(root / "v_wall")
     code, out, lines, content = run(root)
     assert str(root / named) in message_of(code, lines)
-    assert any(advice in lines[0] for advice in ADVICE) or "needs at least" in lines[0]
+    assert any(advice in lines[0] for advice in (*ADVICE, "needs at least", "convert it to .png", "add a text of 9"))
     assert (out, content) == ("", None)
 
 
@@ -198,6 +201,31 @@ def test_scores_that_are_not_numbers_are_told_with_detector_and_sequence(root, r
     assert "NaN" in lines[0]
     assert "harris" in lines[0]
     assert "v_wall" in lines[0]
+
+
+# --- other names than the release's ---
+
+
+def test_oxford_names_and_numbers_from_0_measure_the_same_pairs(root, run):
+    """A copy of v_wall with Oxford's names and a copy of i_lamp with numbers from 0 have rows like the originals."""
+    for k in (1, 2, 3):
+        (root / "graf").mkdir(exist_ok=True)
+        (root / "night").mkdir(exist_ok=True)
+        shutil.copy(root / "v_wall" / f"{k}.ppm", root / "graf" / f"img{k}.ppm")
+        shutil.copy(root / "i_lamp" / f"{k}.ppm", root / "night" / f"0{k - 1}.ppm")
+        if k > 1:
+            (root / "graf" / f"H1to{k}p").write_text("1,0,2\r\n0,1,0\r\n0,0,1", encoding="utf-16")
+            (root / "v_wall" / f"H_1_{k}").write_text("1 0 2\n0 1 0\n0 0 1\n")
+            shutil.copy(root / "i_lamp" / f"H_1_{k}", root / "night" / f"H_0_{k - 1}.txt")
+    code, _, lines, content = run(root, "--export", root.parent / "maps")
+    assert (code, lines) == (0, [])
+    pairs = {(pair["sequence"], pair["image"]): pair for pair in content["pairs"]}
+    for copy, original, split in (("graf", "v_wall", "v"), ("night", "i_lamp", "i")):
+        for k in (2, 3):
+            named = {"sequence": copy, "image": k}
+            assert pairs[copy, k] == pairs[original, k] | named
+            assert pairs[copy, k]["split"] == split
+    assert (root.parent / "maps" / "graf" / "H_1_2").read_text() == "1.0 0.0 2.0\n0.0 1.0 0.0\n0.0 0.0 1.0\n"
 
 
 # --- small images and few keypoints ---
