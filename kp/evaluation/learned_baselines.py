@@ -3,7 +3,8 @@
 
 Scores are what the network says of every pixel of the image at its own size, before the network's own suppression and
 threshold. The weights are the published ones that Kornia's ``from_pretrained`` fetches, from the same addresses into
-the same cache, but only the detector's; or files of the same names in a folder. None of them is trained here.
+the same cache, but only the detector's; or files in a folder, named like the download or as ``_Spec.alias`` says. None
+of them is trained here.
 """
 
 import pickle
@@ -36,8 +37,8 @@ _MIN_SIDE = 32  # pixels: the smallest side that all the networks take; smaller 
 _CPU = torch.device("cpu")
 _MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet's, as Kornia's DeDoDe
 _ALIKED_URLS = [  # kornia.feature.aliked.aliked._CHECKPOINT_URLS of kornia 0.9.0, which has no public name for them
-    "https://huggingface.co/kornia/aliked/resolve/main/aliked-n16.pth",
-    "https://github.com/Shiaoming/ALIKED/raw/main/models/aliked-n16.pth",
+    "https://huggingface.co/kornia/aliked/resolve/main/{}.pth",
+    "https://github.com/Shiaoming/ALIKED/raw/main/models/{}.pth",
 ]
 
 
@@ -48,6 +49,7 @@ class _Spec:
     build: Callable[[], nn.Module]  # with random weights
     scores: Callable[[nn.Module, Tensor], Tensor]  # of an image (1, channels, H, W): (1, 1, H, W)
     urls: Sequence[str]  # of one file: each is tried if those before it fail, and the first names the file
+    alias: str | None = None  # another name of that file, in a folder of weights
     part: str | None = None  # the entry of the file that holds the weights; None: the file is the weights
     channels: int = 3
     stride: int = 1  # pixels that divide the H and W it takes
@@ -56,9 +58,12 @@ class _Spec:
 def make(name: str, directory: Path | None = None, device: torch.device = _CPU) -> ScoreMap:
     """The named detector of ``NAMES`` with its published weights, on a device; it scores in float32.
 
-    They are read from the file ``FILES[name]`` in ``directory``, without any network, or else from torch.hub's cache,
-    downloaded into it if need be. Raises Unavailable, whose message names the file and its address, where they cannot
-    be had or do not fit; ValueError on a name that is none.
+    They are read from the first file of ``file_names(name)`` in ``directory``, without any network. Without a directory
+    they are read from torch.hub's cache, and downloaded into it first if they are not there.
+
+    Raises:
+        Unavailable: the weights cannot be had or do not fit. The message names the file and its address.
+        ValueError: ``name`` is none of ``NAMES``.
     """
     if name not in _SPECS:
         raise ValueError(f"no learned detector is called {name}: there are {', '.join(NAMES)}")
@@ -107,8 +112,13 @@ def _disk(model: nn.Module, rgb: Tensor) -> Tensor:
 
 
 def _aliked(model: nn.Module, rgb: Tensor) -> Tensor:
-    """ALIKED-N(16) (Zhao et al., IEEE TIM 2023): its score map, in (0, 1). Kornia pads it to multiples of 32."""
+    """ALIKED (Zhao et al., IEEE TIM 2023): its score map, in (0, 1). Kornia pads the image to multiples of 32."""
     return model.extract_dense_map(rgb)[1]
+
+
+def _aliked_spec(model_name: str) -> _Spec:
+    """ALIKED of a size: ``aliked-n16``, normal, or ``aliked-t16``, tiny. Both sample descriptors at 16 places."""
+    return _Spec(partial(ALIKED, model_name), _aliked, [url.format(model_name) for url in _ALIKED_URLS])
 
 
 def _xfeat(model: nn.Module, gray: Tensor) -> Tensor:
@@ -134,23 +144,32 @@ def _dedode(model: nn.Module, rgb: Tensor) -> Tensor:
 
 _SPECS = {
     "keynet": _Spec(partial(KeyNet, pretrained=False), _keynet, KeyNet_URL, part="state_dict", channels=1),
-    "disk": _Spec(DISK, _disk, disk.urls["depth"], part="extractor", stride=16),
-    "aliked": _Spec(ALIKED, _aliked, _ALIKED_URLS),
+    "disk": _Spec(DISK, _disk, disk.urls["depth"], alias="disk-depth-save.pth", part="extractor", stride=16),
+    "aliked": _aliked_spec("aliked-n16"),
+    "aliked-t16": _aliked_spec("aliked-t16"),
     "xfeat": _Spec(XFeatModel, _xfeat, [XFeat.weights_url], channels=1, stride=32),
     "dedode": _Spec(partial(get_detector, "L", torch.float32), _dedode, dedode.urls["detector"]["L-C4-v2"], stride=8),
 }
 NAMES = tuple(_SPECS)
 URLS = {name: tuple(spec.urls) for name, spec in _SPECS.items()}
-FILES = {name: urls[0].rsplit("/", 1)[-1] for name, urls in URLS.items()}  # what to call them in a folder of weights
+FILES = {name: urls[0].rsplit("/", 1)[-1] for name, urls in URLS.items()}  # the names of the downloads
+
+
+def file_names(name: str) -> list[str]:
+    """What the detector's file may be called in a folder of weights; the download's name is the first."""
+    alias = _SPECS[name].alias
+    return [FILES[name]] if alias is None else [FILES[name], alias]
 
 
 def _read(name: str, directory: Path) -> tuple[Any, str]:
     """What the detector's file in a folder holds, and its path. Raises Unavailable."""
-    path = directory / FILES[name]
+    first, *others = (directory / file for file in file_names(name))
+    path = next((path for path in (first, *others) if path.exists()), first)
     try:
         return torch.load(path, map_location="cpu", weights_only=True), str(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise Unavailable(f"no weights at {path}: download them from {URLS[name][0]}") from error
+        places = " or ".join([str(first), *(other.name for other in others)])
+        raise Unavailable(f"no weights at {places}: download them from {URLS[name][0]}") from error
     except Exception as error:  # a damaged pickle can raise anything
         raise _damaged(name, str(path), error) from error
 

@@ -18,10 +18,11 @@ from torch import nn
 
 from kp.evaluation import learned_baselines
 from kp.evaluation.baselines import Unavailable, available
-from kp.evaluation.learned_baselines import FILES, NAMES, URLS, make
+from kp.evaluation.learned_baselines import FILES, NAMES, URLS, file_names, make
 from kp.models.keypoints import extract_keypoints
 
 SMALL = [name for name in NAMES if name != "dedode"]  # DeDoDe takes seconds to build
+ALIKEDS = ["aliked", "aliked-t16"]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,8 @@ def test_scores_are_in_the_range_of_their_kind(detectors):
     found = scores["keynet"] > -torch.inf
     assert found.any()
     assert (scores["keynet"][found] > 0).all()
-    assert 0 < scores["aliked"].min() <= scores["aliked"].max() < 1
+    for name in ALIKEDS:
+        assert 0 < scores[name].min() <= scores[name].max() < 1
     assert scores["xfeat"].max() < 0  # the logarithm of a probability
 
 
@@ -167,16 +169,22 @@ def test_xfeat_scores_the_points_of_kornias_own_detector(models, detectors):
     torch.testing.assert_close(detectors["xfeat"](image)[0, 0, y, x].exp(), found["scores"], rtol=1e-3, atol=1e-6)
 
 
-def test_disk_and_aliked_score_the_points_of_kornias_own_detectors(models, detectors):
+def test_disk_scores_the_points_of_kornias_own_detector(models, detectors):
     image = noise((64, 96))
     with torch.no_grad():
         found = models["disk"](image.expand(1, 3, 64, 96), score_threshold=-1e9)[0]
-        x, y = found.keypoints.long().T
-        torch.testing.assert_close(detectors["disk"](image)[0, 0, y, x], found.detection_scores, rtol=1e-3, atol=1e-4)
-        keypoints, scores, _ = models["aliked"].dkd(detectors["aliked"](image).clone(), sub_pixel=False)
+    x, y = found.keypoints.long().T
+    torch.testing.assert_close(detectors["disk"](image)[0, 0, y, x], found.detection_scores, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ALIKEDS)
+def test_aliked_scores_the_points_of_kornias_own_detector(models, detectors, name):
+    image = noise((64, 96))
+    with torch.no_grad():
+        keypoints, scores, _ = models[name].dkd(detectors[name](image).clone(), sub_pixel=False)
     x, y = ((keypoints[0] + 1) / 2 * torch.tensor([95, 63])).round().long().T
     assert len(x) > 0
-    torch.testing.assert_close(detectors["aliked"](image)[0, 0, y, x], scores[0], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(detectors[name](image)[0, 0, y, x], scores[0], rtol=1e-3, atol=1e-5)
 
 
 def test_dedode_scores_the_points_of_kornias_own_detector(models, detectors, monkeypatch):
@@ -201,6 +209,49 @@ def test_weights_are_read_from_a_folder_without_a_network(models, detectors, off
     image = noise((40, 50))
     assert torch.equal(make(name, tmp_path)(image), detectors[name](image))
     assert offline == []
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "wrap"),
+    [
+        ("aliked", "aliked-n16.pth", dict),
+        ("aliked-t16", "aliked-t16.pth", dict),
+        ("disk", "disk-depth-save.pth", lambda state: {"extractor": state}),
+        ("xfeat", "xfeat.pt", dict),
+        ("keynet", "keynet_pytorch.pth", lambda state: {"state_dict": state, "optimizer": {"state": {0: {"step": 7}}}}),
+    ],
+)
+def test_files_are_taken_as_people_pass_them_on(models, detectors, offline, tmp_path, name, file, wrap):
+    """The names and the nesting of files that others keep: DISK's has its network in front of its name."""
+    state = {key: value for key, value in models[name].state_dict().items() if key != "dkd.hw_grid"}
+    torch.save(wrap(state), tmp_path / file)
+    image = noise((40, 50))
+    assert torch.equal(make(name, tmp_path)(image), detectors[name](image))
+    _, skipped = available({other: partial(make, other, tmp_path) for other in NAMES})
+    assert list(skipped) == [other for other in NAMES if other != name]
+    assert offline == []
+
+
+def test_of_two_files_the_one_named_like_the_download_is_read(models, detectors, tmp_path):
+    first, second = (tmp_path / file for file in file_names("disk"))
+    save(models["disk"], "disk", tmp_path)
+    second.write_bytes(b"<html>")
+    image = noise((40, 50))
+    assert torch.equal(make("disk", tmp_path)(image), detectors["disk"](image))
+    first.unlink()
+    with pytest.raises(Unavailable, match=r"disk-depth-save\.pth does not hold the weights of disk"):
+        make("disk", tmp_path)
+
+
+def test_a_folder_without_the_file_names_all_it_may_be_called(tmp_path):
+    with pytest.raises(Unavailable, match=r"depth-save\.pth or disk-depth-save\.pth: download them from https://"):
+        make("disk", tmp_path)
+
+
+def test_the_tiny_aliked_does_not_take_the_weights_of_the_normal_one(models, tmp_path):
+    save(models["aliked"], "aliked-t16", tmp_path)
+    with pytest.raises(Unavailable, match=r"aliked-t16\.pth does not hold the weights of aliked-t16"):
+        make("aliked-t16", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["keynet", "xfeat"])
@@ -341,10 +392,12 @@ def test_a_name_that_is_none():
 def test_addresses_are_kornias():
     """Where Kornia keeps them to itself, and what the files are called: what ``--baseline-weights`` promises."""
     assert URLS["aliked"] == tuple(url.format("aliked-n16") for url in aliked._CHECKPOINT_URLS)
+    assert URLS["aliked-t16"] == tuple(url.format("aliked-t16") for url in aliked._CHECKPOINT_URLS)
     assert list(FILES.values()) == [
         "keynet_pytorch.pth",
         "depth-save.pth",
         "aliked-n16.pth",
+        "aliked-t16.pth",
         "xfeat.pt",
         "dedode_detector_L_v2.pth",
     ]
