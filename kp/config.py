@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
-MODELS = ("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # encoders whose weights come with kp
+MODELS = ("default", "mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # weights that come with kp
 WEIGHTS = MODELS[0]  # what is meant where none are named
-DETECTORS = ("kp", "harris", "shi-tomasi", "fast", "sift", "orb", "random")  # what evaluate.py measures by default
+DETECTORS = (  # what evaluate.py measures by default
+    *("kp", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
+)
 
 T = TypeVar("T")
 
@@ -33,9 +35,35 @@ def setting(
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """The network."""
+    """The detector. Without an encoder, the first group of settings is all that is used."""
 
-    encoder: str = setting("mobilenet_v3_small", "torchvision's MobileNetV3 or timm's MobileNetV4", ENCODERS)
+    encoder: str = setting(
+        "none",
+        "torchvision's MobileNetV3 or timm's MobileNetV4; none: the corner response with about a dozen learnt numbers",
+        ("none", *ENCODERS),
+    )
+    derivative_sigmas: tuple[float, ...] = setting(
+        (0.7, 1.4, 2.8, 4.0), "pixels: blur of the image before its derivatives, for each scale of the corner response"
+    )
+    window_sigmas: tuple[float, ...] = setting(
+        (1.5, 2.0, 4.0, 5.6), "pixels: blur of the products of these derivatives, for each scale"
+    )
+    half_size_scales: int = setting(2, "coarsest scales that are computed at half the size of the image; no encoder")
+    score_blur: float = setting(
+        1.0, "pixels (standard deviation) over which the score map is smoothed", bounds=(ABOVE_ZERO, math.inf)
+    )
+    surround_sigma: float = setting(
+        4.0, "pixels (standard deviation) of the surround whose mean score is subtracted", bounds=(ABOVE_ZERO, math.inf)
+    )
+    surround_weight: float = setting(0.9, "share of that mean that is subtracted")
+    response_gain: float = setting(
+        4.0, "weight, before training, of the corner response: of all scales; with an encoder, of the finest"
+    )
+    thinning: float = setting(
+        10.0, "outside training, scores lose so many times what they lack to the best within 1 px"
+    )
+    ranker_width: int = setting(48, "numbers in each hidden layer of the ranker of keypoints; 0: none; no encoder")
+    ranker_weight: float = setting(1.0, "of the ranker's logit, added to the score of a keypoint; 0: not used")
     stride: int = setting(8, "pixels between two features of the coarsest stage that is kept", (8, 16))
     width: int = setting(32, "channels of the feature pyramid", bounds=(1, math.inf))
     stem_channels: int = setting(12, "learnt full-resolution maps", bounds=(1, math.inf))
@@ -44,27 +72,10 @@ class DetectorSettings:
     contrast_sigma: float = setting(
         8.0, "pixels (standard deviation) over which that contrast is measured", bounds=(ABOVE_ZERO, math.inf)
     )
-    derivative_sigmas: tuple[float, ...] = setting(
-        (0.7, 1.4, 2.8), "pixels: blur of the image before its derivatives, for each scale of the corner response"
-    )
-    window_sigmas: tuple[float, ...] = setting(
-        (1.5, 2.0, 4.0), "pixels: blur of the products of these derivatives, for each scale"
-    )
-    response_gain: float = setting(4.0, "weight, before training, of the finest corner response")
     darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
     dark_slope: float = setting(3.0, "of a dark spot, for a pixel that is darker than its surround by the contrast")
     mix_blur: float = setting(
         8.0, "pixels (standard deviation) over which the weights of the maps are smoothed", bounds=(1, math.inf)
-    )
-    score_blur: float = setting(
-        1.0, "pixels (standard deviation) over which the score map is smoothed", bounds=(ABOVE_ZERO, math.inf)
-    )
-    surround_sigma: float = setting(
-        4.0, "pixels (standard deviation) of the surround whose mean score is subtracted", bounds=(ABOVE_ZERO, math.inf)
-    )
-    surround_weight: float = setting(0.9, "share of that mean that is subtracted")
-    thinning: float = setting(
-        10.0, "outside training, scores lose so many times what they lack to the best within 1 px"
     )
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -89,6 +100,9 @@ class WorldSettings:
         0.25, "share of pairs whose views differ almost only in light and translation", bounds=(0, 1)
     )
     viewpoint_only: float = setting(0.5, "share of pairs whose views have almost the same light", bounds=(0, 1))
+    views: int = setting(4, "photographs of a scene, for the ranker", bounds=(2, 16))
+    still: float = setting(0.8, "share of the scenes whose photographs are all from one place", bounds=(0, 1))
+    detail: int = setting(1, "scenes of the ranker are drawn so many times as large, and reduced", bounds=(1, 8))
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,23 @@ class LightSettings:
     jpeg: float = setting(30.0, "lowest quality of JPEG compression, from 1; 100 is none")
     defocus: float = setting(1.5, "standard deviation of the blur, in pixels")
     motion: float = setting(7.0, "path of a shaken camera, in pixels")
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """The camera that photographs a scene several times for the ranking of keypoints."""
+
+    bracket_stops: float = setting(4.0, "stops by which a view is exposed more or less than for a middle grey, at most")
+    scene_stops: float = setting(3.0, "stops between the brightest and the darkest light on a scene, at most")
+    full_well: tuple[float, float] = setting((300.0, 5000.0), "electrons that saturate a pixel: sets the photon noise")
+    read_noise: tuple[float, float] = setting((0.0005, 0.006), "standard deviation of the read noise, of the full well")
+    s_curve: float = setting(0.6, "share of a smooth step that is mixed into the tone curve, at most")
+    sharpening: float = setting(1.0, "share of the detail below 1 px that is added again, at most")
+    jpeg_quality: tuple[float, float] = setting((70.0, 97.0), "of JPEG, lowest and highest")
+    out_of_focus: float = setting(2.0, "pixels (standard deviation) of the blur of some views, at most")
+    out_of_focus_share: float = setting(0.15, "share of the views that are out of focus", bounds=(0, 1))
+    hard_jpeg: float = setting(10.0, "lowest quality of JPEG of some views")
+    hard_jpeg_share: float = setting(0.15, "share of the views that are compressed hard", bounds=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -158,6 +189,7 @@ class RunSettings:
     detector: DetectorSettings = DetectorSettings()
     world: WorldSettings = WorldSettings()
     light: LightSettings = LightSettings()
+    camera: CameraSettings = CameraSettings()
     train: TrainSettings = TrainSettings()
 
 
@@ -178,6 +210,12 @@ class EvaluateSettings:
     nms_size: int | None = setting(
         None, "non-maximum suppression of every detector, odd kernel in pixels, instead of the protocol's"
     )
+    nms: str | None = setting(
+        None,
+        "window: a keypoint is the best pixel of its window; greedy: it is the best but for pixels that a better "
+        "keypoint suppresses, as in rpautrat's code; instead of the protocol's",
+        ("window", "greedy"),
+    )
     border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
     weights: Path = setting(
         Path(WEIGHTS), "of the detector kp: a name of python -m kp models, or a file", metavar="NAME|FILE"
@@ -191,7 +229,20 @@ class EvaluateSettings:
         "of the one before; 4 find more again, and place them better, in large images that are blurred or zoomed, in "
         "four times the time",
     )
-    subpixel: bool = setting(True, "refine the keypoints of kp to a fraction of a pixel; never with --export")
+    keypoints: Path | None = setting(
+        None,
+        "measure keypoints of your own as the detector mine: DIR/SEQUENCE/1.npz, 2.npz, ... with keypoints (N, 2) and "
+        "scores (N), or .csv with x,y,score; in pixels of the image files, (0, 0) the centre of the top-left pixel; "
+        "they are suppressed like those of all detectors, in the window of --nms-size, greedily, and get the same "
+        "border",
+        metavar="DIR",
+    )
+    subpixel: bool = setting(
+        True,
+        "refine every keypoint to a fraction of a pixel: by a quadric through the 3x3 scores around it, the same for "
+        "all detectors; SIFT, ORB and AKAZE have their own places instead, FAST and random keep whole pixels; never "
+        "with --export",
+    )
     curves: bool = setting(
         False, "then measure the built-in photographs turned by 0 to 180 degrees, scaled by 1/4 to 4"
     )

@@ -21,7 +21,7 @@ FLOORS = {
 }
 MODULES = sorted((ROOT / "kp").rglob("*.py"))
 PACKAGES = [name for name in FLOORS if name != "config"]
-OWN_WARPS = {"coords.py", "opencv_pairs.py"}  # the latter is the pipeline that the speed of ours is compared with
+OWN_WARPS = {"coords.py", "block_filters.py", "opencv_pairs.py"}  # the last: what the speed of ours is compared with
 SAMPLING = {
     "grid_sample",
     "warp_perspective",

@@ -11,24 +11,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kp.cli.errors import exit_code
 from kp.config import MODELS, EvaluateSettings, OutputSettings, Parser, add_flags, from_args
 from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
 from kp.evaluation import benchmark, protocols, published, results, sweeps
+from kp.evaluation.baselines import ScoreMap
+from kp.evaluation.compare import above_floors
+from kp.evaluation.keypoint_files import ReadKeypoints, file_finder
 from kp.evaluation.protocols import Protocol
-from kp.evaluation.registry import NAMES, OURS, FindKeypoints, check_names, make_detectors, score_maps
-from kp.evaluation.summary import summarise
+from kp.evaluation.registry import (
+    MINE,
+    NAMES,
+    FindKeypoints,
+    KeypointFiles,
+    check_names,
+    make_detectors,
+    score_maps,
+)
+from kp.evaluation.summary import summarise, summarise_kinds
 from kp.models.checkpoint import find_weights
 from kp.reporting.comparison import compare_files
 from kp.reporting.html import PAGE, write_page
 from kp.reporting.images import examples
-from kp.reporting.result_tables import printed_results, printed_sweeps
+from kp.reporting.result_tables import difference_lines, printed_kinds, printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
 
-Make = Callable[[], Mapping[str, FindKeypoints]]
+Make = Callable[[], Mapping[str, FindKeypoints | KeypointFiles]]
 
 
 @dataclass
@@ -47,15 +60,14 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     Raises ValueError with a message of one line, before anything is measured where that is possible; what was measured
     is written before it is raised.
     """
-    names = tuple(dict.fromkeys(s.detectors))
-    check_names(names)  # before a download
-    changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "border")}
+    names = _names(s)  # checked before a download
+    changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "nms", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
     _check(s, output)
     export = benchmark.exporter(output.export, names, len(chosen)) if output.export else None
-    if export and s.subpixel and (ours := [name for name in names if name in OURS]):
+    if export and s.subpixel:
         s = replace(s, subpixel=False)
-        print(f"{', '.join(ours)}: keypoints at whole pixels, as --export writes them")
+        print("keypoints at whole pixels, as --export writes them")
     sequences = benchmark.read_sequences(root, s.split, s.subset, s.seed, download)
     make, skipped, weights = _detectors(names, s)
     shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
@@ -64,7 +76,7 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, str(root or built_in), skipped)
     if s.curves and done.stop is None:
         native = protocols.choose("native", **changes)
-        _measure_curves(done, partial(make, native), native, s)
+        _measure_curves(done, partial(make, native, files=None), native, s)  # there are no files of these images
     choices = {name: getattr(s, name) for name in ("split", "subset", "scales", "subpixel", "seed")}
     settings = results.settings(source, chosen, **choices)
     content = results.content(done.records, settings, weights, skipped, done.stop is None)
@@ -74,17 +86,43 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
         raise done.stop
 
 
+def _names(s: EvaluateSettings) -> tuple[str, ...]:
+    """What is measured, ``mine`` first if --keypoints names files and it has no other place. Raises ValueError."""
+    names = tuple(dict.fromkeys(s.detectors))
+    check_names([name for name in names if name != MINE])
+    if s.keypoints is None and MINE in names:
+        raise ValueError(f"--detectors {MINE} is measured with --keypoints DIR, the folder of its files")
+    return names if s.keypoints is None or MINE in names else (MINE, *names)
+
+
 def _detectors(
     names: Sequence[str], s: EvaluateSettings
-) -> tuple[Callable[[Protocol], dict[str, FindKeypoints]], dict[str, str], dict[str, str] | None]:
+) -> tuple[Callable[..., dict[str, FindKeypoints | KeypointFiles]], dict[str, str], dict[str, str] | None]:
     """What makes a protocol's detectors; those that cannot run, and why; and which weights ``kp`` has, if it is one."""
     device, path = choose_device(s.device), find_weights(s.weights)
     where = {"weights": path, "baseline_weights": s.baseline_weights, "device": device, "scales": s.scales}
-    maps, skipped = score_maps(names, seed=s.seed, **where)
-    if not maps:
+    files = file_finder(s.keypoints) if s.keypoints else None
+    maps, skipped = score_maps([name for name in names if name != MINE], seed=s.seed, **where)
+    if not maps and files is None:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
-    make = partial(make_detectors, maps, subpixel=s.subpixel, device=device)
+    make = partial(_make, names=names, maps=maps, files=files, subpixel=s.subpixel, device=device)
     return make, skipped, results.fingerprint(path) if "kp" in names else None
+
+
+def _make(
+    protocol: Protocol,
+    *,
+    names: Sequence[str],
+    maps: Mapping[str, ScoreMap],
+    files: ReadKeypoints | None,
+    subpixel: bool,
+    device: torch.device,
+) -> dict[str, FindKeypoints | KeypointFiles]:
+    """The detectors of a protocol, in the order of their names."""
+    detectors = make_detectors(maps, protocol, subpixel, device)
+    if files is not None:
+        detectors[MINE] = KeypointFiles(files, protocol, subpixel)
+    return {name: detectors[name] for name in names if name in detectors}
 
 
 def _check(s: EvaluateSettings, output: OutputSettings) -> None:
@@ -116,7 +154,9 @@ def _measure(
         rows = summarise(records, s.split)
         checks = published.check(rows, records, protocol)
         seconds = f"{time.perf_counter() - started:.0f} s"
-        _say("\n".join([printed_results(rows, skipped), *checks, seconds]))
+        kinds = printed_kinds(summarise_kinds(records))
+        parts = [*kinds, *difference_lines(above_floors(records, s.split)), *checks, seconds]
+        _say("\n".join([printed_results(rows, skipped), *parts]))
         done.records += records
         done.checks += checks
         if done.stop is not None:
@@ -138,7 +178,7 @@ def _write(
     output: OutputSettings,
     sequences: Sequence[ImageSequence],
     protocol: Protocol,
-    make: Callable[[Protocol], Mapping[str, FindKeypoints]],
+    make: Callable[[Protocol], Mapping[str, FindKeypoints | KeypointFiles]],
 ) -> None:
     """The files that were asked for: what goes wrong with one does not keep the other from being written."""
     try:
@@ -162,9 +202,8 @@ def _say(text: str) -> None:
 
 def parse(argv: list[str] | None) -> Namespace:
     """The command line."""
-    parser = Parser(
-        "evaluate.py", description=benchmark.__doc__, epilog=f"detectors: {', '.join(NAMES)}\n\n{benchmark.EXAMPLES}"
-    )
+    names = f"detectors: {', '.join(NAMES)}; with --keypoints also {MINE}"
+    parser = Parser("evaluate.py", description=benchmark.__doc__, epilog=f"{names}\n\n{benchmark.EXAMPLES}")
     text = f"HPatches sequences ({hpatches.FOLDER} if ROOT is left out); without this flag, the built-in photographs"
     parser.add_argument("--hpatches", nargs="?", const=Path(hpatches.FOLDER), type=Path, metavar="ROOT", help=text)
     text = f"fetch HPatches first, to ROOT or {hpatches.FOLDER}, unless it is there"

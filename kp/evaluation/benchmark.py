@@ -11,6 +11,15 @@ not predict use, H 3px is the share of pairs whose homography, fitted to matches
 the share of matches that are right to 3 px. Every detector gets the same non-maximum suppression; numbers are means
 over pairs (1, k), for illumination (i) and viewpoint (v) sequences apart and together, with 95 % intervals by bootstrap
 over sequences.
+
+The detector corner is the corner response with nothing learnt: the floor for all that is learnt. Below the table stands
+how much kp is above it and above harris, with paired 95 % intervals. OpenCV's Harris and Shi-Tomasi (harris,
+shi-tomasi) sum over 4x4 pixels, which shifts them by half a pixel; this is in their localisation error.
+harris-gaussian has a round window, no shift, and kp's thinning.
+
+The repeatability of i sequences is also shown by kind of change where there are several kinds. The kind of a sequence
+is read from a table in ROOT/INDEX.md, in Markdown: the first cell of a row is the sequence's name, the last one says
+exposure, webcam, blur or JPEG. Without it, the public sequences of Oxford and TILDE are known; the rest are "other".
 """
 
 import math
@@ -30,8 +39,9 @@ from kp.data.detection_maps import export_sequence
 from kp.data.download import D2NET_LEFT_OUT, fetch_hpatches
 from kp.data.hpatches import DOWNLOAD, HPatchesError, ImageSequence
 from kp.evaluation import matching, metrics
+from kp.evaluation.kinds import VIEWPOINT, kinds
 from kp.evaluation.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
-from kp.evaluation.registry import OURS, FindKeypoints
+from kp.evaluation.registry import OURS, FindKeypoints, KeypointFiles
 from kp.features.describe import describe
 from kp.geometry.coords import Size, covisible_mask, invert
 from kp.models.keypoints import Keypoints
@@ -48,6 +58,7 @@ examples:
   python evaluate.py --hpatches ROOT     every detector on HPatches, in the folder ROOT
   python evaluate.py --hpatches ROOT --protocol native 240x320 480x640 --workers 4
   python evaluate.py --hpatches ROOT --curves --report page     a page to look at: page/index.html
+  python evaluate.py --hpatches ROOT --keypoints DIR            your own keypoints, DIR/SEQUENCE/1.npz, as "mine"
   python evaluate.py --compare before.json after.json           what changed, and whether chance explains it
   python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
 
@@ -57,36 +68,53 @@ STOPS = (KeyboardInterrupt, ValueError, OSError)  # end the measuring, but lose 
 Export = Callable[[ImageSequence, dict[str, list[Keypoints]], list[Size]], None]
 
 
-def read_sequences(root: Path | None, split: str, subset: str, seed: int, download: bool) -> list[ImageSequence]:
+def read_sequences(
+    root: Path | None, split: str = "all", subset: str = "all", seed: int = 0, download: bool = False
+) -> list[ImageSequence]:
     """HPatches in a folder, fetched first if asked for; without a folder, the built-in photographs.
 
-    ``subset`` ``d2net`` leaves out the eight sequences of very large images. Raises HPatchesError, DownloadError.
+    ``subset`` ``d2net`` leaves out the eight sequences of very large images. The ``kind`` of each is one of
+    :mod:`kp.evaluation.kinds`. Raises HPatchesError, DownloadError.
     """
     if root is None:
-        return photographs.read(seed, split)
+        return _with_kinds(photographs.read(seed, split), None)
     sequences = hpatches.read(fetch_hpatches(root) if download else root, split)
     kept = [s for s in sequences if subset == "all" or s.name not in D2NET_LEFT_OUT]
     if not kept:
         raise HPatchesError(f"{root} has only sequences that --subset {subset} leaves out")
-    return kept
+    return _with_kinds(kept, root)
+
+
+def _with_kinds(sequences: Sequence[ImageSequence], root: Path | None) -> list[ImageSequence]:
+    found = kinds(root, [s.name for s in sequences])
+    return [replace(s, kind=VIEWPOINT if s.split == "v" else found[s.name]) for s in sequences]
 
 
 def evaluate(
     sequences: Sequence[ImageSequence],
-    make: Callable[[], Mapping[str, FindKeypoints]],
+    make: Callable[[], Mapping[str, FindKeypoints | KeypointFiles]],
     protocol: Protocol = PROTOCOLS["native"],
     export: Export | None = None,
     workers: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Measure every pair (image 1, image k) of each sequence by each detector: one plain dict per pair and detector.
 
-    A record has ``protocol``, ``detector``, ``sequence``, ``split``, ``image`` (k), and what ``measure_pair`` of
-    :mod:`kp.evaluation.metrics` and of :mod:`kp.evaluation.matching` say (None where nothing matched). They come a
+    A record has ``protocol``, ``detector``, ``sequence``, ``split``, ``kind``, ``image`` (k), and what ``measure_pair``
+    of :mod:`kp.evaluation.metrics` and of :mod:`kp.evaluation.matching` say (None where nothing matched). They come a
     sequence at a time, so that all detectors have measured the same pairs whenever it stops. ``make`` gives the
     detectors by name; ``export`` gets each sequence once, as the protocol sees it, with every detector's keypoints in
     each image. With more ``workers`` than one, processes share the sequences, see
     :func:`kp.support.parallel.map_items`, and both must be picklable; the records are the same, in the same order.
     Draws a progress bar, over sequences, on stderr.
+
+    A detector is a function of an image (1, 1, H, W) that gives Keypoints, B = 1. All of them count as they are: it is
+    the detector that suppresses those that are close to a better one, as :func:`kp.models.keypoints.extract_keypoints`
+    does for score maps and :func:`kp.evaluation.keypoint_files.suppress` for points.
+
+    Example, with a detector ``find`` of your own, and ``summarise`` of :mod:`kp.evaluation.summary`:
+        >>> sequences = read_sequences(Path("hpatches-sequences-release"))
+        >>> records = list(evaluate(sequences, lambda: {"my detector": find}))
+        >>> rows = summarise(records)  # means over the pairs of i, of v and of all, with intervals
     """
     work = partial(_measurer, make, protocol, export)
     for records in map_items(work, sequences, workers, name=attrgetter("name"), unit="sequence"):
@@ -94,7 +122,7 @@ def evaluate(
 
 
 def _measurer(
-    make: Callable[[], Mapping[str, FindKeypoints]], protocol: Protocol, export: Export | None
+    make: Callable[[], Mapping[str, FindKeypoints | KeypointFiles]], protocol: Protocol, export: Export | None
 ) -> Callable[[ImageSequence], list[dict[str, Any]]]:
     return partial(measure_sequence, detectors=make(), protocol=protocol, export=export)
 
@@ -169,14 +197,15 @@ def inside_mask(keypoints: Keypoints, mask: Tensor) -> Keypoints:
 
 def measure_sequence(
     sequence: ImageSequence,
-    detectors: Mapping[str, FindKeypoints],
+    detectors: Mapping[str, FindKeypoints | KeypointFiles],
     protocol: Protocol,
     export: Export | None = None,
 ) -> list[dict[str, Any]]:
     """The records of one sequence, see :func:`evaluate`. Each image is loaded once, and each detector sees it once."""
-    images, sequence = prepared_sequence(sequence, protocol)
+    prepared, sequence = prepared_sequence(sequence, protocol)
+    images = [each.image for each in prepared]
     sizes = [tuple(image.shape[-2:]) for image in images]
-    keypoints = {name: _detect(f"{name} on {sequence.name}", find, images) for name, find in detectors.items()}
+    keypoints = {name: _find_all(f"{name} on {sequence.name}", find, prepared) for name, find in detectors.items()}
     if export is not None:
         export(sequence, keypoints, sizes)
     between = views(sequence, sizes)
@@ -197,25 +226,50 @@ def _record(
     sequence: ImageSequence, name: str, protocol: Protocol, number: int, scores: Mapping[str, float]
 ) -> dict[str, Any]:
     facts = {"protocol": protocol.name, "detector": name, "sequence": sequence.name, "split": sequence.split}
-    return facts | {"image": number} | {field: _number(value) for field, value in scores.items()}
+    return facts | {"kind": sequence.kind, "image": number} | {field: _number(value) for field, value in scores.items()}
 
 
-def _detect(what: str, find: FindKeypoints, images: Sequence[Tensor]) -> list[Keypoints]:
+def _find_all(what: str, find: FindKeypoints | KeypointFiles, prepared: Sequence["PreparedImage"]) -> list[Keypoints]:
     try:
-        return [find(image) for image in images]
+        return [find_in(each, find) for each in prepared]
     except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
         raise ValueError(f"{what}: {one_line(error) if str(error) else 'out of memory'}") from error
 
 
-def prepared_sequence(sequence: ImageSequence, protocol: Protocol) -> tuple[list[Tensor], ImageSequence]:
+class PreparedImage(NamedTuple):
+    """An image (1, 1, H, W) as the protocol looks at it, which one it is, and how it came from its file.
+
+    ``file_size`` is the (H, W) of the file's image, and ``H_file_to_image`` (3, 3) sends its pixels here.
+    """
+
+    image: Tensor
+    sequence: str
+    number: int
+    file_size: Size
+    H_file_to_image: Tensor
+
+
+def prepared_sequence(sequence: ImageSequence, protocol: Protocol) -> tuple[list[PreparedImage], ImageSequence]:
     """The images as the protocol looks at them, and the sequence with the homographies between these."""
-    prepared = [prepare(load(), protocol) for load in sequence.images]
-    images = [image for image, _ in prepared]
+    prepared = []
+    for number, load in enumerate(sequence.images, start=1):
+        loaded = load()
+        image, H_file_to_image = prepare(loaded, protocol)
+        size = tuple(loaded.shape[-2:])
+        prepared.append(PreparedImage(image, sequence.name, number, size, H_file_to_image))
     if protocol.size is None:
-        return images, sequence
-    to1 = prepared[0][1]
-    homographies = tuple(carry(H, to1, tok) for H, (_, tok) in zip(sequence.homographies, prepared[1:], strict=True))
-    return images, replace(sequence, homographies=homographies, files=())
+        return prepared, sequence
+    to1, *others = (each.H_file_to_image for each in prepared)
+    homographies = tuple(carry(H, to1, tok) for H, tok in zip(sequence.homographies, others, strict=True))
+    return prepared, replace(sequence, homographies=homographies, files=())
+
+
+def find_in(prepared: PreparedImage, find: FindKeypoints | KeypointFiles) -> Keypoints:
+    """All keypoints of an image, found in it or read from its file."""
+    if not isinstance(find, KeypointFiles):
+        return find(prepared.image)
+    image, *place = prepared
+    return find.find(*place, tuple(image.shape[-2:]))
 
 
 def views(sequence: ImageSequence, sizes: list[Size]) -> list[tuple[Tensor, Tensor]]:

@@ -1,11 +1,13 @@
-"""What changed between two results, a and b, and whether the change is more than chance."""
+"""What changed between two results, a and b, or differs between two detectors, and whether by more than chance."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from kp.evaluation.summary import interval
+from kp.evaluation.registry import OURS
+from kp.evaluation.summary import SPLITS, interval
 
 MEASURES = {  # what is compared, and the title of its line
     "repeatability": "repeatability",
@@ -15,6 +17,9 @@ MEASURES = {  # what is compared, and the title of its line
     "homography_3px": "H 3px",
     "matching_accuracy_3px": "MMA",
 }
+FLOORS = ("corner", "harris")  # what each of our detectors is compared with
+UNRANKED = ("random",)  # chance is never the best
+NOT_SEPARATED = "not separated"
 NOTHING = 1e-6  # a smaller change is a machine's rounding
 
 Records = Sequence[dict[str, Any]]
@@ -74,13 +79,56 @@ def change(a: Records, b: Records, measure: str) -> dict[str, Any] | None:
 def verdict(span: Sequence[float] | None, measure: str) -> str:
     """What the interval [low, high] of a change says: "better" or "worse" (an error's change is better below 0)."""
     if span is None or (span[0] <= NOTHING and span[1] >= -NOTHING):
-        return "not separated"
+        return NOT_SEPARATED
     return "better" if (span[0] > 0) != (measure == "localisation_error") else "worse"
 
 
+def above_floors(records: Records, split: str = "all") -> list[dict[str, Any]]:
+    """How far the repeatability of our detectors is above that of ``FLOORS``, over the same pairs.
+
+    A dict for each protocol, detector of ours, floor and split that were measured: ``protocol``, ``detector``,
+    ``floor``, ``split``, ``difference`` (the mean of detector - floor), ``interval`` (95 %, see :func:`change`),
+    ``verdict`` (better, worse or "no difference") and ``pairs``. ``split`` as of ``kp.evaluation.summary.summarise``.
+    """
+    found = []
+    names = dict.fromkeys((r["protocol"], r["detector"]) for r in records)
+    for protocol, ours in (key for key in names if key[1] in OURS):
+        for floor in (name for name in FLOORS if (protocol, name) in names):
+            for part in SPLITS if split == "all" else (split,):
+                a, b = (_of(records, protocol, name, part) for name in (floor, ours))
+                if changed := change(a, b, "repeatability"):
+                    word = "no difference" if changed["verdict"] == NOT_SEPARATED else changed["verdict"]
+                    named = {"protocol": protocol, "detector": ours, "floor": floor, "split": part}
+                    numbers = {"difference": changed["change"], "interval": changed["interval"]}
+                    found.append(named | numbers | {"verdict": word, "pairs": changed["pairs"]})
+    return found
+
+
+def separated(records: Records, measure: str, split: str = "all") -> str | None:
+    """The detector that is better than every other, each by a paired difference whose 95 % interval excludes 0.
+
+    None if there is no such detector, or only one. ``records`` are of one protocol. Those of ``UNRANKED`` are left out.
+    """
+    names = dict.fromkeys(r["detector"] for r in records if r["detector"] not in UNRANKED)
+    parts = {name: [r for r in records if r["detector"] == name and split in ("all", r["split"])] for name in names}
+    parts = {name: part for name, part in parts.items() if any(_value(r, measure) is not None for r in part)}
+    if len(parts) < 2:
+        return None
+    sign = -1 if measure == "localisation_error" else 1
+    known = {name: [v for r in part if (v := _value(r, measure)) is not None] for name, part in parts.items()}
+    first, *others = sorted(parts, key=lambda name: sign * fmean(known[name]), reverse=True)
+    verdicts = ((change(parts[name], parts[first], measure) or {}).get("verdict") for name in others)
+    return first if all(word == "better" for word in verdicts) else None
+
+
+def _of(records: Records, protocol: str, detector: str, split: str) -> list[dict[str, Any]]:
+    ours = [r for r in records if (r["protocol"], r["detector"]) == (protocol, detector)]
+    return [r for r in ours if split in ("all", r["split"])]
+
+
 def _value(record: dict[str, Any], measure: str) -> float | None:
-    if measure == "homography_3px":
-        return float(record["corner_error"] is not None and record["corner_error"] <= 3)
+    if match := re.fullmatch(r"homography_(\d+)px", measure):
+        return float(record["corner_error"] is not None and record["corner_error"] <= int(match[1]))
     return record[measure]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kp.geometry.coords import Size, resize, resize_matrix, translation
 
+NMS = ("window", "greedy")  # kinds of non-maximum suppression, see Protocol
 THRESHOLDS = (1, 3, 5)  # pixels: what is always measured, beside a protocol's own threshold; those of published tables
 
 
@@ -21,7 +22,9 @@ class Protocol:
 
     ``size``: (H, W) in pixels that every image is brought to, or None for its own; ``crop``: cover the size and cut off
     what sticks out on either side, instead of squashing the whole image into it. ``max_keypoints`` of each view that
-    the other view sees count; ``nms_size`` (odd, pixels) and ``border`` (pixels) are every detector's.
+    the other view sees count; ``nms_size`` (odd, pixels) and ``border`` (pixels) are every detector's. ``nms`` is
+    ``window``, where a keypoint is the best pixel of its window, or ``greedy``, where it is the best but for pixels
+    that a better keypoint suppresses: this leaves more keypoints.
     """
 
     name: str
@@ -32,13 +35,15 @@ class Protocol:
     nms_size: int = 9
     border: int = 4
     threshold: float = 3.0
+    nms: str = "window"
 
     def describe(self) -> str:
         """The whole protocol in a line, to stand above a table."""
+        suppression = "greedy NMS" if self.nms == "greedy" else "NMS"
         return (
             f"{self.name}: {self.about}; best {self.max_keypoints} keypoints that the other view sees, repeated within "
-            f"{self.threshold:g} px, either way, many-to-one; NMS {self.nms_size}x{self.nms_size}, border {self.border}"
-            " px; means over pairs"
+            f"{self.threshold:g} px, either way, many-to-one; {suppression} {self.nms_size}x{self.nms_size}, border "
+            f"{self.border} px; means over pairs"
         )
 
 
@@ -58,7 +63,7 @@ def describe_all() -> str:
     return "\n".join(f"  {protocol.describe()}" for protocol in PROTOCOLS.values())
 
 
-def choose(name: str, **changes: float | None) -> Protocol:
+def choose(name: str, **changes: float | str | None) -> Protocol:
     """The protocol of that name, with those fields changed that are not None.
 
     Raises ValueError, naming the flag, on an unknown name or a value with which nothing can be measured.
@@ -72,6 +77,8 @@ def choose(name: str, **changes: float | None) -> Protocol:
         raise ValueError(f"--threshold must be 0 pixels or more, not {protocol.threshold}")
     if protocol.nms_size < 1 or protocol.nms_size % 2 == 0:
         raise ValueError(f"--nms-size must be odd and positive, not {protocol.nms_size}")
+    if protocol.nms not in NMS:
+        raise ValueError(f"--nms must be {' or '.join(NMS)}, not {protocol.nms}")
     if protocol.border < 0:
         raise ValueError(f"--border must be 0 pixels or more, not {protocol.border}")
     return protocol

@@ -7,10 +7,15 @@ complete    false if the run was stopped
 rows        means over pairs: ``protocol``, ``detector``, ``split`` (i, v or all), ``pairs`` (how many), the measures,
             ``homography_1px``, ``_3px``, ``_5px``, ``homography_auc_5px`` and ``interval`` ([low, high], 95 %, of the
             repeatability)
-pairs       every pair's numbers: ``protocol``, ``detector``, ``sequence``, ``split``, ``image`` (the other one, 2, 3,
-            ...), the measures, ``corner_error`` and ``refitted_error`` (what would be left of the localisation error
-            were the homography the one that fits the repeated points best); null where there is none, such as an error
-            without a match
+kinds       the same for each kind of change among the i sequences, if there are several: ``kind`` (exposure, webcam,
+            blur, JPEG or other) in place of ``split``
+differences of the repeatability of kp and the shipped detectors minus that of corner and of harris (``floor``), over
+            the same pairs: ``protocol``, ``detector``, ``floor``, ``split``, ``difference`` (the mean), ``interval``
+            ([low, high], 95 %, paired; null with one sequence), ``verdict`` (better, worse or no difference), ``pairs``
+pairs       every pair's numbers: ``protocol``, ``detector``, ``sequence``, ``split``, ``kind``, ``image`` (the other
+            one, 2, 3, ...), the measures, ``corner_error`` and ``refitted_error`` (what would be left of the
+            localisation error were the homography the one that fits the repeated points best); null where there is
+            none, such as an error without a match
 curves      with --curves, means over the photographs: ``sweep`` (rotation or scale), ``value``, ``detector``, measures
 checks      lines of the self-check against published values
 versions    of kp, torch, kornia and opencv
@@ -33,8 +38,9 @@ import kornia
 import torch
 
 import kp
+from kp.evaluation.compare import above_floors
 from kp.evaluation.protocols import Protocol
-from kp.evaluation.summary import MEASURES, RESAMPLES, SPLITS, summarise
+from kp.evaluation.summary import MEASURES, RESAMPLES, SPLITS, summarise, summarise_kinds
 from kp.support.files import write_file
 
 
@@ -45,6 +51,8 @@ def settings(source: str, protocols: Sequence[Protocol], **choices: Any) -> dict
         "source": source,
         **choices,
         "images": "gray, 8 bits",
+        "places": "with subpixel: the top of a quadric through 3x3 scores; SIFT, ORB and AKAZE their own; FAST and "
+        "random whole pixels",
         "counted": "keypoints whose place in the other view, by the homography, is in front of the camera and within "
         "[-0.5, W - 0.5] x [-0.5, H - 0.5]; of these the best max_keypoints by score, in each view",
         "repeatability": "(points of view 0 with a point of view 1 at most threshold away + points of view 1 with one "
@@ -90,6 +98,8 @@ def content(
         "skipped": dict(skipped or {}),
         "complete": complete,
         "rows": summarise(records, settings["split"]),
+        "kinds": summarise_kinds(records),
+        "differences": above_floors(records, settings["split"]),
         "pairs": records,
         "versions": versions(),
         "weights": weights,

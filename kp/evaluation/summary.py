@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kp.evaluation import matching
+from kp.evaluation.kinds import OTHER
 from kp.evaluation.protocols import THRESHOLDS
 
 MEASURES = (
@@ -42,10 +43,29 @@ def summarise(records: Sequence[dict[str, Any]], split: str = "all") -> list[dic
         for part in splits:
             pairs = [r for r in ours if part in ("all", r["split"])]
             if pairs:
-                means = {measure: _mean([r[measure] for r in pairs]) for measure in MEASURES}
-                row = {"protocol": protocol, "detector": name, "split": part}
-                rows.append(row | means | homographies(pairs) | {"interval": interval(pairs), "pairs": len(pairs)})
+                rows.append({"protocol": protocol, "detector": name, "split": part} | _means(pairs))
     return rows
+
+
+def summarise_kinds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as of :func:`summarise` with ``kind`` in place of ``split``: one for each kind of change among split i.
+
+    Empty if these are all of one kind. The kinds come in the order of the alphabet, ``other`` last.
+    """
+    light = [r for r in records if r["split"] == "i" and r.get("kind")]
+    kinds = sorted({r["kind"] for r in light}, key=lambda kind: (kind == OTHER, kind.lower()))
+    rows = []
+    for protocol, name in dict.fromkeys((r["protocol"], r["detector"]) for r in light if len(kinds) > 1):
+        for kind in kinds:
+            pairs = [r for r in light if (r["protocol"], r["detector"], r["kind"]) == (protocol, name, kind)]
+            if pairs:
+                rows.append({"protocol": protocol, "detector": name, "kind": kind} | _means(pairs))
+    return rows
+
+
+def _means(pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    means = {measure: _mean([r[measure] for r in pairs]) for measure in MEASURES}
+    return means | homographies(pairs) | {"interval": interval(pairs), "pairs": len(pairs)}
 
 
 def homographies(pairs: Sequence[dict[str, Any]]) -> dict[str, float]:

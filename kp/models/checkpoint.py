@@ -19,8 +19,8 @@ from safetensors.torch import save
 
 import kp
 from kp.config import WEIGHTS, DetectorSettings, from_dict, to_dict
+from kp.models.build import make_detector
 from kp.models.detector import Detector
-from kp.models.symmetry import settle
 from kp.support.errors import one_line
 from kp.support.files import write_file
 
@@ -38,6 +38,11 @@ _FIRST_MODEL = {  # numbers of the model that weights of before the ten packages
     "surround_sigma": 4.0,
     "surround_weight": 0.9,
     "thinning": 10.0,
+}
+_SINCE = {  # settings that the first weights of the ten packages do not record
+    "half_size_scales": 0,
+    "ranker_width": 0,
+    "ranker_weight": 0.0,
 }
 _UNRECORDED = {"normalised": True, "darkness": 0.0}  # what weights older than these settings were trained with
 _RENAMED = {
@@ -100,7 +105,7 @@ def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     """
     groups = {group: dict(values) for group, values in settings.items()}
     if "stem_channels" in groups.get("detector", _FIRST_MODEL):
-        return groups
+        return groups | ({"detector": _SINCE | groups["detector"]} if "detector" in groups else {})
     for group, removed in _REMOVED.items():
         for name, kept in removed.items():
             value = groups.get(group, {}).pop(name, kept)
@@ -109,7 +114,7 @@ def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     for group, names in _RENAMED.items():
         if group in groups:
             groups[group] = {names.get(name, name): value for name, value in groups[group].items()}
-    groups["detector"] = _FIRST_MODEL | _UNRECORDED | groups["detector"]
+    groups["detector"] = _SINCE | _FIRST_MODEL | _UNRECORDED | groups["detector"]
     return groups
 
 
@@ -134,9 +139,9 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
             set(to_dict(settings)) - set(recorded)
         ):  # today's defaults are not what it was trained with
             raise ValueError(f"settings {', '.join(missing)} are missing: written by an earlier version?")
-        detector = Detector(settings, num_scales=num_scales, pretrained=False)
+        detector = make_detector(settings, num_scales=num_scales, pretrained=False)
         detector.load_state_dict(tensors)
-        settle(detector)
+        detector.settle()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
     return detector.eval().to(device)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kp.geometry.coords import Size
 from kp.models.checkpoint import load_detector, read_metadata
-from kp.models.symmetry import settle
+from kp.models.detector import Detector
 
 SIZE: Size = (480, 640)  # pixels: what the field quotes operations for
 
@@ -21,7 +21,9 @@ SIZE: Size = (480, 640)  # pixels: what the field quotes operations for
 def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
     """Parameters, and billions of multiplications with addition (GMAC) for one image: convolutions, blurs included."""
     plain = deepcopy(detector)
-    settle(plain)  # torch's counter does not know parametrised weights
+    if isinstance(plain, Detector):
+        plain.settle()  # torch's counter does not know parametrised weights
+        plain.use_opencv = False  # nor OpenCV
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         plain(torch.zeros(1, 1, *size))
     return {
@@ -32,7 +34,7 @@ def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
 
 @torch.inference_mode()
 def milliseconds(detector: nn.Module, size: Size = SIZE, repeats: int = 9) -> float:
-    """The median time of a score map on this CPU, with as many threads as torch has."""
+    """The median time of 1000 refined keypoints on this CPU, with as many threads as torch has."""
     image, times = torch.rand(1, 1, *size), []
     for _ in range(repeats + 1):
         begun = time.perf_counter()

@@ -1,13 +1,16 @@
-"""From a score map to keypoints: Kornia NMS, border, top-k, sub-pixel position."""
+"""From a score map to keypoints: non-maximum suppression, border, the best, sub-pixel position."""
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 from kornia.geometry.subpix import nms2d
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.geometry.coords import Size, inside, pixel_grid
+from kp.geometry.coords import Size, pixel_grid
+from kp.support.device import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,14 @@ class Keypoints:
     xy: Tensor
     scores: Tensor
     valid: Tensor
+
+    def to(self, device: torch.device | str) -> "Keypoints":
+        """The same keypoints on another device."""
+        return Keypoints(self.xy.to(device), self.scores.to(device), self.valid.to(device))
+
+    def each(self, images: slice) -> "Keypoints":
+        """The keypoints of some images of the batch."""
+        return Keypoints(self.xy[images], self.scores[images], self.valid[images])
 
     def select(self, keep: Tensor, max_keypoints: int | None = None) -> "Keypoints":
         """The best ``max_keypoints`` (all places if None) of those that ``keep`` (B, K) allows, still best first."""
@@ -43,35 +54,101 @@ def extract_keypoints(
     border: int = 4,
     subpixel: bool = False,
     mask: Tensor | None = None,
+    greedy: bool = False,
 ) -> Keypoints:
     """The best local maxima of score maps (B, 1, H, W), as exactly ``max_keypoints`` places (None: all there can be).
 
-    Give logits, not probabilities: sigmoid(19) and sigmoid(20) are equal in float32. ``nms_size`` is an odd kernel in
-    pixels; a keypoint lies at least ``border`` pixels from the edge of its image and where ``mask`` (B, 1, H, W) is
-    True; a pixel whose score is -inf is never one. Equal scores are told apart by raster order, so a plateau gives one
-    keypoint, not none, and the same image gives the same keypoints everywhere. Maxima are searched up to the very edge
-    of the image, before ``border`` and ``mask`` act. Raises ValueError on NaN scores or an even ``nms_size``.
+    Give logits, not probabilities: sigmoid(19) and sigmoid(20) are equal in float32. Equal scores are told apart by
+    raster order, so a plateau gives one keypoint, not none, and the same image gives the same keypoints everywhere.
+    Maxima are searched up to the very edge of the image, before ``border`` and ``mask`` act. A pixel whose score is
+    -inf is never a keypoint. On a CPU OpenCV finds the maxima, elsewhere Kornia; the keypoints are the same.
+
+    Args:
+        nms_size: odd, side in pixels of the window in which a keypoint is the best pixel.
+        border: pixels from the edge of the image within which there is no keypoint.
+        subpixel: move each keypoint, by half a pixel at most, to the top of a quadric through 3x3 scores.
+        mask: (B, 1, H, W), True where there may be keypoints.
+        greedy: a pixel is a keypoint if it is the best of its window but for pixels that lie in the window of a better
+            keypoint. The best keypoint is chosen first, its window removed, and so on, as ``box_nms`` of
+            rpautrat/SuperPoint does.
+
+    Raises:
+        ValueError: a score is NaN, or ``nms_size`` is even.
     """
     if nms_size % 2 != 1 or nms_size < 1:
         raise ValueError(f"nms_size must be odd and positive, not {nms_size}")
-    size = tuple(scores.shape[-2:])
+    scores, size = scores.detach(), tuple(scores.shape[-2:])
+    if scores.isnan().any():
+        raise ValueError("the score map has NaN: the image or the weights are not finite")
     if max_keypoints is None:
         max_keypoints = most_keypoints(size, nms_size)
-    order = _total_order(scores.detach())
-    peaks = _best_within(order, nms_size) & inside(pixel_grid(size, scores), size, border).view(1, 1, *size)
-    peaks = peaks & (scores > -torch.inf)
+    peaks = _greedy(scores, nms_size) if greedy else _peaks(scores, nms_size)
+    peaks[..., :border, :] = peaks[..., size[0] - min(border, size[0]) :, :] = False
+    peaks[..., :border] = peaks[..., size[1] - min(border, size[1]) :] = False
     if mask is not None:
-        peaks = peaks & mask
-    best = (order * peaks).flatten(1).topk(min(max_keypoints, size[0] * size[1]), dim=1)
-    valid, index = best.values > 0, best.indices  # (B, K)
-    xy = torch.stack([index % size[1], index // size[1]], dim=-1).to(pixel_grid((1, 1), scores).dtype)
+        peaks &= mask
+    return _best_peaks(scores, peaks, max_keypoints, subpixel)
+
+
+def _best_peaks(scores: Tensor, peaks: Tensor, max_keypoints: int, subpixel: bool) -> Keypoints:
+    """The best of the pixels that ``peaks`` (B, 1, H, W) allows; of equal scores the first in raster order."""
+    flat, width = scores.flatten(1), scores.shape[-1]
+    image, pixel = peaks.flatten(1).nonzero().unbind(1)  # (N,), by image, then in raster order
+    first = torch.searchsorted(image, torch.arange(len(flat), device=image.device))
+    order = flat[image, pixel].argsort(descending=True, stable=True)
+    order = order[image[order].argsort(stable=True)]  # by image, then best first
+    place = torch.arange(len(order), device=image.device) - first[image[order]]
+    order, place = order[place < max_keypoints], place[place < max_keypoints]
+    index = flat.new_zeros((len(flat), max_keypoints), dtype=torch.long)
+    valid = torch.zeros_like(index, dtype=torch.bool)
+    index[image[order], place], valid[image[order], place] = pixel[order], True
+    xy = torch.stack([index % width, index // width], dim=-1).to(pixel_grid((1, 1), scores).dtype)
     if subpixel:
-        xy = xy + _subpixel_offsets(scores.detach(), index)
-    missing = max_keypoints - index.shape[1]
+        xy = xy + _subpixel_offsets(scores, index)
+    return _masked(xy, flat.gather(1, index), valid)
+
+
+def _peaks(scores: Tensor, nms_size: int) -> Tensor:
+    """True (B, 1, H, W) where a score is the best of its window, or the first in raster order of several best."""
+    finite = scores > -torch.inf
+    if nms_size == 1:
+        return finite
+    if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
+        return finite & _best_within(_total_order(scores), nms_size)
+    maps = [_opencv_peaks(image[0].numpy(), nms_size) for image in scores]
+    return finite & torch.from_numpy(np.stack(maps))[:, None]
+
+
+def _opencv_peaks(scores: np.ndarray, nms_size: int) -> np.ndarray:
+    """Where scores (H, W) are greatest in their window and greater than all that come before them in raster order."""
+    keep_freed_memory()
+    r = nms_size // 2
+    peaks = scores >= cv2.dilate(scores, np.ones((nms_size, nms_size), np.uint8))
+    above = cv2.dilate(scores, np.ones((r, nms_size), np.uint8), anchor=(r, r - 1))  # this row and r - 1 above it
+    peaks[1:] &= scores[1:] > above[:-1]
+    left = cv2.dilate(scores, np.ones((1, r), np.uint8), anchor=(r - 1, 0))  # the pixel and r - 1 pixels on its left
+    peaks[:, 1:] &= scores[:, 1:] > left[:, :-1]
+    return peaks
+
+
+def _greedy(scores: Tensor, nms_size: int) -> Tensor:
+    """True (B, 1, H, W) for the keypoints that are left when the best is taken, its window removed, and so on."""
+    chosen = torch.zeros_like(scores, dtype=torch.bool)
+    left = scores.clone()
+    while (peaks := _peaks(left, nms_size)).any():
+        chosen |= peaks
+        window = F.max_pool2d(peaks.float(), nms_size, stride=1, padding=nms_size // 2) > 0
+        left.masked_fill_(window, -torch.inf)
+    return chosen
+
+
+def resized(keypoints: Keypoints, count: int) -> Keypoints:
+    """The best ``count`` keypoints (B, count) of each image; places without one where there are fewer."""
+    missing = max(0, count - keypoints.valid.shape[1])
     return _masked(
-        F.pad(xy, (0, 0, 0, missing)),
-        F.pad(scores.flatten(1).gather(1, index), (0, missing)),
-        F.pad(valid, (0, missing)),
+        F.pad(keypoints.xy[:, :count], (0, 0, 0, missing)),
+        F.pad(keypoints.scores[:, :count], (0, missing)),
+        F.pad(keypoints.valid[:, :count], (0, missing)),
     )
 
 
@@ -85,8 +162,6 @@ def _total_order(scores: Tensor) -> Tensor:
     Ordered by score and then by raster position, first pixel best. As floating point, because not every device takes
     the maximum of integers; float32 counts exactly to 2 ** 24 pixels.
     """
-    if scores.isnan().any():
-        raise ValueError("the score map has NaN: the image or the weights are not finite")
     flat = scores.flatten(1)
     pixels = flat.shape[1]
     ranks = torch.arange(pixels, 0, -1, device=flat.device, dtype=torch.float32 if pixels < 2**24 else torch.float64)
@@ -96,8 +171,6 @@ def _total_order(scores: Tensor) -> Tensor:
 
 def _best_within(order: Tensor, nms_size: int) -> Tensor:
     """Where a map (B, 1, H, W) is greatest in its window: bool. Padding lets one stand at the edge too."""
-    if nms_size == 1:
-        return torch.ones_like(order, dtype=torch.bool)
     r = nms_size // 2
     return nms2d(F.pad(order, (r, r, r, r)), (nms_size, nms_size), mask_only=True)[..., r:-r, r:-r]
 

@@ -1,26 +1,22 @@
-"""The detector: a mobile encoder and a head that draws one full-resolution map of score logits."""
-
-import math
-from dataclasses import replace
+"""A detector with a mobile encoder and a head that draws one full-resolution map of score logits."""
 
 import torch
-from kornia.color import rgb_to_grayscale
-from kornia.filters import gaussian_blur2d, spatial_gradient
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import DetectorSettings
-from kp.geometry.coords import resize, upsample
+from kp.geometry.coords import upsample
+from kp.models.corner import corner_response
+from kp.models.detector import Detector, blur
 from kp.models.encoders import Encoder
-from kp.models.symmetry import symmetrise
+from kp.models.symmetry import settle, symmetrise
 
-_RESPONSE_FLOOR = 1e-5  # of a corner response: what a contrast of 0.003 of the grey range gives, which is noise
 _MIX_STRIDE = 4  # pixels between two features of the finest pyramid level, which gives the weights of the maps
 _SKIPPED_STAGES = 1  # of the encoder: the stage of stride 2 is not in the pyramid
-_SIZES_PER_OCTAVE = 2  # sizes at which the image is looked at until one is half as large
+_SETTINGS = DetectorSettings(encoder="mobilenet_v3_small")
 
 
-class Detector(nn.Module):
+class MobileDetector(Detector):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W.
 
     The score is a weighted sum of full-resolution maps. It is slightly blurred, and the mean score of the surround is
@@ -33,11 +29,6 @@ class Detector(nn.Module):
     grey. With ``normalised``, encoder and stem see grey in units of the contrast around. With ``symmetric``, a turned
     or mirrored image gives the turned or mirrored score map.
 
-    In training mode the result is this map, which is smooth, as the losses need it. In evaluation mode the map is
-    thinned (:func:`thin`). With ``num_scales`` > 1 the image is then looked at in that many sizes, from 1.41 times its
-    own size down, each 0.71 of the one before. The odds of a keypoint are added up over the sizes, each divided by its
-    number of pixels for one of the image (after Lindeberg, IJCV 1998).
-
     Args:
         settings: all numbers of the model; see :class:`kp.config.DetectorSettings`.
         num_scales: sizes in which an image is looked at, in evaluation mode.
@@ -49,12 +40,10 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self, settings: DetectorSettings = DetectorSettings(), *, num_scales: int = 1, **changes: object
+        self, settings: DetectorSettings = _SETTINGS, *, num_scales: int = 1, **changes: object
     ) -> None:
-        super().__init__()
-        self.settings = s = replace(settings, **changes)
-        _check(s, num_scales)
-        self.num_scales = num_scales
+        super().__init__(settings, num_scales=num_scales, **changes)
+        s = self.settings
         self.encoder = Encoder(s.encoder, s.stride, s.pretrained)
         used = self.encoder.channels[_SKIPPED_STAGES:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, s.width, 1) for channels in used)
@@ -69,38 +58,15 @@ class Detector(nn.Module):
         if s.symmetric:
             symmetrise(self)
 
-    def forward(self, image: Tensor) -> Tensor:
-        scores = self.dense(image)
-        return scores if self.training else thin(scores, self.settings.thinning)
-
-    def dense(self, image: Tensor) -> Tensor:
-        """The scores (B, 1, H, W) of images (B, 1 or 3, H, W) before they are thinned: what to look at."""
-        grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
-        if grey.shape[1] != 1:
-            raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")
-        if self.training or self.num_scales == 1:
-            return self._at_one_scale(grey)
-        sizes = [2 ** ((1 - level) / _SIZES_PER_OCTAVE) for level in range(self.num_scales)]
-        scores = self._resized(grey, sizes[0])
-        for size in sizes[1:]:
-            scores = torch.logaddexp(scores, self._resized(grey, size))
-        return scores
-
-    def _resized(self, grey: Tensor, scale: float) -> Tensor:
-        """The scores of images at another size, on their own pixels, less the log of its pixels for one of theirs."""
-        if scale == 1:
-            return self._at_one_scale(grey)
-        height, width = grey.shape[-2:]
-        resized = resize(grey, (max(1, math.ceil(scale * height)), max(1, math.ceil(scale * width))))
-        return resize(self._at_one_scale(resized), (height, width)) - math.log(scale**2)
-
-    def _at_one_scale(self, grey: Tensor) -> Tensor:
-        """The scores (B, 1, H, W) of grey images at their own size."""
+    def at_one_scale(self, grey: Tensor) -> Tensor:
         padded = _pad_to_lattice(grey, 2 ** len(self.encoder.channels))
         s = self.settings
         normalised = normalise(padded, s.contrast_sigma) if s.normalised else padded - 0.5
-        features = self._pyramid(_blur(normalised, 1.0))  # without this blur, the strides alias
+        features = self._pyramid(blur(normalised, 1.0))  # without this blur, the strides alias
         return self._mixed(features[0], padded, normalised)[..., : grey.shape[-2], : grey.shape[-1]]
+
+    def settle(self) -> None:
+        settle(self)
 
     def _mixed(self, features: Tensor, grey: Tensor, normalised: Tensor) -> Tensor:
         """The smoothed sum of the maps, less the mean around, and an offset: (B, 1, H, W).
@@ -111,16 +77,16 @@ class Detector(nn.Module):
         s, full = self.settings, torch.autocast(grey.device.type, enabled=False)
         with full:
             responses = corner_response(grey.float(), s.derivative_sigmas, s.window_sigmas)
-            inputs = [normalised, responses - _blur(responses, s.surround_sigma)]
+            inputs = [normalised, responses - blur(responses, s.surround_sigma)]
             maps = [responses]
             if s.darkness > 0:
                 maps.append(dark_spots(normalised.float(), s.dark_slope))
         maps.append(self.stem(torch.cat(inputs, dim=1)).float())
         with full:
-            mix = upsample(_blur(self.mix(features.float()), s.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
+            mix = upsample(blur(self.mix(features.float()), s.mix_blur / _MIX_STRIDE), _MIX_STRIDE)
             total = (mix[:, 1:] * torch.cat(maps, dim=1)).sum(1, keepdim=True)
-            surround = s.surround_weight * _blur(total, s.surround_sigma)
-            return mix[:, :1] + _blur(total, s.score_blur) - surround
+            surround = s.surround_weight * blur(total, s.surround_sigma)
+            return mix[:, :1] + blur(total, s.score_blur) - surround
 
     def _pyramid(self, image: Tensor) -> list[Tensor]:
         """Features of every stride s from 4 on, finest first: (B, width, (H + s - 1) / s, (W + s - 1) / s)."""
@@ -131,57 +97,13 @@ class Detector(nn.Module):
         return levels[::-1]
 
 
-def _check(s: DetectorSettings, num_scales: int) -> None:
-    if not 1 <= s.mix_blur < math.inf:
-        raise ValueError(f"--mix-blur must be at least 1 pixel, not {s.mix_blur}")
-    if not 0 <= s.darkness < math.inf:
-        raise ValueError(f"--darkness must be at least 0, not {s.darkness}")
-    if len(s.derivative_sigmas) != len(s.window_sigmas) or not s.window_sigmas:
-        raise ValueError("--derivative-sigmas and --window-sigmas need one number for each scale of the response")
-    if min(*s.derivative_sigmas, *s.window_sigmas, s.score_blur, s.surround_sigma, s.contrast_sigma) <= 0:
-        raise ValueError("the sigmas and --score-blur must be above 0 pixels")
-    if num_scales < 1:
-        raise ValueError(f"an image is looked at in at least one size, not {num_scales}")
-
-
-def thin(scores: Tensor, strength: float) -> Tensor:
-    """Scores (B, 1, H, W), lowered by ``strength`` times what they lack to the best within one pixel.
-
-    Maxima keep their score, and sub-pixel refinement gives the same place as before. Suppression keeps what is best in
-    its window. In a smooth map the slope of a large peak is better than a small peak beside it, so the small one is
-    lost. In a thinned map peaks compete with peaks only, as in detectors that first suppress within 3x3 pixels (FAST:
-    Rosten and Drummond, ECCV 2006).
-    """
-    return scores - strength * (F.max_pool2d(scores, 3, stride=1, padding=1) - scores)
-
-
-def corner_response(grey: Tensor, derivative_sigmas: tuple[float, ...], window_sigmas: tuple[float, ...]) -> Tensor:
-    """Half the log of a corner response of grey images (B, 1, H, W), a map for each scale: (B, S, H, W).
-
-    The response is the determinant over the trace of the structure tensor (Noble 1988; Brown, Szeliski and Winder, CVPR
-    2005), which is half the harmonic mean of its eigenvalues. On photographs it repeats better than Harris' or the
-    smaller eigenvalue. A clear corner is at about zero. H and W must be at least 2 pixels.
-
-    Args:
-        derivative_sigmas: pixels, blur of the image before its derivatives, for each scale.
-        window_sigmas: pixels, blur of the products of the derivatives, for each scale.
-    """
-    maps = []
-    for sigma, window in zip(derivative_sigmas, window_sigmas, strict=True):
-        dx, dy = spatial_gradient(_blur(grey, sigma))[:, 0].split(1, dim=1)
-        xx, yy, xy = _blur(torch.cat([dx * dx, dy * dy, dx * dy], dim=1), window).split(1, dim=1)
-        response = ((xx * yy - xy**2) / (xx + yy + _RESPONSE_FLOOR)).clamp(min=0)
-        maps.append(torch.log(response + _RESPONSE_FLOOR) / 2 + 1.5)
-    return torch.cat(maps, dim=1)
-
-
 def dark_spots(normalised: Tensor, slope: float) -> Tensor:
     """How far images (B, 1, H, W) in units of contrast are below their surround, slightly blurred: >= -0.4.
 
     A keypoint lies on the dark or on the bright side of an edge. Without this map the random first weights of the stem
     would decide which. Light that saturates a sensor removes what is on the bright side.
     """
-    return F.hardswish(-slope * _blur(normalised, 1.0))
+    return F.hardswish(-slope * blur(normalised, 1.0))
 
 
 def normalise(grey: Tensor, sigma: float) -> Tensor:
@@ -189,9 +111,9 @@ def normalise(grey: Tensor, sigma: float) -> Tensor:
 
     H and W must be 4 n + 1 pixels. ``sigma``: pixels (standard deviation) of the surround.
     """
-    smooth = _blur(grey, 2.0)[..., ::4, ::4]
-    apart = grey - upsample(_blur(smooth, sigma / 4), 4)
-    power = upsample(_blur(_blur(apart**2, 2.0)[..., ::4, ::4], sigma / 4), 4)
+    smooth = blur(grey, 2.0)[..., ::4, ::4]
+    apart = grey - upsample(blur(smooth, sigma / 4), 4)
+    power = upsample(blur(blur(apart**2, 2.0)[..., ::4, ::4], sigma / 4), 4)
     return apart / (power + 1e-4).sqrt()
 
 
@@ -204,11 +126,6 @@ def _pad_to_lattice(image: Tensor, stride: int) -> Tensor:
     # Written as multiples of ``stride``, which torch.export simplifies: it takes a third of the time.
     right, below = (max((n - 2) // stride + 1, 2) * stride + 1 - n for n in (image.shape[-1], image.shape[-2]))
     return F.pad(image, (0, right, 0, below), mode="replicate")
-
-
-def _blur(maps: Tensor, sigma: float) -> Tensor:
-    size = 2 * math.ceil(3 * sigma) + 1
-    return gaussian_blur2d(maps, (size, size), (sigma, sigma), border_type="replicate")
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:

@@ -18,7 +18,13 @@ from matplotlib.figure import Figure
 from kp.evaluation.summary import SPLITS
 from kp.reporting import plots
 from kp.reporting.images import COLOURS, Example
-from kp.reporting.result_tables import SPLIT_NAMES, all_results, results_by_sequence
+from kp.reporting.result_tables import (
+    SPLIT_NAMES,
+    all_results,
+    difference_lines,
+    results_by_kind,
+    results_by_sequence,
+)
 from kp.reporting.tables import TEMPLATES, Table
 from kp.support.files import write_file
 
@@ -49,11 +55,16 @@ class NamedTable(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """The tables and figures of one protocol. ``tables``: first the one of all splits, then one for each split."""
+    """The tables and figures of one protocol. ``tables``: first the one of all splits, then one for each split.
+
+    ``kinds`` is None where all i sequences are of one kind. ``differences`` are lines of text.
+    """
 
     name: str
     summary: str
     tables: list[NamedTable]
+    kinds: Table | None
+    differences: list[str]
     figures: list[Image]
 
 
@@ -70,7 +81,8 @@ def write_page(directory: Path, content: dict[str, Any], examples: Sequence[Exam
 
     Args:
         content: that of :func:`kp.evaluation.results.content`. It may also have ``curves`` (rows of
-            :func:`kp.evaluation.sweeps.measure`) and ``checks`` (messages that stand below the tables).
+            :func:`kp.evaluation.sweeps.measure`) and ``checks`` (messages that stand below the tables). ``kinds`` and
+            ``differences`` may be missing.
     """
     path = directory / PAGE
     write_file(path, make_page(content, examples, datetime.now().astimezone()).encode(errors="replace"))
@@ -83,28 +95,33 @@ def make_page(content: dict[str, Any], examples: Sequence[Example], when: dateti
     colours = plots.palette([row["detector"] for row in [*rows, *curves]])
     summaries = content["settings"]["protocols"]
     measured = {(pair["sequence"], pair["image"]) for pair in pairs}
-    kinds = groupby(examples, key=attrgetter("kind", "detector", "protocol"))
+    by_protocol = {name: _by_protocol(content.get(name, [])) for name in ("pairs", "kinds", "differences")}
+    protocols = []
+    for name, ours in _by_protocol(rows).items():
+        records, of_kinds, differences = (found.get(name, []) for found in by_protocol.values())
+        kinds = results_by_kind(of_kinds, records) if of_kinds else None
+        parts = _tables(name, ours, records), kinds, difference_lines(differences), _figures(ours, colours)
+        protocols.append(Protocol(name, summaries[name]["summary"], *parts))
+    shown = groupby(examples, key=attrgetter("kind", "detector", "protocol"))
     return TEMPLATES.get_template("page.html.j2").render(
         content={"checks": [], **content},
         when=f"{when:%Y-%m-%d %H:%M %Z}",
         extent=f"{len({name for name, _ in measured})} sequences, {len(measured)} pairs of images",
-        protocols=[
-            Protocol(name, summaries[name]["summary"], _tables(name, ours), _figures(ours, colours))
-            for name, ours in _by_protocol(rows).items()
-        ],
-        sequences=[NamedTable(name, results_by_sequence(ours)) for name, ours in _by_protocol(pairs).items()],
+        protocols=protocols,
+        sequences=[NamedTable(name, results_by_sequence(ours)) for name, ours in by_protocol["pairs"].items()],
         curves=_curves(curves, colours),
         legend=[("#{:02x}{:02x}{:02x}".format(*COLOURS[kind]), *text) for kind, text in _MARKS.items()],
-        examples=[(*kind, [_pair(example) for example in group]) for kind, group in kinds],
+        examples=[(*kind, [_pair(example) for example in group]) for kind, group in shown],
         definitions=_definitions(content["settings"]),
     )
 
 
-def _tables(protocol: str, rows: Sequence[Row]) -> list[NamedTable]:
+def _tables(protocol: str, rows: Sequence[Row], records: Sequence[Row]) -> list[NamedTable]:
     """All columns for the last split with the repeatability of every split, then all columns for each other split."""
     splits = _splits(rows)
-    tables = [NamedTable(f"results under {protocol}", all_results(rows, splits))]
-    tables += [NamedTable(f"all columns for {SPLIT_NAMES[split]}", all_results(rows, [split])) for split in splits[:-1]]
+    tables = [NamedTable(f"results under {protocol}", all_results(rows, splits, records))]
+    for split in splits[:-1]:
+        tables.append(NamedTable(f"all columns for {SPLIT_NAMES[split]}", all_results(rows, [split], records)))
     return tables
 
 

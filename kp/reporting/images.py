@@ -183,11 +183,14 @@ def show_pair(
 ) -> tuple[tuple[Marks, Marks], tuple[np.ndarray, np.ndarray]]:
     """The marks of images 1 and ``image``, and the two pictures that show them. Runs the detector again."""
     two = (sequence.images[0], sequence.images[image - 1]), (sequence.homographies[image - 2],)
-    images, pair = benchmark.prepared_sequence(replace(sequence, images=two[0], homographies=two[1]), protocol)
+    prepared, pair = benchmark.prepared_sequence(replace(sequence, images=two[0], homographies=two[1]), protocol)
+    prepared = [each._replace(number=number) for each, number in zip(prepared, (1, image), strict=True)]
+    images = [each.image for each in prepared]
     sizes = [tuple(image.shape[-2:]) for image in images]
     [shared] = benchmark.views(pair, sizes)
     H_0to1 = pair.homography(2, sizes[0])
-    marks = classify(*map(detector, images), H_0to1, *sizes, protocol.max_keypoints, protocol.threshold)
+    found = (benchmark.find_in(each, detector) for each in prepared)
+    marks = classify(*found, H_0to1, *sizes, protocol.max_keypoints, protocol.threshold)
     return marks, tuple(map(draw_marks, images, shared, marks))
 
 

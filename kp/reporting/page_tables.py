@@ -1,16 +1,16 @@
 """The tables of README.md and the reports, made of the files in notebooks/results: one function for each table."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from kp.config import WEIGHTS
 from kp.evaluation import ablation_results
+from kp.evaluation.compare import separated
 from kp.evaluation.summary import SPLITS
 from kp.reporting import result_tables
 from kp.reporting.tables import Column, Table
-
-UNRANKED = ("random",)  # the chance level is never the best
 
 Content = Mapping[str, Any]
 Read = Callable[[str], Any]  # the content of a file of notebooks/results, by its name
@@ -27,20 +27,30 @@ def rows(content: Content, protocol: str = "native") -> dict[str, dict[str, Cont
     return found
 
 
+def _pairs(content: Content, shown: Mapping[str, str], protocol: str = "native") -> list[dict[str, Any]]:
+    """The records of pairs of the detectors that a table shows, under the names that it gives them."""
+    pairs = [pair for pair in content.get("pairs", []) if pair["protocol"] == protocol and pair["detector"] in shown]
+    return [pair | {"detector": shown[pair["detector"]]} for pair in pairs]
+
+
 def measured(content: Content, protocol: str = "native", without: str | None = None) -> Table:
     """One protocol: a line per detector, but for those whose name begins with ``without``."""
-    columns = [*(Column(f"`{split}`", best=max) for split in SPLITS[:2]), Column("all (95 %)", best=max)]
-    columns += [Column("one-to-one", best=max), Column("chance"), Column("error (px)", 2, best=min)]
+    found = rows(content, protocol)
+    names = [name for name in found if not (without and name.startswith(without))]
+    best = partial(separated, _pairs(content, dict(zip(names, names, strict=True)), protocol))
+    columns = [Column(f"`{split}`", best=best("repeatability", split)) for split in SPLITS[:2]]
+    columns += [Column("all (95 %)", best=best("repeatability"))]
+    columns += [Column("chance `i`"), Column("chance `v`"), Column("chance, all")]
+    columns += [Column("one-to-one", best=best("one_to_one"))]
+    columns += [Column("error (px)", 2, best=best("localisation_error"))]
     lines = []
-    for name, row in rows(content, protocol).items():
-        if without and name.startswith(without):
-            continue
-        over_all = row["all"]
+    for name in names:
+        row, over_all = found[name], found[name]["all"]
         interval = " to ".join(f"{end:.3f}" for end in over_all["interval"])
         values = [row[split]["repeatability"] for split in SPLITS[:2]] + [(over_all["repeatability"], interval)]
-        others = [over_all[key] for key in ("one_to_one", "chance", "localisation_error", "homography_3px")]
-        lines.append((name, values + others))
-    return Table("detector", [*columns, Column("H 3 px", best=max)], lines, UNRANKED)
+        values += [row[split]["chance"] for split in SPLITS]
+        lines.append((name, values + [over_all[key] for key in ("one_to_one", "localisation_error", "homography_3px")]))
+    return Table("detector", [*columns, Column("H 3 px", best=best("homography_3px"))], lines)
 
 
 def sweep(content: Content, kind: str) -> dict[str, dict[float, Content]]:
@@ -59,16 +69,19 @@ def swept(content: Content, kind: str) -> Table:
     found = sweep(content, kind)
     values = list(next(iter(found.values())))
     lines = [(name, [points[value]["repeatability"] for value in values]) for name, points in found.items()]
-    return Table("detector", [Column(f"{value:.3g}", best=max) for value in values], lines, UNRANKED)
+    return Table("detector", [Column(f"{value:.3g}") for value in values], lines)
 
 
 def models(costs: list[Content], content: Content) -> Table:
     """What the shipped detectors cost (``python -m kp models --json``) and how repeatable they are."""
+    measured_as = {cost["name"]: "kp" if cost["name"] == WEIGHTS else cost["name"] for cost in costs}
+    best = partial(separated, _pairs(content, {detector: name for name, detector in measured_as.items()}))
     columns = [Column("parameters", 0), Column("GMAC", 2), Column("KB", 0), Column("ms", 0)]
-    columns += [*(Column(split, best=max) for split in SPLITS), Column("error (px)", 2, best=min)]
+    columns += [Column(split, best=best("repeatability", split)) for split in SPLITS]
+    columns += [Column("error (px)", 2, best=best("localisation_error"))]
     lines = []
     for cost in costs:
-        row = rows(content)["kp" if cost["name"] == WEIGHTS else cost["name"]]
+        row = rows(content)[measured_as[cost["name"]]]
         values = [cost[key] for key in ("parameters", "gmac", "kilobytes", "ms")]
         values += [row[split]["repeatability"] for split in SPLITS]
         lines.append((cost["name"], [*values, row["all"]["localisation_error"]]))
@@ -80,7 +93,7 @@ def full_size(read: Read, errors: bool) -> Table:
     four = read("full_size_four_sizes.json")["scores"]
     cards = read("full_size.json")["scores"] | {f"{name}, four sizes": card for name, card in four.items()}
     kinds = [kind for kind in next(iter(cards.values())) if not kind.endswith("_error")]
-    columns = [Column(kind, 2, best=min) if errors else Column(kind, best=max) for kind in kinds]
+    columns = [Column(kind, 2 if errors else 3) for kind in kinds]
     ending = "_error" if errors else ""
     return Table(
         "detector", columns, [(name, [card.get(kind + ending) for kind in kinds]) for name, card in cards.items()]
@@ -89,10 +102,19 @@ def full_size(read: Read, errors: bool) -> Table:
 
 def sizes(read: Read) -> Table:
     """kp with one size of the image and with four sizes."""
-    columns = [*(Column(split, best=max) for split in SPLITS), Column("error of v (px)", 2, best=min)]
-    columns += [Column("error (px)", 2, best=min), Column("H 3 px", best=max), Column("all, 240x320", best=max)]
+    files = {"one size": "sequences.json", "four sizes": "four_sizes.json"}
+    pairs = {protocol: [] for protocol in ("native", "240x320")}
+    for protocol, found in pairs.items():
+        for name, file in files.items():
+            found += _pairs(read(file), {"kp": name}, protocol)
+    native, small = (partial(separated, found) for found in pairs.values())
+    columns = [Column(split, best=native("repeatability", split)) for split in SPLITS]
+    columns += [Column("error of v (px)", 2, best=native("localisation_error", "v"))]
+    columns += [Column("error (px)", 2, best=native("localisation_error"))]
+    columns += [Column("H 3 px", best=native("homography_3px"))]
+    columns += [Column("all, 240x320", best=small("repeatability"))]
     lines = []
-    for name, file in (("one size", "sequences.json"), ("four sizes", "four_sizes.json")):
+    for name, file in files.items():
         row, small = (rows(read(file), protocol)["kp"] for protocol in ("native", "240x320"))
         values = [row[split]["repeatability"] for split in SPLITS]
         values += [row[split]["localisation_error"] for split in ("v", "all")] + [row["all"]["homography_3px"]]

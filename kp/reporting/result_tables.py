@@ -1,9 +1,11 @@
 """The tables of each kind of result: an evaluation, sweeps, an ablation, scores, costs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
+from kp.evaluation.compare import separated
 from kp.evaluation.protocols import THRESHOLDS
 from kp.evaluation.summary import SPLITS
 from kp.models.cost import SIZE
@@ -12,30 +14,34 @@ from kp.reporting.tables import Column, Row, Table
 Result = Mapping[str, Any]
 
 SPLIT_NAMES = {"i": "illumination", "v": "viewpoint", "all": "all"}
-_PRINTED_BY_SPLIT = {"repeatability": ("repeatability", 3), "localisation_error": ("loc. error (px)", 2)}
+_PRINTED_BY_SPLIT = {
+    "repeatability": ("repeatability", 3),
+    "chance": ("chance", 3),
+    "localisation_error": ("loc. error (px)", 2),
+}
 _PRINTED_ONCE = {
     "repeatability_1px": ("1 px", 3),
     "repeatability_5px": ("5 px", 3),
     "one_to_one": ("1 to 1", 3),
     "coverage": ("cover", 2),
-    "chance": ("chance", 3),
     "common": ("points", 0),
     "homography_3px": ("H 3px", 3),
     "matching_accuracy_3px": ("MMA", 3),
 }
 _ALL_MEASURES = {
-    **{f"repeatability_{n}px": Column(f"{n} px", 3, "repeated within", max) for n in THRESHOLDS},
-    "one_to_one": Column("one-to-one", 3, best=max),
-    "localisation_error": Column("loc. error (px)", 2, best=min),
+    **{f"repeatability_{n}px": Column(f"{n} px", 3, "repeated within") for n in THRESHOLDS},
+    "one_to_one": Column("one-to-one", 3),
+    "localisation_error": Column("loc. error (px)", 2),
     "common": Column("common points", 0),
-    "coverage": Column("coverage", 2, best=max),
+    "coverage": Column("coverage", 2),
     "chance": Column("chance", 3),
-    **{f"homography_{n}px": Column(f"{n} px", 3, "homography right to", max) for n in THRESHOLDS},
-    "homography_auc_5px": Column("AUC 5 px", 3, "homography right to", max),
-    **{f"matching_accuracy_{n}px": Column(f"{n} px", 3, "matches right to (MMA)", max) for n in THRESHOLDS},
+    **{f"homography_{n}px": Column(f"{n} px", 3, "homography right to") for n in THRESHOLDS},
+    "homography_auc_5px": Column("AUC 5 px", 3, "homography right to"),
+    **{f"matching_accuracy_{n}px": Column(f"{n} px", 3, "matches right to (MMA)") for n in THRESHOLDS},
     "matches": Column("matches", 0),
     "pairs": Column("pairs", 0),
 }
+_NOT_RANKED = ("common", "chance", "homography_auc_5px", "matches", "pairs")  # measures without a best value
 _SWEEP_UNITS = {"rotation": "degrees", "scale": "pixels of view 1 per pixel of view 0"}
 _ABLATION_SCORES = (
     *("i_25", "v_25", "i_75", "v_75", "i_300", "v_300"),
@@ -66,11 +72,20 @@ def printed_results(rows: Sequence[Result], skipped: Mapping[str, str]) -> str:
     return Table("detector", columns, lines, footnotes=[*reasons, pairs]).text()
 
 
-def all_results(rows: Sequence[Result], splits: Sequence[str]) -> Table:
-    """A line per detector: its repeatability on each of these splits, and all other measures on the last of them."""
+def all_results(rows: Sequence[Result], splits: Sequence[str], records: Sequence[Result] = ()) -> Table:
+    """A line per detector: its repeatability on each of these splits, and all other measures on the last of them.
+
+    ``records`` are those of the pairs of the rows: a value is bold where they tell that detector from all others.
+    """
     cells = _cells(rows)
     group = "repeatability, 95 % interval"
-    columns = [Column(SPLIT_NAMES[split], 3, group, max) for split in splits]
+    columns = [
+        Column(SPLIT_NAMES[split], 3, group, separated(records, "repeatability", split) if records else None)
+        for split in splits
+    ]
+    for measure, column in _ALL_MEASURES.items():
+        ranked = bool(records) and measure not in _NOT_RANKED
+        columns.append(replace(column, best=separated(records, measure, splits[-1]) if ranked else None))
     lines: list[Row] = []
     for name in _detectors(rows):
         values = []
@@ -79,7 +94,37 @@ def all_results(rows: Sequence[Result], splits: Sequence[str]) -> Table:
             values.append(row and (row["repeatability"], _interval(row)))
         last = cells.get((name, splits[-1]), {})
         lines.append((name, [*values, *map(last.get, _ALL_MEASURES)]))
-    return Table("detector", [*columns, *_ALL_MEASURES.values()], lines)
+    return Table("detector", columns, lines)
+
+
+def results_by_kind(rows: Sequence[Result], records: Sequence[Result] = ()) -> Table:
+    """A line per detector and a column per kind of change, with its number of pairs: repeatability and its interval.
+
+    ``rows`` are those of :func:`kp.evaluation.summary.summarise_kinds`, ``records`` as for :func:`all_results`.
+    """
+    counts = {row["kind"]: row["pairs"] for row in rows}
+    found = {(row["detector"], row["kind"]): (row["repeatability"], _interval(row)) for row in rows}
+    columns = []
+    for kind, count in counts.items():
+        ours = [r for r in records if r["split"] == "i" and r["kind"] == kind]
+        columns.append(Column(f"{kind} ({count})", 3, best=separated(ours, "repeatability")))
+    return Table("detector", columns, [(n, [found.get((n, kind)) for kind in counts]) for n in _detectors(rows)])
+
+
+def printed_kinds(rows: Sequence[Result]) -> list[str]:
+    """The lines of one protocol's table of :func:`results_by_kind`, with a title; none if there are no rows."""
+    return ["repeatability by kind (pairs), i", results_by_kind(rows).text()] if rows else []
+
+
+def difference_lines(differences: Sequence[Result]) -> list[str]:
+    """A line for each of our detectors and floor, all splits in it, of :func:`kp.evaluation.compare.above_floors`."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for found in differences:
+        low_high = ", ".join(f"{end:+.3f}" for end in found["interval"] or ())
+        span = f"[{low_high}]" if low_high else "(one sequence, no interval)"
+        part = f"{found['split']} {found['difference']:+.3f} {span} {found['verdict']}"
+        lines.setdefault((found["detector"], found["floor"]), []).append(part)
+    return [f"{ours} - {floor}: {'; '.join(parts)}" for (ours, floor), parts in lines.items()]
 
 
 def results_by_sequence(pairs: Sequence[Result]) -> Table:

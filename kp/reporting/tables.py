@@ -1,6 +1,6 @@
 """A table of numbers, written as aligned text, as Markdown or as HTML."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -29,7 +29,7 @@ class Column:
     title   its heading
     digits  after the decimal point
     group   a heading that neighbouring columns with the same group share
-    best    max or min: which value is marked as the best; None marks no value
+    best    the name of the row whose value is marked as the best; None marks no value
     left    True aligns text at the left
     shade   True gives each cell a background: white for 0, dark blue for 1 (HTML only)
     width   the least number of characters (text only)
@@ -38,7 +38,7 @@ class Column:
     title: str
     digits: int = 3
     group: str = ""
-    best: Callable[[Iterable[float]], float] | None = None
+    best: str | None = None
     left: bool = False
     shade: bool = False
     width: int = 0
@@ -65,21 +65,19 @@ class Table:
     without values is a heading for the rows below it.
 
     Example:
-        >>> table = Table("detector", [Column("error (px)", digits=2, best=min)], [("kp", [0.9]), ("harris", [1])])
+        >>> table = Table("detector", [Column("error (px)", digits=2, best="kp")], [("kp", [0.9]), ("harris", [1])])
         >>> print(table.text())
         detector  error (px)
         kp              0.90
         harris          1.00
 
     title      heading of the column of names
-    unranked   names of rows whose values are never the best
     footnotes  lines below the table
     """
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
-    unranked: Collection[str] = ()
     footnotes: Sequence[str] = ()
 
     def text(self) -> str:
@@ -120,12 +118,10 @@ class Table:
     @cached_property
     def cells(self) -> list[tuple[str, list[Cell]]]:
         """Each row's name and what its cells show."""
-        ranked = [values for name, values in self.rows if values and name not in self.unranked]
-        best = [_best(column, [values[i] for values in ranked]) for i, column in enumerate(self.columns)]
         lines = []
         for name, values in self.rows:
-            marked = [None] * len(best) if name in self.unranked else best
-            lines.append((name, list(map(_cell, self.columns, values, marked))))
+            best = [column.best == name for column in self.columns]
+            lines.append((name, list(map(_cell, self.columns, values, best))))
         return lines
 
     @cached_property
@@ -179,17 +175,11 @@ def _format(value: float | str | None, digits: int) -> str:
     return f"{round(value, digits) + 0.0:,.{digits}f}"  # + 0.0: a zero without a minus
 
 
-def _best(column: Column, values: Sequence[Value]) -> str | None:
-    """The best of several numbers as it is shown; None if there are fewer than two, or the column has no best."""
-    known = [number for value in values if (number := _number(value)) is not None and not isinstance(number, str)]
-    return _format(column.best(known), column.digits) if column.best and len(known) > 1 else None
-
-
-def _cell(column: Column, value: Value, best: str | None) -> Cell:
+def _cell(column: Column, value: Value, best: bool) -> Cell:
     number = _number(value)
     text = _format(number, column.digits)
     style = ""
     if column.shade and number is not None:
         background, colour = shade(number)
         style = f"background:{background};color:{colour}"
-    return Cell(text, value[1] if isinstance(value, tuple) else "", text == best, style)
+    return Cell(text, value[1] if isinstance(value, tuple) else "", best, style)

@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from contextlib import suppress
+from functools import cache
 
 import torch
 
@@ -21,8 +22,9 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+@cache
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for later allocations.
+    """Make glibc keep freed memory for later allocations, in the whole process, from now on.
 
     On a CPU, new pages from the operating system take more time than the arithmetic of a training step.
     """

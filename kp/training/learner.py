@@ -18,10 +18,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from kp.config import RunSettings, to_dict
 from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
 from kp.data.synthetic.render import render
+from kp.data.view_groups import ViewGroup, view_groups
+from kp.evaluation.metrics import repeatability
+from kp.geometry.coords import Size
+from kp.geometry.homography import compose
+from kp.models.build import make_detector
+from kp.models.corner import unranked
 from kp.models.detector import Detector
+from kp.models.keypoints import Keypoints, resized
+from kp.models.ranker import Ranker, reranked
 from kp.support.device import choose_device, keep_freed_memory
 from kp.training import distributed
 from kp.training.losses import corner_loss, repeatability_losses
+from kp.training.ranking import CANDIDATES_PER_KEYPOINT, ranking_loss, repeated_shares
 
 _RANK_SEED = 0x1E3779B97F4A7C15  # step between the seeds of two ranks, so large that two runs share no seed
 _PREFETCHED_PIXELS = 256 * 160**2  # of one view of all pairs that a GPU draws at once: this takes a gibibyte
@@ -62,11 +71,27 @@ class Learner:
         self.half = _half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
-        self.pairs = _pairs(settings, self.generator, train.prefetch_steps or _prefetch_steps(self.device, settings))
-        self.shared = DistributedDataParallel(self.model) if distributed.ranks() > 1 else self.model
+        steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
+        self.pairs = (_pairs if self.ranker is None else _groups)(settings, self.generator, steps)
+        learnt = self.model if self.ranker is None else self.ranker
+        self.shared = DistributedDataParallel(learnt) if distributed.ranks() > 1 else learnt
 
-    def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, float]]:
-        """The loss of this rank's pairs, and its terms. Raises TrainingError on a term that is not finite."""
+    @property
+    def ranker(self) -> Ranker | None:
+        """The part that is trained where there is no encoder."""
+        return getattr(self.model, "ranker", None)
+
+    def look(self, batch: ViewPair | ViewGroup) -> tuple[Tensor, dict[str, float]]:
+        """The loss of this rank's views, and what is logged. Raises TrainingError on a term that is not finite."""
+        loss, terms = self._look_at_pairs(batch) if isinstance(batch, ViewPair) else self._look_at_group(batch)
+        values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(f"step {self.step + 1}: the {name} loss is {value}; try a lower --lr")
+        return loss, values
+
+    def _look_at_pairs(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the loss terms of score maps, and the terms."""
         train = self.settings.train
         images = torch.cat([pair.image0, pair.image1]).to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
@@ -77,11 +102,25 @@ class Learner:
             )
         choices = {name: getattr(train, name) for name in ("keypoints_per_megapixel", "match_radius", "temperature")}
         terms = loss_terms(pair, *scores.chunk(2), **choices)
-        values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(f"step {self.step + 1}: the {name} loss is {value}; try a lower --lr")
-        return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), values
+        return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms
+
+    def _look_at_group(self, group: ViewGroup) -> tuple[Tensor, dict[str, Tensor]]:
+        """The ranking loss; and beside it the repeatability of the views, as ranked now and as by score alone."""
+        density, views = self.settings.train.keypoints_per_megapixel, group.images.shape[1]
+        size = tuple(group.images.shape[-2:])
+        count = math.ceil(size[0] * size[1] * density / 1e6)
+        images = group.images.flatten(0, 1)  # (B * V, 1, H, W)
+        found = resized(unranked(self.model, images), CANDIDATES_PER_KEYPOINT * count)
+        logits = self.shared(images, found)
+        apart = [found.each(slice(view, None, views)) for view in range(views)]
+        shares, seen = repeated_shares(apart, group.H, size, density)
+        loss = ranking_loss(logits.unflatten(0, (-1, views)).transpose(0, 1), shares, seen)
+        ranked = reranked(found, self.settings.detector.ranker_weight * logits.detach())
+        metrics = {
+            f"repeatability{name}": _repeatability(points, group.H, size, count)
+            for name, points in (("", ranked), ("_by_score", found))
+        }
+        return loss, {"ranking": loss} | metrics
 
     def update(self, loss: Tensor, lr: float) -> None:
         """One step down the gradient of the loss, which is the mean of all ranks' losses."""
@@ -166,7 +205,7 @@ def _device(name: str) -> torch.device:
 
 def _network(settings: RunSettings, fresh: bool) -> Detector:
     torch.manual_seed(settings.train.seed)
-    return Detector(settings.detector, pretrained=settings.detector.pretrained and fresh).train()
+    return make_detector(settings.detector, pretrained=settings.detector.pretrained and fresh).train()
 
 
 def _prefetch_steps(device: torch.device, settings: RunSettings) -> int:
@@ -196,6 +235,35 @@ def _pairs(settings: RunSettings, generator: torch.Generator, prefetch_steps: in
         viewpoint_only=world.viewpoint_only,
     )
     return PrefetchedPairs(draw, generator, prefetch_steps)
+
+
+def _groups(settings: RunSettings, generator: torch.Generator, prefetch_steps: int) -> PrefetchedPairs:
+    world = settings.world
+    draw = view_groups(
+        settings.train.batch * prefetch_steps,
+        world.views,
+        (world.image_size, world.image_size),
+        generator,
+        families=world.families,
+        camera=settings.camera,
+        still=world.still,
+        detail=world.detail,
+        max_translation=world.max_translation,
+        max_scale=world.max_scale,
+        max_rotation=world.max_rotation,
+        max_shear=world.max_shear,
+        max_perspective=world.max_perspective,
+    )
+    return PrefetchedPairs(draw, generator, prefetch_steps)
+
+
+def _repeatability(keypoints: Keypoints, H: Tensor, size: Size, count: int) -> Tensor:
+    """Mean repeatability within 3 px of the best ``count`` keypoints (B * V, K) of view 0 and each other view."""
+    views = H.shape[1]
+    first, *others = (keypoints.each(slice(view, None, views)) for view in range(views))
+    H_0tok = [compose(H[:, view].double(), H[:, 0].double()) for view in range(1, views)]
+    scores = [repeatability(first, other, H, size, size, count) for other, H in zip(others, H_0tok, strict=True)]
+    return torch.stack([score.repeatability for score in scores]).mean()
 
 
 def _half_precision(device: torch.device) -> torch.dtype | None:

@@ -15,6 +15,7 @@ from kornia.feature import KeyNet
 from sequence_folders import write_ppm, write_root
 
 import evaluate
+from kp.cli import evaluate as evaluate_command
 from kp.config import MODELS
 from kp.data.download import DownloadError
 from kp.evaluation import benchmark, learned_baselines, registry, results
@@ -240,6 +241,10 @@ def test_help_teaches(capsys):
         "within",
         "squash: whole images squashed to 240x320",
         "best 1000 keypoints",
+        "ROOT/INDEX.md",
+        "shifts them by half a pixel",
+        "--keypoints DIR",
+        "with --keypoints also mine",
     ):
         assert text in out
 
@@ -264,6 +269,7 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
         (["--max-keypoints", "1.5"], "--max-keypoints"),
         (["--nms-size", "8"], "--nms-size must be odd"),
         (["--scales", "0"], "--scales must be at least 1, not 0"),
+        (["--nms", "soft"], "--nms"),
         (["--nms-size", "-3"], "--nms-size must be odd"),
         (["--border", "-1"], "--border must be 0 pixels or more"),
         (["--split", "x"], "--split"),
@@ -306,6 +312,115 @@ def test_exported_keypoints_of_kp_are_at_whole_pixels_and_so_is_the_table(root, 
     assert [t["settings"]["subpixel"] for t in tables] == [True, False, False]
     fine, whole, exported = (t["rows"] for t in tables)
     assert fine != whole == exported
+
+
+def test_export_keeps_every_detector_at_whole_pixels(root, capsys, tmp_path):
+    tables = []
+    for flags in (["--no-subpixel"], ["--export", tmp_path / "maps"], []):
+        _, out, _ = run(capsys, "--hpatches", root, "--detectors", "sift", "--json", tmp_path / "t.json", *flags)
+        assert ("keypoints at whole pixels" in out) == ("--export" in flags)
+        tables.append(json.loads((tmp_path / "t.json").read_text())["rows"])
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_greedy_suppression_leaves_more_keypoints_and_is_in_the_table_and_the_json(root, capsys, tmp_path):
+    counts = []
+    for nms in ("window", "greedy"):
+        flags = ["--detectors", "random", "--nms", nms, "--max-keypoints", "1000", "--json", tmp_path / "t.json"]
+        _, out, _ = run(capsys, "--hpatches", root, *flags)
+        assert ("greedy NMS 9x9" in out) == (nms == "greedy")
+        content = json.loads((tmp_path / "t.json").read_text())
+        assert content["settings"]["protocols"]["native"]["nms"] == nms
+        counts.append(content["rows"][-1]["common"])
+    assert counts[1] > 1.2 * counts[0]
+
+
+def test_kinds_and_differences_are_printed_and_written(tmp_path, capsys):
+    root = write_root(tmp_path / "root", ["i_lamp", "i_sun", "v_wall"])
+    (root / "INDEX.md").write_text(
+        "| sequence | what |\n|---|---|\n| i_lamp | a lamp, exposure |\n| i_sun | Webcam |\n"
+    )
+    flags = ["--detectors", "kp", "corner", "random", "--json", tmp_path / "t.json"]
+    code, out, _ = run(capsys, "--hpatches", root, *flags)
+    assert code == 0
+    lines = out.splitlines()
+    at = lines.index("repeatability by kind (pairs), i")
+    assert lines[at + 1].split() == ["detector", "exposure", "(2)", "webcam", "(2)"]
+    assert [line.split()[0] for line in lines[at + 2 : at + 5]] == ["kp", "corner", "random"]
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert [(row["detector"], row["kind"]) for row in content["kinds"]] == [
+        (name, kind) for name in ("kp", "corner", "random") for kind in ("exposure", "webcam")
+    ]
+    means = {(r["detector"], r["split"]): r["repeatability"] for r in content["rows"]}
+    for row in content["kinds"]:
+        mine = [p["repeatability"] for p in content["pairs"] if p["kind"] == row["kind"]]
+        mine = mine[2 * ["kp", "corner", "random"].index(row["detector"]) :][:2]
+        assert row["repeatability"] == pytest.approx(np.mean(mine))
+        assert f"{row['repeatability']:.3f}" in next(x for x in lines[at + 2 :] if x.startswith(row["detector"]))
+    assert [(d["floor"], d["split"]) for d in content["differences"]] == [("corner", s) for s in ("i", "v", "all")]
+    for found in content["differences"]:
+        expected = means["kp", found["split"]] - means["corner", found["split"]]
+        assert found["difference"] == pytest.approx(expected)
+    assert any(line.startswith("kp - corner: i ") and "; all " in line for line in lines)
+    assert "random -" not in out
+
+
+def write_points(folder, root, count=3):
+    """For every image of a root a file of 30 points: 20 px apart, those of the scene, best first."""
+    x, y = np.meshgrid(np.arange(25, 125, 20), np.arange(15, 90, 15))
+    points = np.stack([x.ravel() + 0.25, y.ravel() + 0.5], axis=1)
+    for sequence in sorted(path.name for path in root.iterdir()):
+        (folder / sequence).mkdir(parents=True)
+        for k in range(1, count + 1):
+            shift = (k - 1) * np.array([10, 5]) if sequence.startswith("v") else 0
+            moved = points - shift
+            inside = (moved >= 0).all(1)
+            scores = np.arange(len(points), 0, -1.0)[inside]
+            np.savez(folder / sequence / f"{k}.npz", keypoints=moved[inside], scores=scores)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", ["native", "240x320"])
+def test_keypoints_of_your_own_are_measured_as_mine(root, tmp_path, capsys, protocol):
+    folder = write_points(tmp_path / "points", root)
+    flags = ["--keypoints", folder, "--detectors", "random", "--protocol", protocol, "--json", tmp_path / "t.json"]
+    code, _, err = run(capsys, "--hpatches", root, *flags, "--report", tmp_path / "page", "--border", 0)
+    assert code == 0, err
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert [row["detector"] for row in content["rows"]] == ["mine"] * 3 + ["random"] * 3
+    for row in content["rows"][:3]:
+        assert row["repeatability"] == 1
+        assert row["localisation_error"] < 1e-3
+        assert 10 < row["common"] <= 30
+    assert "mine" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_mine_comes_first_unless_it_has_a_place_and_is_left_out_of_the_curves(root, tmp_path, capsys, monkeypatch):
+    folder = write_points(tmp_path / "points", root)
+    seen = []
+    monkeypatch.setattr(evaluate_command.sweeps, "measure", lambda make, *_: seen.append(list(make())) or [])
+    for names in (["harris", "mine"], ["harris"]):
+        flags = ["--detectors", *names, "--json", tmp_path / "t.json", "--curves", "--split", "i"]
+        assert run(capsys, "--hpatches", root, "--keypoints", folder, *flags)[0] == 0
+        rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+        seen.append([row["detector"] for row in rows])
+    assert seen == [["harris"], ["harris", "mine"], ["harris"], ["mine", "harris"]]
+
+
+def test_wrong_keypoints_are_one_line(root, tmp_path, capsys):
+    assert "--detectors mine is measured with --keypoints DIR" in error(
+        capsys, "--hpatches", root, "--detectors", "mine"
+    )
+    missing = tmp_path / "nowhere"
+    message = error(capsys, "--hpatches", root, "--keypoints", missing, "--detectors", "harris")
+    assert f"{missing} is not a folder" in message
+    folder = write_points(tmp_path / "points", root)
+    (folder / "v_wall" / "2.npz").unlink()
+    code, out, err = run(capsys, "--hpatches", root, "--keypoints", folder, "--detectors", "harris")
+    assert code == 2
+    assert "mine on v_wall: " in err.splitlines()[-1]
+    assert "2.npz does not exist" in err.splitlines()[-1]
+    assert "mine" in out, "what was measured before is kept"
 
 
 def test_weights_that_are_none_are_one_line(root, capsys, tmp_path):

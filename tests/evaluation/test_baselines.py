@@ -6,13 +6,30 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from kp.evaluation import baselines
-from kp.evaluation.baselines import BASELINES, Unavailable, available, harris, make, random_scores, shi_tomasi, to_gray8
+from kp.evaluation.baselines import (
+    BASELINES,
+    Unavailable,
+    available,
+    harris,
+    harris_gaussian,
+    make,
+    random_scores,
+    shi_tomasi,
+    to_gray8,
+)
 from kp.models.keypoints import extract_keypoints
 
 CORNERS = [("harris", 2), ("shi-tomasi", 2), ("fast", 3), ("orb", 5)]
-DENSE = ["shi-tomasi", "kornia-harris", "kornia-gftt", "kornia-dog"]  # to which noise can be corners everywhere
+DENSE = [
+    "harris-gaussian",
+    "shi-tomasi",
+    "kornia-harris",
+    "kornia-gftt",
+    "kornia-dog",
+]  # to which noise can be corners everywhere
 KORNIA = [name for name in BASELINES if name.startswith("kornia-")]
 
 
@@ -105,6 +122,43 @@ def test_harris_leaves_edges_out():
     assert (scores[..., :, 30:] == -torch.inf).all()
 
 
+def gaussian_harris(image):
+    """Harris with Sobel 3x3 and a Gaussian of 1.5 px by scipy, whose ``mirror`` is OpenCV's default edge."""
+    p = image.astype(float)
+    dx, dy = (ndimage.sobel(p, axis, mode="mirror") for axis in (1, 0))
+    xx, yy, xy = (ndimage.gaussian_filter(a, 1.5, mode="mirror", truncate=4) for a in (dx * dx, dy * dy, dx * dy))
+    return xx * yy - xy**2 - 0.04 * (xx + yy) ** 2
+
+
+def test_harris_gaussian_is_the_definition_thinned():
+    image = np.full((41, 57), 40.0)
+    image[12:30, 10:25] = 200  # edges and corners
+    image[5:20, 38:] += 100 * np.random.default_rng(0).random((15, 19))
+    image = ndimage.gaussian_filter(image, 0.7).round().astype(np.uint8)
+    response = gaussian_harris(image)
+    expected = response - 10 * (ndimage.maximum_filter(response, 3) - response)
+    found = harris_gaussian(torch.from_numpy(image)[None, None] / 255)[0, 0].numpy()
+    corner = response > 1e-6 * response.max()
+    assert 0.1 < corner.mean() < 0.9
+    assert np.abs(found - expected)[corner].max() < 1e-5 * response.max()
+    assert (found[response < -1e-6 * response.max()] == -np.inf).all()
+
+
+@pytest.mark.parametrize(("name", "shift"), [("harris", 1), ("shi-tomasi", 1), ("harris-gaussian", 0)])
+def test_a_mirrored_image_has_mirrored_corners_which_a_block_of_4_pixels_shifts(name, shift):
+    """Half a pixel to the right of what it describes, in the image and in its mirror image: a whole pixel between."""
+    image = torch.rand(1, 1, 40, 50, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    scores = make(name)(image)
+    mirrored = make(name)(image.flip(-1, -2)).flip(-1, -2)  # a pixel further left and further up
+    size = 30
+    torch.testing.assert_close(
+        mirrored[..., 5 : 5 + size, 5 : 5 + size],
+        scores[..., 5 + shift : 5 + shift + size, 5 + shift : 5 + shift + size],
+        rtol=1e-3,
+        atol=1e-4 * scores.max().item(),
+    )
+
+
 def test_kornias_harris_leaves_edges_out():
     image = torch.zeros(1, 1, 60, 60)
     image[..., 20:, 20:] = 1
@@ -169,16 +223,42 @@ def test_a_name_that_is_none():
         make("surf")
 
 
-def test_two_keypoints_on_one_pixel_keep_the_better_score(monkeypatch):
-    class Detector:
-        def detect(self, image, mask):
-            found = (3.4, 2.2, 5, -1, 0.5), (2.7, 1.8, 5, -1, 0.75), (3.2, 2.1, 5, -1, 0.25)
-            return [cv2.KeyPoint(*values) for values in found]
+def finder(*points):
+    """A detector of OpenCV's that finds these x, y, response."""
+    found = [cv2.KeyPoint(x, y, 5, -1, response) for x, y, response in points]
+    return lambda: SimpleNamespace(detect=lambda image, mask: found)
 
-    monkeypatch.setattr(baselines.cv2, "SIFT_create", Detector)
+
+def test_two_keypoints_on_one_pixel_keep_the_better_score_and_its_place(monkeypatch):
+    points = [(3.4, 2.2, 0.5), (2.7, 1.8, 0.75), (3.2, 2.1, 0.25), (3.3, 2.3, 0.75)]  # the second and the last tie
+    monkeypatch.setattr(baselines.cv2, "SIFT_create", finder(*points))
     scores = BASELINES["sift"](torch.zeros(1, 1, 5, 6))
     assert scores[0, 0, 2, 3] == 0.75
     assert (scores > -torch.inf).sum() == 1
+    again, places = BASELINES["sift"].with_places(torch.zeros(1, 1, 5, 6))
+    assert torch.equal(again, scores)
+    assert places[0, 2, 3].tolist() == pytest.approx([2.7, 1.8])
+    assert places[0, 4, 1].tolist() == [1, 4]
+
+
+def test_a_point_beyond_the_edge_is_at_the_edge(monkeypatch):
+    monkeypatch.setattr(baselines.cv2, "SIFT_create", finder((-0.7, 1.25, 0.5)))
+    scores, places = BASELINES["sift"].with_places(torch.zeros(1, 1, 5, 6))
+    assert scores[0, 0, 1, 0] == 0.5
+    assert places[0, 1, 0].tolist() == [-0.5, 1.25]
+
+
+def test_sift_places_a_blob_between_pixels():
+    """Blobs of which one is moved by less than a pixel. OpenCV puts all of them 1/4 px too far right and down."""
+    y, x = np.mgrid[:81, :101]
+    found = []
+    for u, v in ((50.0, 40.0), (50.35, 39.8)):
+        blob = np.exp(-((x - u) ** 2 + (y - v) ** 2) / 18)
+        scores, places = BASELINES["sift"].with_places(torch.from_numpy(blob).float()[None, None] * 0.8)
+        row, column = divmod(int(scores.argmax()), 101)
+        found.append(places[0, row, column])
+    assert found[0].tolist() == pytest.approx([50.25, 40.25], abs=0.05)
+    assert (found[1] - found[0]).tolist() == pytest.approx([0.35, -0.2], abs=0.05)
 
 
 def test_eight_bits_survive_the_way_there_and_back():

@@ -1,22 +1,25 @@
 """The loop, its means, its table and its JSON; and the exported files read back by a reader that shares no code."""
 
+import doctest
 import json
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from sequence_folders import write_root
 
 from kp.data.hpatches import HPatchesError, ImageSequence
 from kp.evaluation import results
-from kp.evaluation.benchmark import collect, evaluate, exporter
+from kp.evaluation.benchmark import collect, evaluate, exporter, read_sequences
 from kp.evaluation.protocols import PROTOCOLS
-from kp.evaluation.registry import make_detectors, score_maps
+from kp.evaluation.registry import KeypointFiles, make_detectors, score_maps
 from kp.evaluation.results import settings
-from kp.evaluation.summary import interval, summarise
+from kp.evaluation.summary import interval, summarise, summarise_kinds
 from kp.models.keypoints import Keypoints, extract_keypoints
 
 NATIVE = PROTOCOLS["native"]
@@ -289,3 +292,73 @@ def test_unknown_detectors_and_missing_weights_are_errors():
         make(["surf"])
     with pytest.raises(ValueError, match="no weights at nowhere"):
         make(["kp"])
+
+
+def test_rows_by_kind_are_those_of_the_i_sequences_of_that_kind():
+    values = [("i_a", "webcam", 0.2), ("i_b", "other", 0.4), ("i_c", "webcam", 0.6), ("i_d", "JPEG", 1.0)]
+    records = [record("a", "i", value, sequence=name) | {"kind": kind} for name, kind, value in values]
+    records += [record("a", "v", 0.9, sequence="v_a") | {"kind": "viewpoint"}]
+    rows = summarise_kinds(records)
+    assert [(row["kind"], row["repeatability"], row["pairs"]) for row in rows] == [
+        ("JPEG", 1.0, 1),
+        ("webcam", pytest.approx(0.4), 2),
+        ("other", 0.4, 1),
+    ]
+    assert rows[1]["interval"] == pytest.approx([0.2, 0.6])
+    assert set(rows[0]) == set(summarise(records)[0]) - {"split"} | {"kind"}
+    one = [r for r in records if r["kind"] in ("webcam", "viewpoint")]
+    assert summarise_kinds(one) == [], "all of one kind"
+    assert summarise_kinds([{k: v for k, v in r.items() if k != "kind"} for r in records]) == []
+
+
+def test_sequences_have_the_kind_that_the_index_says(tmp_path):
+    root = write_root(tmp_path, ["i_lamp", "i_ubc", "v_wall"])
+    (root / "INDEX.md").write_text("| i_lamp | webcam |\n| v_wall | blur |\n")
+    assert [s.kind for s in read_sequences(root)] == ["webcam", "JPEG", "viewpoint"]
+    records = list(evaluate(read_sequences(root), lambda: detectors_of(a=lambda image: image)))
+    assert {(r["sequence"], r["kind"]) for r in records} == {
+        ("i_lamp", "webcam"),
+        ("i_ubc", "JPEG"),
+        ("v_wall", "viewpoint"),
+    }
+
+
+def test_the_example_measures_a_detector_of_your_own(tmp_path, monkeypatch):
+    """The three lines of the docstring, for a detector that always finds the same four points."""
+    write_root(tmp_path / "hpatches-sequences-release")
+    monkeypatch.chdir(tmp_path)
+
+    def find(image):
+        xy = torch.tensor([[[20.0, 20.0], [70, 20], [20, 70], [70, 70]]])
+        return Keypoints(xy, torch.arange(4.0).flip(0)[None], torch.ones(1, 4, dtype=torch.bool))
+
+    names = {"find": find, "Path": Path, "evaluate": evaluate, "summarise": summarise, "read_sequences": read_sequences}
+    lines = [example.source for example in doctest.DocTestParser().get_examples(evaluate.__doc__)]
+    assert len(lines) == 3
+    exec("".join(lines), names)
+    by_split = {row["split"]: row for row in names["rows"]}
+    assert {row["detector"] for row in names["rows"]} == {"my detector"}
+    assert by_split["i"]["repeatability"] == 1
+    assert by_split["v"]["repeatability"] == 0  # its views are shifted by 10 and 20 px, the points are 50 px apart
+    assert by_split["i"]["common"] == 4
+
+
+def test_points_of_files_are_perfect_under_every_protocol():
+    """Points of the scene, in the pixels of files of several sizes: all are repeated, to the rounding of float32."""
+    sequence = scene("v_a", 2, ((297, 331), (308, 320), (301, 319)))
+    inner = np.random.default_rng(7).uniform(60, 220, (60, 2))
+
+    def read(name, number, size):
+        H = np.eye(3) if number == 1 else sequence.homographies[number - 2].numpy()
+        xy = np.c_[inner, np.ones(60)] @ H.T
+        xy = torch.from_numpy(xy[:, :2] / xy[:, 2:]).float()[None]
+        assert (name, size) == ("v_a", ((297, 331), (308, 320), (301, 319))[number - 1])
+        return Keypoints(xy, -torch.arange(60.0)[None], torch.ones(1, 60, dtype=torch.bool))
+
+    for name in ("native", "240x320", "squash"):
+        protocol = replace(PROTOCOLS[name], nms_size=1, border=0)
+        records = list(
+            evaluate([sequence], lambda protocol=protocol: {"mine": KeypointFiles(read, protocol)}, protocol)
+        )
+        assert [r["repeatability"] for r in records] == [1, 1]
+        assert all(r["localisation_error"] < 1e-3 for r in records)

@@ -8,7 +8,7 @@ import pytest
 from sequence_folders import write_root
 
 import evaluate
-from kp.evaluation.compare import change, partners, verdict
+from kp.evaluation.compare import above_floors, change, partners, separated, verdict
 from kp.evaluation.results import read
 from kp.evaluation.summary import MEASURES
 from kp.reporting.comparison import compare_files
@@ -404,3 +404,66 @@ def test_two_files_of_evaluate_are_compared(tmp_path, capsys):
     expected = [r["repeatability"] for r in tables[0] if r["detector"] == "harris"]
     assert [cells[0] for cells in body(text, "repeatability")] == [f"{value:.3f}" for value in expected]
     assert text.count("+0.000") == 18 + 2 * 6, "the same detector; only of all are there two sequences"
+
+
+def of(detector, values, measure="repeatability", **changes):
+    """Pairs of a detector: one for each sequence, whose value is given by the sequence's name."""
+    return [record(s, 2, detector=detector, **{measure: v}, **changes) for s, v in values.items()]
+
+
+def test_how_far_ours_are_above_the_floors():
+    names = [f"{split}_{n}" for split in "iv" for n in range(4)]
+    corner = {name: 0.25 + 0.05 * i for i, name in enumerate(names)}
+    ours = {name: value + (0.125 if name[0] == "i" else -0.0625) for name, value in corner.items()}
+    found = above_floors([*of("kp", ours), *of("corner", corner), *of("fast", ours), *of("random", ours)])
+    assert [(f["detector"], f["floor"], f["split"], f["verdict"], f["pairs"]) for f in found] == [
+        ("kp", "corner", "i", "better", 4),
+        ("kp", "corner", "v", "worse", 4),
+        ("kp", "corner", "all", "no difference", 8),  # half of the sequences go either way
+    ]
+    i, v, both = found
+    assert [i["difference"], *i["interval"]] == pytest.approx([0.125] * 3)
+    assert [v["difference"], *v["interval"]] == pytest.approx([-0.0625] * 3)
+    assert both["difference"] == pytest.approx(0.03125)
+    assert -0.0625 <= both["interval"][0] < 0 < both["interval"][1] <= 0.125
+    assert {f["protocol"] for f in found} == {"native"}
+
+
+def test_every_detector_of_ours_has_every_floor_in_its_own_protocol_and_the_split_that_was_measured():
+    records = [r for name in ("kp", "default", "corner", "harris") for r in of(name, {"v_a": 0.5, "v_b": 0.25})]
+    records += [r | {"protocol": "squash"} for r in records if r["detector"] in ("kp", "harris")]
+    found = above_floors(records, "v")
+    assert [(f["protocol"], f["detector"], f["floor"], f["split"]) for f in found] == [
+        *(("native", ours, floor, "v") for ours in ("kp", "default") for floor in ("corner", "harris")),
+        ("squash", "kp", "harris", "v"),
+    ]
+    assert {(f["difference"], f["verdict"]) for f in found} == {(0, "no difference")}
+    assert above_floors(records[:2]) == []
+    [alone] = above_floors([*of("kp", {"i_a": 0.5}), *of("corner", {"i_a": 0.25})], "i")
+    assert (alone["difference"], alone["interval"], alone["verdict"]) == (0.25, None, "no difference")
+
+
+def test_the_best_is_separated_from_every_other_or_nobody_is():
+    a, b = {"i_a": 0.5, "i_b": 0.75, "v_c": 0.5}, {"i_a": 0.25, "i_b": 0.5, "v_c": 0.75}
+    chance = of("random", dict.fromkeys(a, 1.0))
+    both = [*of("a", a), *of("b", b)]
+    assert separated([*both, *chance], "repeatability", "i") == "a"
+    assert separated(both, "repeatability", "all") is None, "b is better in a sequence"
+    assert separated(both, "repeatability", "v") is None, "one sequence has no interval"
+    close = of("c", {"i_a": 0.5, "i_b": 0.5})  # as good as a in one sequence
+    assert separated([*both, *close], "repeatability", "i") is None
+    assert separated([*of("a", a), *chance], "repeatability", "i") is None, "there is nothing else"
+    assert separated([], "repeatability") is None
+
+
+def test_a_small_error_and_many_right_homographies_are_the_best():
+    a, b = {"i_a": 0.5, "i_b": 0.75}, {"i_a": 0.25, "i_b": 0.5}
+    assert (
+        separated([*of("a", a, "localisation_error"), *of("b", b, "localisation_error")], "localisation_error") == "b"
+    )
+    nothing = of("c", dict.fromkeys(a), "localisation_error")  # repeats no point: it has no error
+    assert separated([*nothing, *of("b", b, "localisation_error")], "localisation_error") is None
+    errors = [*of("a", {"i_a": 2.0, "i_b": 3.0}, "corner_error"), *of("b", {"i_a": 4.0, "i_b": None}, "corner_error")]
+    assert separated(errors, "homography_3px") == "a"
+    assert separated(errors, "homography_5px") is None
+    assert separated(errors, "homography_1px") is None

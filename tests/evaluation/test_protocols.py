@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kp.evaluation.protocols import PROTOCOLS, carry, prepare
+from kp.evaluation.protocols import PROTOCOLS, carry, choose, prepare
 from kp.geometry.coords import warp_points
 
 
@@ -84,3 +84,12 @@ def test_every_protocol_says_what_it_does():
         text = protocol.describe()
         for word in (name, str(protocol.max_keypoints), "3 px", "9x9", "many-to-one"):
             assert word in text
+
+
+def test_greedy_suppression_is_said_and_nothing_else_is_known():
+    assert choose("native").nms == choose("native", nms=None).nms == "window"
+    greedy = choose("native", nms="greedy", nms_size=7)
+    assert "greedy NMS 7x7" in greedy.describe()
+    assert "greedy" not in choose("native", nms="window").describe()
+    with pytest.raises(ValueError, match="--nms must be window or greedy, not soft"):
+        choose("native", nms="soft")

@@ -17,7 +17,13 @@ from kp.models.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from kp.models.detector import Detector
+from kp.models.mobile import MobileDetector
+
+
+THREE_SCALES = {"derivative_sigmas": (0.7, 1.4, 2.8), "window_sigmas": (1.5, 2.0, 4.0), "half_size_scales": 0}
+EARLIER = RunSettings(
+    detector=DetectorSettings(**THREE_SCALES, encoder="mobilenet_v3_small", ranker_width=0, ranker_weight=0.0)
+)
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
@@ -37,14 +43,14 @@ def test_weights_of_something_else(tmp_path):
     with pytest.raises(CheckpointError, match="no weights of kp"):
         load_detector(path)
     settings = to_dict(DetectorSettings())
-    save_weights(path, Detector(), {"detector": settings | {"encoder": "mobilenet_v3_large"}})
+    save_weights(path, MobileDetector(), {"detector": settings | {"encoder": "mobilenet_v3_large"}})
     with pytest.raises(CheckpointError, match="does not fit"):
         load_detector(path)
     del settings["mix_blur"]
-    save_weights(path, Detector(), {"detector": settings})
+    save_weights(path, MobileDetector(), {"detector": settings})
     with pytest.raises(CheckpointError, match="mix_blur are missing"):
         load_detector(path)
-    save_weights(path, Detector(), {"detector": {"colour": "blue"}})
+    save_weights(path, MobileDetector(), {"detector": {"colour": "blue"}})
     with pytest.raises(CheckpointError, match="unknown settings colour"):
         load_detector(path)
 
@@ -66,24 +72,30 @@ def earlier(settings):
     network = ("encoder", "stride", "width", "symmetric", "normalised", "mix_blur", "darkness", "pretrained")
     groups["detector"] = {name: groups["detector"][name] for name in network}
     groups["detector"] |= {"prior": "corner", "shuffled": False, "scales": 1, "thinned": True}
-    groups["world"] |= {"views": 2}
     groups["train"] |= {"pooling": 0.0, "policy": False}
+    del groups["camera"]
+    for name in ("views", "still", "detail"):
+        groups["world"].pop(name, None)
+    groups["world"] |= {"views": 2}
     return groups
 
 
 def test_weights_of_earlier_versions_load(tmp_path):
     torch.manual_seed(0)
-    path, detector, image = tmp_path / "w.safetensors", Detector().eval(), torch.rand(1, 1, 40, 48)
-    save_weights(path, detector, earlier(RunSettings()))
+    path, detector, image = tmp_path / "w.safetensors", MobileDetector(EARLIER.detector).eval(), torch.rand(1, 1, 40, 48)
+    save_weights(path, detector, earlier(EARLIER))
     with torch.no_grad():
         assert torch.equal(load_detector(path)(image), detector(image))
-    assert read_metadata(path)["settings"] == json.loads(json.dumps(to_dict(RunSettings())))
+    expected = json.loads(json.dumps(to_dict(EARLIER)))
+    found = read_metadata(path)["settings"]
+    assert found == {group: {name: expected[group][name] for name in found[group]} for group in found}
+    assert set(found["detector"]) == set(expected["detector"])
 
 
 def test_weights_older_than_dark_spots_have_none(tmp_path):
     torch.manual_seed(0)
-    path, older, image = tmp_path / "w.safetensors", Detector(darkness=0.0).eval(), torch.rand(1, 1, 40, 48)
-    settings = earlier(RunSettings())
+    path, older, image = tmp_path / "w.safetensors", MobileDetector(**THREE_SCALES, darkness=0.0).eval(), torch.rand(1, 1, 40, 48)
+    settings = earlier(EARLIER)
     del settings["detector"]["darkness"]
     save_weights(path, older, settings)
     with torch.no_grad():
@@ -95,15 +107,15 @@ def test_weights_older_than_dark_spots_have_none(tmp_path):
     [("detector", "prior", "none"), ("detector", "shuffled", True), ("train", "pooling", 0.5)],
 )
 def test_a_removed_option_is_named(tmp_path, group, name, value):
-    settings = earlier(RunSettings())
+    settings = earlier(EARLIER)
     settings[group][name] = value
-    save_weights(tmp_path / "w.safetensors", Detector(), settings)
+    save_weights(tmp_path / "w.safetensors", MobileDetector(), settings)
     with pytest.raises(CheckpointError, match=f"{name} {value} is an option that only earlier versions have"):
         load_detector(tmp_path / "w.safetensors")
 
 
 def test_a_checkpoint_of_earlier_versions_has_the_settings_by_their_names_of_today(tmp_path):
-    settings = replace(RunSettings(), train=replace(RunSettings().train, match_radius=2.0, localization_weight=0.5))
+    settings = replace(EARLIER, train=replace(EARLIER.train, match_radius=2.0, localization_weight=0.5))
     save_checkpoint(tmp_path / "checkpoint.pt", {"settings": earlier(settings)})
     found = load_checkpoint(tmp_path / "checkpoint.pt")["settings"]
     assert from_dict(RunSettings, found) == settings

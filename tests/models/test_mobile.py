@@ -1,6 +1,7 @@
 """Any size, one or three channels, every encoder; where a feature is drawn; weights that cannot be had."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from kp.evaluation.scorecard import shift
 from kp.geometry.coords import upsample
 from kp.models import encoders
 from kp.models.checkpoint import load_detector
-from kp.models.detector import Detector, normalise, thin
+from kp.models.detector import thin
+from kp.models.mobile import MobileDetector, normalise
 from kp.models.encoders import Encoder, PretrainedError
 from kp.models.keypoints import extract_keypoints
 from kp.models.symmetry import Symmetric, settle
@@ -29,7 +31,7 @@ THINNING = DetectorSettings().thinning
 @pytest.mark.parametrize("stride", [8, 16])
 def test_full_resolution_logits_for_any_size(encoder, stride):
     torch.manual_seed(0)
-    detector = Detector(encoder=encoder, stride=stride).eval()
+    detector = MobileDetector(encoder=encoder, stride=stride).eval()
     for size in ((1, 1), (5, 7), (31, 33), (64, 64), (97, 130)):
         for channels in (1, 3):
             with torch.no_grad():
@@ -58,7 +60,7 @@ def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
     near, around = (ndimage.gaussian_filter(response, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
     expected = 4 * (near - 0.9 * around)
     with torch.no_grad():
-        scores = Detector(darkness=0, thinning=0.0).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+        scores = MobileDetector(darkness=0, thinning=0.0).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
     inner = np.s_[16:-16, 16:-16]
     assert np.corrcoef(scores[inner].ravel(), expected[inner].ravel())[0, 1] > 0.9999
     assert np.ptp((scores - expected)[inner]) < 0.02 * np.ptp(scores[inner])
@@ -69,7 +71,7 @@ def test_darkness_weighs_a_map_of_dark_spots():
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 10, 14).round(), (81, 113))
     with torch.no_grad():
-        none, once, twice = (Detector(darkness=weight, thinning=0.0).eval()(image) for weight in (0, 0.3, 0.6))
+        none, once, twice = (MobileDetector(darkness=weight, thinning=0.0).eval()(image) for weight in (0, 0.3, 0.6))
     steep = -3 * ndimage.gaussian_filter(normalise(image, 8.0)[0, 0].numpy(), 1, mode="nearest", truncate=3)
     spots = steep * np.clip(steep + 3, 0, 6) / 6
     near, around = (ndimage.gaussian_filter(spots, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
@@ -84,7 +86,7 @@ def test_a_dark_dot_is_worth_more_than_a_bright_one():
     dot = [torch.exp(-((x - centre) ** 2 + (y - 32) ** 2) / 8) for centre in (32, 64)]
     image = (0.5 - 0.3 * dot[0] + 0.3 * dot[1])[None, None]
     with torch.no_grad():
-        prefers, even = (Detector(darkness=weight).eval()(image)[0, 0, 32] for weight in (0.3, 0))
+        prefers, even = (MobileDetector(darkness=weight).eval()(image)[0, 0, 32] for weight in (0.3, 0))
     assert prefers[32] - prefers[64] > 0.2
     assert abs(even[32] - even[64]) < 0.05
 
@@ -132,7 +134,7 @@ def test_keypoints_are_refined_to_the_same_place_on_thinned_scores():
 def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
     torch.manual_seed(0)
     image = torch.rand(1, 1, 40, 56)
-    detector, dense = Detector().eval(), Detector(thinning=0.0).eval()
+    detector, dense = MobileDetector().eval(), MobileDetector(thinning=0.0).eval()
     dense.load_state_dict(detector.state_dict())
     with torch.no_grad():
         assert torch.equal(detector(image), thin(dense(image), THINNING))
@@ -144,7 +146,7 @@ def test_scores_are_thinned_in_evaluation_mode_alone_and_only_if_asked():
 def test_odds_of_four_sizes_over_their_pixels_add_up_outside_training():
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 15), (96, 121), mode="bicubic").clamp(0, 1)
-    several, one = Detector(num_scales=4, thinning=0.0).eval(), Detector(thinning=0.0).eval()
+    several, one = MobileDetector(num_scales=4, thinning=0.0).eval(), MobileDetector(thinning=0.0).eval()
     one.load_state_dict(several.state_dict())
     change = {"mode": "bicubic", "antialias": True}
     with torch.no_grad():
@@ -162,7 +164,7 @@ def test_more_keypoints_stay_as_a_photograph_blurs_if_it_is_looked_at_in_four_si
     size, blurred = tuple(image.shape[-2:]), torch.from_numpy(ndimage.gaussian_filter(image.numpy(), (0, 0, 3, 3)))
     again = []
     for scales in (1, 4):
-        detector = load_detector(num_scales=scales)
+        detector = load_detector("mobilenet_v3_small", num_scales=scales)
         with torch.no_grad():
             sharp, soft = (extract_keypoints(detector(view), 300, subpixel=True) for view in (image, blurred))
         again.append(repeatability(sharp, soft, same, size, size))
@@ -173,7 +175,7 @@ def test_more_keypoints_stay_as_a_photograph_blurs_if_it_is_looked_at_in_four_si
 def test_a_turned_image_in_four_sizes_has_the_turned_scores():
     """Of a size on the lattice of the strides at all four: elsewhere the edge that is padded is told apart."""
     torch.manual_seed(0)
-    image, detector = torch.rand(1, 1, 193, 193), Detector(num_scales=4).eval()
+    image, detector = torch.rand(1, 1, 193, 193), MobileDetector(num_scales=4).eval()
     nn.init.normal_(detector.mix.weight)
     with torch.no_grad():
         scores = detector(image)
@@ -186,7 +188,7 @@ def test_scores_of_a_turned_image_are_the_turned_scores(encoder):
     torch.manual_seed(0)
     image = torch.rand(1, 1, 65, 81)
     for symmetric in (True, False):
-        detector = Detector(encoder=encoder, symmetric=symmetric).eval()
+        detector = MobileDetector(encoder=encoder, symmetric=symmetric).eval()
         nn.init.normal_(detector.mix.weight)
         with torch.no_grad():
             scores = detector(image)
@@ -197,7 +199,7 @@ def test_scores_of_a_turned_image_are_the_turned_scores(encoder):
 
 def test_settled_kernels_give_the_same_scores():
     torch.manual_seed(0)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     nn.init.normal_(detector.mix.weight)
     image = torch.rand(1, 1, 40, 56)
     with torch.no_grad():
@@ -211,7 +213,7 @@ def test_peaks_do_not_depend_on_the_lattice():
     """An image moved by a pixel gives the scores moved by a pixel, or nearly: strides alias, smooth weights hide it."""
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 20, 24), scale_factor=6.0, mode="bicubic").clamp(0, 1)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     nn.init.normal_(detector.mix.weight, std=0.3)
     with torch.no_grad():
         there, moved = detector(image[..., 3:-1, 3:-1]), detector(image[..., 2:-2, 2:-2])
@@ -223,7 +225,7 @@ def test_a_little_of_what_the_network_draws_moves_the_peaks_little():
     """While offset and weights differ little from place to place, peaks stay within a pixel or so of the responses'."""
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 16).round(), scale_factor=8.0)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     with torch.no_grad():
         before = extract_keypoints(detector(image))
         nn.init.normal_(detector.mix.weight, std=0.1)
@@ -237,11 +239,11 @@ def test_smoothed_weights_move_with_the_image():
     """The more they are smoothed, the less the map depends on where the network's strides fall."""
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 24).round(), scale_factor=8.0)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     nn.init.normal_(detector.mix.weight)
     tied = []
     for blur in (1.0, 8.0):
-        detector.settings = DetectorSettings(mix_blur=blur)
+        detector.settings = replace(detector.settings, mix_blur=blur)
         tied.append(shift(detector, image))
     assert tied[1] < 0.5 * tied[0]
 
@@ -250,7 +252,7 @@ def test_half_precision_keeps_the_keypoints():
     """As CUDA trains: neighbours that half precision makes equal would be peaks to nobody."""
     torch.manual_seed(0)
     image = torch.nn.functional.interpolate(torch.rand(1, 1, 12, 16).round(), scale_factor=8.0)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     with torch.no_grad():
         plain = detector(image)
         with torch.autocast("cpu", torch.bfloat16):
@@ -265,7 +267,7 @@ def test_half_precision_keeps_the_keypoints():
 def learnt_maps_only(**changes):
     """A detector whose score is made of the stem's maps alone."""
     torch.manual_seed(0)
-    detector = Detector(**changes).eval()
+    detector = MobileDetector(**changes).eval()
     nn.init.zeros_(detector.mix.bias)
     nn.init.normal_(detector.mix.bias.data[-detector.settings.stem_channels :])
     return detector
@@ -285,7 +287,7 @@ def test_the_strength_of_the_light_matters_only_to_grey_that_is_not_normalised(n
 
 def test_each_image_is_on_its_own_in_evaluation():
     torch.manual_seed(0)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     images = torch.rand(3, 1, 40, 56)
     with torch.no_grad():
         assert torch.allclose(detector(images)[1:2], detector(images[1:2]), atol=1e-4)
@@ -300,7 +302,7 @@ class _Picker(nn.Module):
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 73), (50, 71)])
 def test_features_are_drawn_where_they_were_seen(size):
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     detector.encoder = _Picker()
     detector.lateral = nn.ModuleList(nn.Conv2d(1, 1, 1) for _ in range(2))
     detector.smooth = nn.ModuleList(nn.Identity() for _ in range(2))
@@ -315,7 +317,7 @@ def test_features_are_drawn_where_they_were_seen(size):
 
 def test_every_parameter_gets_gradient():
     torch.manual_seed(0)
-    detector = Detector()
+    detector = MobileDetector()
     nn.init.normal_(detector.mix.weight)
     nn.init.normal_(detector.mix.bias)
     detector(torch.rand(4, 1, 64, 64)).square().mean().backward()
@@ -325,17 +327,17 @@ def test_every_parameter_gets_gradient():
 
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="unknown encoder resnet50"):
-        Detector(encoder="resnet50")
+        MobileDetector(encoder="resnet50")
     with pytest.raises(ValueError, match="stride 8 or 16, not 32"):
-        Detector(stride=32)
+        MobileDetector(stride=32)
     with pytest.raises(ValueError, match="at least 0, not -1"):
-        Detector(darkness=-1)
+        MobileDetector(darkness=-1)
     with pytest.raises(ValueError, match="at least one size, not 0"):
-        Detector(num_scales=0)
+        MobileDetector(num_scales=0)
     with pytest.raises(ValueError, match="one number for each scale"):
-        Detector(window_sigmas=(1.0,))
+        MobileDetector(window_sigmas=(1.0,))
     with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
-        Detector()(torch.rand(1, 4, 32, 32))
+        MobileDetector()(torch.rand(1, 4, 32, 32))
     with pytest.raises(ValueError, match="no device cuda:77"):
         choose_device("cuda:77")
     assert choose_device("cpu").type == "cpu"

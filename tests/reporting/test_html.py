@@ -160,15 +160,40 @@ def test_every_rows_numbers_are_on_the_page(whole):
         assert image["alt"].endswith(", ".join(values))
 
 
-def test_the_best_of_a_column_is_bold_and_a_small_error_is_better(tmp_path):
-    records = [record("a", "i_a", 2, 0.5, localisation_error=2.0), record("b", "i_a", 2, 0.25, localisation_error=1.25)]
-    records = [r | {"coverage": 0.3333 + 0.0001 * (r["detector"] == "a")} for r in records]  # the same two digits
+def test_what_is_better_in_every_sequence_is_bold_and_a_small_error_is_better(tmp_path):
+    """a repeats twice as much as b in both sequences and is half as exact; nobody competes with random."""
+    values = {"a": 0.5, "b": 0.25, "random": 1.0}
+    errors = {"a": 2.0, "b": 1.25, "random": 0.5}
+    records = [record(n, s, 2, v, localisation_error=errors[n]) for n, v in values.items() for s in ("i_a", "i_b")]
     page = read(tmp_path, content(records, split="i"))
-    of_a = ["0.500", "0.071", "0.214", "0.357", "0.083", "0.062", "0.188", "0.312"]  # 0.5, / 7, 6 and 8 * pixels
-    of_b = ["1.25", "1.000", "0.900"]  # its corners are off by 1 px: AUC (1 / 2 + 4) / 5
-    of_both = ["0.33", "0.33"] + ["1.000"] * 4  # coverage, and homographies right to 3 and to 5 px
-    assert sorted(page.bold) == sorted(of_a + of_b + of_both)
-    assert not read(tmp_path, content(records[:1], split="i")).bold
+    of_a = ["0.500", "0.071", "0.214", "0.357", "0.083", "0.12", "0.062", "0.188", "0.312"]  # 0.5, / 7, 6, 4 and 8 * px
+    of_b = ["1.25", "1.000"]  # its corners are off by 1 px, those of a by 2
+    assert sorted(page.bold) == sorted(of_a + of_b)
+    for few in (records[:2], records[:1] + records[2:3]):  # one detector, one sequence
+        assert not read(tmp_path, content(few, split="i")).bold
+    won_and_lost = [records[0], records[1] | {"repeatability": 0.125}, *records[2:]]
+    assert "0.312" in page.bold
+    bold = read(tmp_path, content(won_and_lost, split="i")).bold
+    assert "0.312" in bold
+    assert len(bold) == len(page.bold) - 1, "the mean of a is above that of b, but not in both sequences"
+
+
+def test_kinds_and_differences_are_on_the_page(tmp_path):
+    values = {"kp": {"i_a": 0.5, "i_b": 0.75}, "harris": {"i_a": 0.25, "i_b": 0.25}}
+    kinds = {"i_a": "blur", "i_b": "exposure"}
+    records = [record(n, s, 2, v, kind=kinds[s]) for n, of in values.items() for s, v in of.items()]
+    page = read(tmp_path, content(records, split="i"))
+    table = [[" ".join(cell.split()) for cell in line] for line in page.tables[1]]
+    assert table == [
+        ["detector", "blur (1)", "exposure (1)"],
+        ["kp", "0.500 0.500 to 0.500", "0.750 0.750 to 0.750"],
+        ["harris", "0.250 0.250 to 0.250", "0.250 0.250 to 0.250"],
+    ]
+    [line] = [text for text in page.text if text.startswith("kp - harris")]
+    assert line == "kp - harris: i +0.375 [+0.250, +0.500] better"
+    same = read(tmp_path, content([r | {"kind": "blur"} for r in records], split="i"))
+    assert not any("by kind" in a.get("aria-label", "") for a in same.all("div"))
+    assert any("by kind" in a.get("aria-label", "") for a in page.all("div"))
 
 
 def test_sequences_are_shaded_in_groups_with_means_over_their_pairs(tmp_path):

@@ -34,15 +34,33 @@ def cells(table):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.markdown().splitlines()]
 
 
-def test_the_best_of_a_column_is_bold_unless_it_is_chance():
+def pairs_of(detector, values, protocol="native"):
+    """A pair for each of the sequences i_0, i_1, ..., v_0, ..., from lists of repeatability by split."""
+    return [
+        {"protocol": protocol, "detector": detector, "split": split, "sequence": f"{split}_{n}", "image": 2}
+        | {"repeatability": value, "one_to_one": 0.5, "localisation_error": 2 - value, "corner_error": 1.0}
+        for split, row in values.items()
+        for n, value in enumerate(row)
+    ]
+
+
+def test_the_best_of_a_column_is_bold_only_where_pairs_tell_it_from_all_others():
+    """kp is better in both i sequences; in v it is better in one, worse in the other; random does not compete."""
     head, _, kp, harris, random = cells(page_tables.measured(CONTENT))
-    assert head == ["detector", "`i`", "`v`", "all (95 %)", "one-to-one", "chance", "error (px)", "H 3 px"]
-    assert kp == ["kp", "**0.500**", "0.250", "0.375 (0.250 to 0.750)", "**0.400**", "0.100", "**0.90**", "**0.500**"]
-    assert harris[1:4] == ["0.400", "**0.400**", "**0.400 (0.250 to 0.750)**"]
-    assert random[1] == "0.900"
-    assert random[6] == "-"
-    assert random[4] == "0.400"  # as good as the best, but chance
+    titles = ["`i`", "`v`", "all (95 %)", "chance `i`", "chance `v`", "chance, all"]
+    assert head == ["detector", *titles, "one-to-one", "error (px)", "H 3 px"]
+    chance = ["0.100"] * 3
+    assert kp == ["kp", "0.500", "0.250", "0.375 (0.250 to 0.750)", *chance, "0.400", "0.90", "0.500"]
+    assert harris[1:4] == ["0.400", "0.400", "0.400 (0.250 to 0.750)"]
+    assert (random[1], random[8]) == ("0.900", "-")
+    pairs = pairs_of("kp", {"i": [0.5, 0.75], "v": [0.5, 0.25]}) + pairs_of("random", {"i": [1, 1], "v": [1, 1]})
+    pairs += pairs_of("harris", {"i": [0.25, 0.5], "v": [0.25, 0.75]})
+    _, _, kp, harris, random = cells(page_tables.measured(CONTENT | {"pairs": pairs}))
+    assert kp[:3] == ["kp", "**0.500**", "0.250"]
+    assert sum("**" in cell for cell in kp + harris + random) == 1
     assert [line[0] for line in cells(page_tables.measured(CONTENT, without="har"))[2:]] == ["kp", "random"]
+    alone = cells(page_tables.measured(CONTENT | {"pairs": pairs}, without="har"))
+    assert not any("**" in cell for line in alone for cell in line), "it is bold beside a detector that is not shown"
 
 
 def test_refitted_errors_are_those_given_where_none_could_be_fitted():
@@ -58,18 +76,35 @@ def test_refitted_errors_are_those_given_where_none_could_be_fitted():
 
 def test_curves_have_a_column_for_each_value():
     assert cells(page_tables.swept(CONTENT, "rotation"))[0] == ["detector", "0", "45"]
-    assert cells(page_tables.swept(CONTENT, "rotation"))[2] == ["kp", "**0.750**", "**0.750**"]
+    assert cells(page_tables.swept(CONTENT, "rotation"))[2] == ["kp", "0.750", "0.750"]
     with pytest.raises(ValueError, match="no scale curve"):
         page_tables.swept(CONTENT, "scale")
 
 
 def test_what_models_cost_stands_beside_what_they_do():
     cost = {"parameters": 16600, "gmac": 0.694, "kilobytes": 80.2, "ms": 61.0}
+    pairs = pairs_of("kp", {"i": [0.5, 0.75], "v": [0.5, 0.25]})
+    pairs += pairs_of("harris", {"i": [0.25, 0.5], "v": [0.75, 0.5]})
+    pairs += pairs_of("random", {"i": [1, 1], "v": [1, 1]})
     _, _, kp, harris = cells(
-        page_tables.models([{"name": page_tables.WEIGHTS} | cost, {"name": "harris"} | cost], CONTENT)
+        page_tables.models(
+            [{"name": page_tables.WEIGHTS} | cost, {"name": "harris"} | cost], CONTENT | {"pairs": pairs}
+        )
     )
-    assert kp == [page_tables.WEIGHTS, "16,600", "0.69", "80", "61", "**0.500**", "0.250", "0.375", "**0.90**"]
-    assert harris[5:] == ["0.400", "**0.400**", "**0.400**", "1.00"]
+    assert kp == [page_tables.WEIGHTS, "16,600", "0.69", "80", "61", "**0.500**", "0.250", "0.375", "0.90"]
+    assert harris[5:] == ["0.400", "**0.400**", "0.400", "1.00"]
+
+
+def test_one_size_and_four_are_told_apart_by_their_pairs():
+    small = [row("kp", "all", 0.375, protocol="240x320")]
+    one = {"rows": CONTENT["rows"] + small, "pairs": pairs_of("kp", {"i": [0.5, 0.75], "v": [0.5, 0.25]})}
+    four = {"rows": CONTENT["rows"] + small, "pairs": pairs_of("kp", {"i": [0.25, 0.75], "v": [0.75, 0.5]})}
+    one["pairs"] += pairs_of("kp", {"i": [0.5, 0.75]}, "240x320")
+    four["pairs"] += pairs_of("kp", {"i": [0.25, 0.5]}, "240x320")
+    head, _, first, second = cells(page_tables.sizes({"sequences.json": one, "four_sizes.json": four}.get))
+    assert head == ["kp", "i", "v", "all", "error of v (px)", "error (px)", "H 3 px", "all, 240x320"]
+    assert first == ["one size", "0.500", "0.250", "0.375", "1.00", "0.90", "0.500", "**0.375**"]
+    assert second == ["four sizes", "0.500", "**0.250**", "0.375", "**1.00**", "0.90", "0.500", "0.375"]
 
 
 def test_scores_at_full_size_have_a_column_for_each_kind():
@@ -80,11 +115,11 @@ def test_scores_at_full_size_have_a_column_for_each_kind():
     files = {"full_size.json": {"scores": {"a": ours}}, "full_size_four_sizes.json": {"scores": {"b": theirs}}}
     head, _, first, second = cells(page_tables.full_size(files.get, errors=False))
     assert head == ["detector", *names]
-    assert first == ["a", "**0.500**", "0.500", "**0.500**"]
-    assert second == ["b, four sizes", "**0.500**", "**0.625**", "**0.500**"]
+    assert first == ["a", "0.500", "0.500", "0.500"]
+    assert second == ["b, four sizes", "0.500", "0.625", "0.500"]
     _, _, first, second = cells(page_tables.full_size(files.get, errors=True))
-    assert first == ["a", "0.75", "**0.75**", "**0.75**"]
-    assert second == ["b, four sizes", "-", "1.00", "**0.75**"]
+    assert first == ["a", "0.75", "0.75", "0.75"]
+    assert second == ["b, four sizes", "-", "1.00", "0.75"]
 
 
 PAGE = "Text of *hand*, kp:x.\n\n<!-- kp:rotation -->\nold\n<!-- /kp -->\n\nBut {} is inline.\n".format(
@@ -96,7 +131,7 @@ FILLED = """Text of *hand*, kp:x.
 
 | detector | 0 | 45 |
 | --- | --- | --- |
-| kp | **0.750** | **0.750** |
+| kp | 0.750 | 0.750 |
 | harris | 0.500 | 0.500 |
 
 <!-- /kp -->

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from kp.config import MODELS
-from kp.evaluation.registry import NAMES
+from kp.evaluation.registry import MINE, NAMES
 from kp.reporting import plots
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -40,7 +39,7 @@ def names_of(axes):
 
 
 def test_every_detector_that_can_be_measured_has_a_colour_of_its_own():
-    names = [name for name in NAMES if name not in MODELS]
+    names = [*NAMES, MINE]
     colours = plots.palette(names)
     assert len(set(colours.values())) == len(names)
     for count in range(1, len(names)):

@@ -17,6 +17,7 @@ def result(detector, split, value, error, pairs=1):
         | {
             "interval": [value - 0.1, value + 0.1],
             "homography_3px": 0.987,
+            "chance": value / 5,
         }
     )
 
@@ -25,14 +26,49 @@ def test_printed_results_have_every_number():
     rows = [result("harris", "i", 0.25, 0.5), result("harris", "v", 0.75, 1.5), result("harris", "all", 0.5, 1, 2)]
     rows += [result("shi-tomasi", "i", 0.125, None), result("shi-tomasi", "all", 0.125, None)]
     lines = result_tables.printed_results(rows, {"disk": "no network"}).splitlines()
-    assert lines[0].split() == ["repeatability", "loc.", "error", "(px)", "of", "all"]
-    titles = ["95", "%", "1", "px", "5", "px", "1", "to", "1", "cover", "chance", "points", "H", "3px", "MMA"]
-    assert lines[1].split() == ["detector", *["i", "v", "all"] * 2, *titles]
-    values = ["0.400", "to", "0.600", "0.500", "0.500", "0.500", "0.50", "0.500", "300", "0.987", "0.500"]
-    assert lines[2].split() == ["harris", "0.250", "0.750", "0.500", "0.50", "1.50", "1.00", *values]
-    assert lines[3].split()[:8] == ["shi-tomasi", "0.125", "-", "0.125", "-", "-", "-", "0.025"]
+    assert lines[0].split() == ["repeatability", "chance", "loc.", "error", "(px)", "of", "all"]
+    titles = ["95", "%", "1", "px", "5", "px", "1", "to", "1", "cover", "points", "H", "3px", "MMA"]
+    assert lines[1].split() == ["detector", *["i", "v", "all"] * 3, *titles]
+    by_split = ["0.250", "0.750", "0.500", "0.050", "0.150", "0.100", "0.50", "1.50", "1.00"]
+    values = ["0.400", "to", "0.600", "0.500", "0.500", "0.500", "0.50", "300", "0.987", "0.500"]
+    assert lines[2].split() == ["harris", *by_split, *values]
+    by_split = ["0.125", "-", "0.125", "0.025", "-", "0.025", "-", "-", "-"]
+    assert lines[3].split()[:11] == ["shi-tomasi", *by_split, "0.025"]
     assert lines[4:] == ["disk  skipped: no network", "pairs: i 1, v 1, all 2"]
     assert result_tables.printed_results([], {}) == "nothing was measured"
+
+
+def test_repeatability_by_kind_has_a_column_for_each_kind_with_its_pairs():
+    values = {("kp", "blur"): 0.5, ("kp", "exposure"): 0.25, ("harris", "exposure"): 0.125}
+    rows = [
+        {
+            "detector": name,
+            "kind": kind,
+            "repeatability": value,
+            "interval": [0, 1],
+            "pairs": 7 if kind == "blur" else 3,
+        }
+        for (name, kind), value in values.items()
+    ]
+    title, head, kp, harris = "\n".join(result_tables.printed_kinds(rows)).splitlines()
+    assert title == "repeatability by kind (pairs), i"
+    assert head.split() == ["detector", "blur", "(7)", "exposure", "(3)"]
+    assert kp.split() == ["kp", "0.500", "(0.000", "to", "1.000)", "0.250", "(0.000", "to", "1.000)"]
+    assert harris.split() == ["harris", "-", "0.125", "(0.000", "to", "1.000)"]
+    assert result_tables.printed_kinds([]) == []
+
+
+def test_differences_are_one_line_for_each_detector_and_floor():
+    numbers = [
+        ("kp", "corner", "i", -0.0041, [-0.0204, 0.0123], "no difference"),
+        ("kp", "corner", "v", -0.0538, [-0.0864, -0.0226], "worse"),
+        ("kp", "harris", "v", 0.25, None, "no difference"),
+    ]
+    keys = "detector", "floor", "split", "difference", "interval", "verdict"
+    assert result_tables.difference_lines([dict(zip(keys, line, strict=True)) for line in numbers]) == [
+        "kp - corner: i -0.004 [-0.020, +0.012] no difference; v -0.054 [-0.086, -0.023] worse",
+        "kp - harris: v +0.250 (one sequence, no interval) no difference",
+    ]
 
 
 def test_printed_sweeps_show_each_number_under_its_value():

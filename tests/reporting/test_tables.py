@@ -8,16 +8,16 @@ import pytest
 from kp.reporting.tables import Column, Table, shade
 
 COLUMNS = [
-    Column("i", 3, "repeatability", max),
-    Column("v", 3, "repeatability", max),
-    Column("error (px)", 2, best=min),
+    Column("i", 3, "repeatability", "kp"),
+    Column("v", 3, "repeatability"),
+    Column("error (px)", 2, best="<random>"),
 ]
 ROWS = [
     ("harris", [(0.25, "0.2 to 0.3"), 0.5, 1.204]),
     ("kp", [(0.75, "0.7 to 0.8"), None, 1.196]),
     ("<random>", [0.9, 0.1, 0.5]),
 ]
-TABLE = Table("detector", COLUMNS, ROWS, unranked=["<random>"], footnotes=["pairs: 3"])
+TABLE = Table("detector", COLUMNS, ROWS, footnotes=["pairs: 3"])
 
 
 class Cells(HTMLParser):
@@ -76,9 +76,9 @@ def test_markdown_marks_the_best():
     assert TABLE.markdown().splitlines() == [
         "| detector | repeatability: i | repeatability: v | error (px) |",
         "| --- | --- | --- | --- |",
-        "| harris | 0.250 (0.2 to 0.3) | 0.500 | **1.20** |",  # the same to the digits shown
-        "| kp | **0.750 (0.7 to 0.8)** | - | **1.20** |",
-        "| <random> | 0.900 | 0.100 | 0.50 |",
+        "| harris | 0.250 (0.2 to 0.3) | 0.500 | 1.20 |",
+        "| kp | **0.750 (0.7 to 0.8)** | - | 1.20 |",
+        "| <random> | 0.900 | 0.100 | **0.50** |",
         "",
         "pairs: 3",
     ]
@@ -93,7 +93,7 @@ def test_html_has_the_same_cells():
         ["kp", "0.7500.7 to 0.8", "-", "1.20"],
         ["<random>", "0.900", "0.100", "0.50"],
     ]
-    assert read.bold == ["1.20", "0.750", "1.20"]
+    assert read.bold == ["0.750", "0.50"]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_values_as_text(value, digits, text):
     assert Table("", [Column("n", digits, width=9)], [("a", [value])]).row_lines() == [f"a  {text:>9}".rstrip()]
 
 
-def test_a_single_value_is_not_the_best():
-    assert "**" not in Table("", COLUMNS[:1], [("a", [0.5]), ("b", [None])]).markdown()
+def test_nothing_is_bold_unless_it_is_named():
+    assert "**" not in Table("", [Column("i"), Column("v", best="c")], [("a", [0.5, 1]), ("b", [0.25, 2])]).markdown()
 
 
 def test_rows_without_values_are_headings():

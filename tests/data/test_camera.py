@@ -1,0 +1,96 @@
+"""The camera that brackets: light, exposure, noise and clipping against numbers worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kp.config import CameraSettings
+from kp.data.camera import bracket
+from kp.data.view_groups import view_groups
+from kp.geometry.coords import warp_image
+
+PLAIN = CameraSettings(
+    scene_stops=0.0,
+    full_well=(1e9, 1e9),
+    read_noise=(1e-9, 1e-9),
+    s_curve=0.0,
+    sharpening=0.0,
+    jpeg_quality=(100.0, 100.0),
+    out_of_focus_share=0.0,
+    hard_jpeg_share=0.0,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def steps(views=2, batch=1):
+    """Scenes of four grey bars, the same in every view."""
+    bars = torch.tensor([0.2, 0.4, 0.6, 0.8]).repeat_interleave(16).expand(48, 64)
+    return bars[None, None, None].expand(batch, views, 1, 48, 64).contiguous()
+
+
+def test_the_first_view_of_a_scene_is_exposed_for_a_middle_grey():
+    views = bracket(steps(batch=3), seeded(), PLAIN)
+    assert views[:, 0].pow(2.2).mean((1, 2, 3)).tolist() == pytest.approx([0.18] * 3, abs=0.003)
+
+
+def test_other_views_get_as_many_stops_more_or_less_of_light():
+    """Grey is light to the power 1 / 2.2: a ratio of greys to the power 2.2 is the ratio of exposures."""
+    views = bracket(steps(4, 6), seeded(1), replace(PLAIN, bracket_stops=2.0))
+    dark = views[:, :, 0, :, 4]  # a bar that no exposure here clips
+    stops = (dark[:, 1:].mean(2) / dark[:, :1].mean(2)).log2() * 2.2
+    assert stops.abs().min() > 0.95
+    assert stops.abs().max() < 2.05
+    assert stops.min() < -1 < 1 < stops.max()
+
+
+def test_a_scene_out_of_focus_is_blurred_and_keeps_its_light():
+    settings = replace(PLAIN, out_of_focus_share=1.0, out_of_focus=2.0, bracket_stops=0.0)
+    sharp, soft = (bracket(steps(batch=4), seeded(), s) for s in (PLAIN, settings))
+    edges = [view[:, 0, 0, 20].diff(dim=-1).abs().amax(-1) for view in (sharp, soft)]
+    assert (edges[1] <= edges[0]).all()
+    assert edges[1].mean() < 0.8 * edges[0].mean()
+    assert soft[:, 0].pow(2.2).mean() == pytest.approx(0.18, abs=0.005)
+
+
+def test_photon_noise_is_that_of_the_full_well():
+    """In light L of the well, the standard deviation of light is the root of L / well (Poisson)."""
+    flat = torch.full((1, 2, 1, 200, 200), 0.5)
+    view = bracket(flat, seeded(), replace(PLAIN, full_well=(1000.0, 1000.0)))[0, 0, 0]
+    assert view.pow(2.2).std().item() == pytest.approx((0.18 / 1000) ** 0.5, rel=0.06)
+
+
+def test_views_are_of_8_bits_and_white_where_light_is_clipped():
+    views = bracket(steps(6, 4), seeded(2), replace(PLAIN, bracket_stops=4.0))
+    assert torch.equal((views * 255).round() / 255, views)
+    assert views.max() == 1
+    assert (views[..., 60] == 1).any()
+
+
+def test_the_same_seed_gives_the_same_views():
+    one, two, other = (bracket(steps(3), seeded(seed)) for seed in (5, 5, 6))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("still", [0.0, 1.0])
+def test_views_of_a_group_agree_with_their_homographies(still):
+    group = next(view_groups(2, 3, (96, 96), seeded(3), camera=PLAIN, still=still, families=("leaves",), detail=1))
+    assert group.images.shape == (2, 3, 1, 96, 96)
+    assert torch.equal(group.H[:, 0], group.H[:, 1]) == bool(still)
+    for b in range(2):
+        H_1to0 = group.H[b, 0].double() @ torch.linalg.inv(group.H[b, 1].double())
+        carried = warp_image(group.images[b, 1:2], H_1to0[None].float(), (96, 96))[0, 0, 30:66, 30:66]
+        first = group.images[b, 0, 0, 30:66, 30:66]
+        seen = carried > 0
+        assert torch.corrcoef(torch.stack([carried[seen].log(), first[seen].clamp(min=0.01).log()]))[0, 1] > 0.8
+
+
+def test_every_takes_scenes_of_a_group():
+    group = next(view_groups(4, 2, (64, 64), seeded(), detail=1))
+    part = group.every(1, 2)
+    assert torch.equal(part.images, group.images[1::2])
+    assert torch.equal(part.H, group.H[1::2])
