@@ -5,7 +5,7 @@ Only the commands, the training and the detector know settings objects. Every ot
 
 import argparse
 import math
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -90,7 +90,7 @@ class WorldSettings:
         "shows them all) or a group, classic or planes, whose weight its families share",
         metavar="FAMILY",
     )
-    image_size: int = setting(160, "side of a training view in pixels", bounds=(32, math.inf))
+    image_size: int | None = setting(None, "side of a training view in pixels", bounds=(32, math.inf))
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
     max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
@@ -146,17 +146,23 @@ class CameraSettings:
 class TrainSettings:
     """The training."""
 
-    steps: int | None = setting(200, "length of the whole run, unless --minutes is given", bounds=(1, math.inf))
+    steps: int | None = setting(None, "length of the whole run, unless --minutes is given", bounds=(1, math.inf))
     minutes: float | None = setting(
         None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, math.inf)
     )
-    batch: int = setting(8, "pairs a step, of each rank under torchrun; a GPU takes 64 and more", bounds=(1, math.inf))
+    batch: int | None = setting(
+        None,
+        "scenes a step, of each rank under torchrun; with an encoder a GPU takes 64 and more",
+        bounds=(1, math.inf),
+    )
     prefetch_steps: int = setting(
         0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte"
     )
-    lr: float = setting(1e-3, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, math.inf))
-    warmup: int = setting(100, "steps in which the learning rate rises to its peak")
-    decay: float = setting(0.4, "share of the run, at its end, in which the learning rate falls to zero", bounds=(0, 1))
+    lr: float | None = setting(None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, math.inf))
+    warmup: int | None = setting(None, "steps in which the learning rate rises to its peak")
+    decay: float | None = setting(
+        None, "share of the run, at its end, in which the learning rate falls to zero", bounds=(0, 1)
+    )
     weight_decay: float = setting(1e-4, "of AdamW")
     clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, math.inf))
     ema: float = setting(
@@ -165,8 +171,8 @@ class TrainSettings:
     corner_weight: float = setting(0.001, "weight of the corner labels")
     localization_weight: float = setting(0.03, "weight of the distance between a keypoint and its repetition")
     repeatability_weight: float = setting(1.0, "weight of the share of keypoints that the other view does not repeat")
-    keypoints_per_megapixel: float = setting(
-        1000.0,
+    keypoints_per_megapixel: float | None = setting(
+        None,
         "keypoints of a view that the losses look at, for each megapixel that both views share",
         bounds=(ABOVE_ZERO, 1e6),
     )
@@ -177,7 +183,7 @@ class TrainSettings:
     )
     match_radius: float = setting(1.0, "pixels within which a keypoint is repeated, in the repeatability loss")
     seed: int = setting(0, "of the weights and of every pair", bounds=(0, 2**63 - 1))
-    validate_every: float = setting(5.0, "minutes between validations: the best weights are kept, a checkpoint written")
+    validate_every: float = setting(5.0, "minutes between validations; each writes a checkpoint")
     save_every: float = setting(0.5, "minutes between checkpoints")
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
@@ -191,6 +197,35 @@ class RunSettings:
     light: LightSettings = LightSettings()
     camera: CameraSettings = CameraSettings()
     train: TrainSettings = TrainSettings()
+
+
+_BY_MODEL: dict[str, dict[str, tuple[float, float]]] = {  # defaults without an encoder, and with one
+    "world": {"image_size": (480, 160)},
+    "train": {
+        "steps": (300, 200),
+        "batch": (2, 8),
+        "lr": (3e-3, 1e-3),
+        "warmup": (20, 100),
+        "decay": (0.6, 0.4),
+        "keypoints_per_megapixel": (650.0, 1000.0),
+    },
+}
+
+
+def complete(settings: RunSettings) -> RunSettings:
+    """Settings whose numbers are all given: those that are None get the default of their model.
+
+    ``steps`` stays None where the length of the run is given in minutes.
+    """
+    column = int(settings.detector.encoder != "none")
+    groups = {}
+    for group, numbers in _BY_MODEL.items():
+        old = getattr(settings, group)
+        missing = {name: pair[column] for name, pair in numbers.items() if getattr(old, name) is None}
+        if group == "train" and old.minutes is not None:
+            missing.pop("steps", None)
+        groups[group] = replace(old, **missing)
+    return replace(settings, **groups)
 
 
 @dataclass(frozen=True)
@@ -335,7 +370,8 @@ def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
 
 def _default(f: Field) -> str:
     if f.default is None:
-        return ""
+        pair = next((numbers[f.name] for numbers in _BY_MODEL.values() if f.name in numbers), None)
+        return f" (default: {pair[0]:g}; with an encoder {pair[1]:g})" if pair else ""
     if isinstance(f.default, bool):
         return " (default: yes)" if f.default else " (default: no)"
     shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default

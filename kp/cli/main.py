@@ -15,6 +15,7 @@ python -m kp standin ROOT          write a folder of the layout and size of HPat
 
 import argparse
 import io
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,9 +30,11 @@ from kp.cli import weights
 from kp.cli.errors import exit_code
 from kp.config import WorldSettings
 from kp.data import hpatches, standin
-from kp.experiments import dataset_statistics, viewpoints
+from kp.evaluation import results
+from kp.experiments import dataset_statistics, inference, viewpoints
 from kp.experiments.speed import benchmark, default_batch, profile
 from kp.models.checkpoint import load_detector
+from kp.reporting import result_tables
 from kp.reporting.images import pair_sheet
 from kp.reporting.tables import Column, Table
 from kp.reporting.training_curves import draw_curves, read_log
@@ -82,6 +85,12 @@ def make_parser() -> argparse.ArgumentParser:
     bench.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     bench.add_argument("--batch", type=int, help="images or pairs made together (default: 16, on CUDA 128)")
     bench.add_argument("--threads", type=int, nargs="+", help="CPU threads, one run each (default: as torch chooses)")
+    text = "instead, what 1000 keypoints cost, in time and memory, beside XFeat, Harris, FAST, ORB and SIFT"
+    bench.add_argument("--inference", action="store_true", help=text)
+    text = "of the image, with --inference (default: 480 640)"
+    bench.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help=text)
+    text = "write these numbers, with --inference"
+    bench.add_argument("--json", type=Path, metavar="FILE", help=text)
     bench.add_argument("--profile", action="store_true", help="also list the slowest operations")
     text = "write a folder of the layout and size of HPatches, without a download"
     like = commands.add_parser("standin", help=text, description=standin.__doc__)
@@ -155,6 +164,9 @@ def draw_runs(args: argparse.Namespace) -> None:
 
 
 def time_parts(args: argparse.Namespace) -> None:
+    if args.inference:
+        time_inference(args)
+        return
     device = choose_device(args.device)
     batch = default_batch(device) if args.batch is None else args.batch
     if batch < 1 or min(args.threads or [1]) < 1:
@@ -166,6 +178,21 @@ def time_parts(args: argparse.Namespace) -> None:
             print(f"  {name:66} {value:10.2f} {unit}", flush=True)
     if args.profile:
         print(profile(device, batch))
+
+
+def time_inference(args: argparse.Namespace) -> None:
+    """A table for each number of threads: time, its ratio to XFeat's, memory."""
+    if min(args.size) < 64 or min(args.threads or [1]) < 1:
+        raise ValueError("--size must be at least 64 64, and --threads at least 1")
+    check_writable(args.json)
+    found = []
+    for threads in args.threads or [1, torch.get_num_threads()]:
+        costs = inference.measure(tuple(args.size), threads)
+        print(result_tables.inference(costs, inference.REFERENCE).text() + "\n", flush=True)
+        found += [cost._asdict() for cost in costs]
+    if args.json:
+        content = {"size": list(args.size), "costs": found, "versions": results.versions()}
+        write_file(args.json, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_standin(args: argparse.Namespace) -> None:

@@ -13,15 +13,19 @@ from kp.models.encoders import PretrainedError
 from kp.training import distributed
 from kp.training.trainer import WEIGHTS_FILE, Trainer, TrainingError, resume
 
-DESCRIPTION = """Train an interest-point detector on synthetic geometry: no photograph, no download, no flag needed.
+DESCRIPTION = """Train on synthetic geometry: no photograph, no download, no flag needed.
 
-  python train_homographic.py                               as the shipped weights were, on the best device there is
+Without a flag, a ranker learns which peaks of the corner response are found again in another exposure or view (the
+weights "ranked" are such a run). With --encoder, a mobile network learns the whole score map.
+
+  python train_homographic.py                               as the shipped weights "ranked" were
+  python train_homographic.py --encoder mobilenet_v3_small  as the shipped weights of that name were
   python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
   python train_homographic.py --resume runs/first           go on from its last checkpoint
   torchrun --nproc-per-node 4 train_homographic.py          four processes, each on a GPU if there are any
   tensorboard --logdir runs                                 watch it
 
-The run's folder holds weights.safetensors (for evaluate.py --weights: those that validated best), checkpoint.pt,
+The run's folder holds weights.safetensors (for evaluate.py --weights), checkpoint.pt,
 log.jsonl and TensorBoard's events. Ctrl-C saves.
 """
 
@@ -33,6 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
+    text = "folder of real sequences, as evaluate.py --hpatches: the weights that score best there are kept, without "
+    text += "it the last ones; the floor, the corner response with nothing learnt, is measured beside them"
+    parser.add_argument("--validation", type=Path, metavar="ROOT", help=text)
     for group in fields(RunSettings):
         add_flags(parser, group.type)
     return parser
@@ -50,12 +57,12 @@ def make_trainer(parser: argparse.ArgumentParser) -> Trainer:
         folder = args.out or Path("runs") / distributed.gather(time.strftime("%Y%m%d-%H%M%S"))[0]
         if (folder / "checkpoint.pt").exists():
             parser.error(f"{folder} holds a run: go on with --resume {folder}, or choose another --out")
-        return Trainer(from_args(RunSettings, args), folder)
+        return Trainer(from_args(RunSettings, args), folder, validation=args.validation)
     if args.out is not None:
         parser.error("--resume goes on in the folder of its run: leave out --out")
     state = distributed.first(lambda: load_checkpoint(args.resume / "checkpoint.pt"))
     parser.set_defaults(**by_flag(from_dict(RunSettings, state["settings"])) | length)
-    return resume(state, from_args(RunSettings, parser.parse_args()), args.resume)
+    return resume(state, from_args(RunSettings, parser.parse_args()), args.resume, args.validation)
 
 
 @distributed.together()
@@ -68,7 +75,8 @@ def main() -> int:
         trainer = make_trainer(make_parser())
         print(f"training on {trainer.learner.device}, writing to {trainer.folder}", flush=True)
         trainer.run()
-        print(f"step {trainer.kept.get('step')} of {trainer.learner.step} validated best")
+        for line in trainer.summary():
+            print(line)
         print(f"done: python evaluate.py --weights {trainer.folder / WEIGHTS_FILE}")
 
     def interrupted() -> str:

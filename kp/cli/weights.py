@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kp.config import WEIGHTS, RunSettings
+from kp.config import ENCODERS, WEIGHTS
 from kp.data import photograph_changes
 from kp.evaluation import ablation_results, results, scorecard
 from kp.evaluation.baselines import ScoreMap
@@ -28,6 +28,7 @@ from kp.support.device import choose_device
 from kp.support.errors import one_line
 from kp.support.files import check_writable, write_file
 from kp.training.trainer import TrainingError
+from kp.training.validation import RealSequences
 
 RESULTS = Path("runs/ablation.json")
 
@@ -69,20 +70,22 @@ def _add_ablate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     text = "train and score variants, each with one change; the same command goes on"
     parser = commands.add_parser("ablate", help=text, description=ablation.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
-    train, world = RunSettings().train, RunSettings().world
-    text = f"of every run (default: {train.steps})"
-    parser.add_argument("--steps", type=int, default=train.steps, metavar="N", help=text)
-    text = f"pairs a step (default: {train.batch})"
-    parser.add_argument("--batch", type=int, default=train.batch, metavar="N", help=text)
-    text = f"side of a training view in pixels (default: {world.image_size})"
-    parser.add_argument("--image-size", type=int, default=world.image_size, metavar="N", help=text)
+    for name, text in (
+        ("steps", "of every run"),
+        ("batch", "scenes a step"),
+        ("image-size", "side of a training view"),
+    ):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{text} (default: that of training)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="one run each (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="RUNS", help="folder of the runs")
     text = f"of the scores (default: {RESULTS})"
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=text)
-    add_weights(parser, "for the variants that need no training, ")
+    text = f"for the variants that need no training (default: {ENCODERS[0]})"
+    parser.add_argument("--weights", default=ENCODERS[0], metavar="NAME|FILE", help=text)
     text = "score again what is in the file; needed after a change of kp, where the weights did not change"
     parser.add_argument("--rescore", action="store_true", help=text)
+    text = "folder of real sequences: how much above the floor, the corner response with nothing learnt, each is there"
+    parser.add_argument("--validation", type=Path, metavar="ROOT", help=text)
     parser.add_argument("--list", action="store_true", help="only print the variants")
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
     return parser
@@ -170,9 +173,10 @@ def ablate(args: Namespace) -> None:
     check_writable(args.json)
     ablation_results.read(args.json)  # an error is told before hours of work
     device, failed = choose_device(args.device), []
+    real = RealSequences(args.validation, device) if args.validation else None
     try:
         for name, weights in _trained(args, names, failed):
-            _enter(args, name, weights, device)
+            _enter(args, name, weights, device, real)
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on", file=sys.stderr)
         raise
@@ -186,7 +190,9 @@ def ablate(args: Namespace) -> None:
 def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[tuple[str, Path]]:
     """Yield variants and their weights as soon as they are trained. After a run that fails, the others still run."""
     shared = [
-        f"--{name.replace('_', '-')}={getattr(args, name)}" for name in ("steps", "batch", "image_size", "device")
+        f"--{name.replace('_', '-')}={getattr(args, name)}"
+        for name in ("steps", "batch", "image_size", "device")
+        if getattr(args, name) is not None
     ]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
     given_weights = find_weights(args.weights)
@@ -202,12 +208,17 @@ def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[t
     yield from given
 
 
-def _enter(args: Namespace, name: str, weights: Path, device: torch.device) -> None:
+def _enter(args: Namespace, name: str, weights: Path, device: torch.device, real: RealSequences | None) -> None:
     """Score weights and put that into the file, unless it is there."""
     entry = ablation.entry(name, weights)
     known = ablation_results.find(ablation_results.read(args.json), name, entry["seed"])
-    if args.rescore or known is None or known["weights"].get("sha256") != entry["weights"]["sha256"]:
-        ablation_results.put(args.json, entry | {"scores": ablation.measure(name, weights, device)})
+    changed = known is None or known["weights"].get("sha256") != entry["weights"]["sha256"]
+    if args.rescore or changed or (real and "validation" not in known["scores"]):
+        scores = ablation.measure(name, weights, device, real)
+        ablation_results.put(args.json, entry | {"scores": scores})
+        if real:
+            above = ", ".join(f"{key[12:]} {value:+.3f}" for key, value in scores.items() if key[:12] == "above_floor_")
+            print(f"{name}, seed {entry['seed']}: above the floor: {above}", flush=True)
 
 
 def _variants() -> str:

@@ -21,9 +21,9 @@ _SHARPENING_SIGMA = 1.0  # pixels
 
 
 def bracket(scenes: Tensor, generator: torch.Generator, settings: CameraSettings = CameraSettings()) -> Tensor:
-    """Views (B, V, 1, H, W) in [0, 1] of B scenes, photographed in V exposures: as large, rounded to 8 bits.
+    """Views (B, V, 1, H, W) in [0, 1] of B scenes, photographed in V exposures: as large, of 8 bits.
 
-    The first view of each scene is exposed for a middle grey, the others by 1 stop to ``settings.bracket_stops`` stops more
+    The first view of each scene is exposed for a middle grey, the others by 1 to ``settings.bracket_stops`` stops more
     or less. All views of a scene share the illumination, the sensor and the development.
 
     Args:
@@ -58,7 +58,7 @@ def _develop(sensed: Tensor, draw: Draw, settings: CameraSettings) -> Tensor:
     curve = draw.uniform(0, settings.s_curve, 1, 1, 1, 1)
     grey = grey + curve * (grey * grey * (3 - 2 * grey) - grey)
     flat = grey.flatten(0, 1)
-    amount = draw.uniform(0, settings.sharpening, 1, 1, 1, 1).expand(grey.shape[:2] + (1, 1, 1)).flatten(0, 1)
+    amount = draw.uniform(0, settings.sharpening, 1, 1, 1, 1).expand(*grey.shape[:2], 1, 1, 1).flatten(0, 1)
     flat = (flat + amount * (flat - blur(flat, _SHARPENING_SIGMA))).clamp(0, 1)
     quality = draw.uniform(*settings.jpeg_quality, 1).expand(grey.shape[:2])
     hard = draw.uniform(settings.hard_jpeg, settings.jpeg_quality[0], grey.shape[1])

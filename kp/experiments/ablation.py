@@ -16,14 +16,19 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 import kp
-from kp.config import ENCODERS, DetectorSettings, Parser, RunSettings, add_flags, from_args, from_dict
+from kp.config import ENCODERS, Parser, RunSettings, add_flags, complete, from_args, from_dict
 from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
 from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.training.trainer import WEIGHTS_FILE, Trainer, check, resume
+from kp.training.validation import RealSequences
 
-_FIRST = ("--darkness", "0", "--temperature", "0.1")  # the recipe that most changes were tried on
+_MOBILE = (  # an encoder with the scales of the shipped weights
+    *("--encoder", "mobilenet_v3_small"),
+    *("--derivative-sigmas", "0.7", "1.4", "2.8", "--window-sigmas", "1.5", "2", "4"),
+)
+_FIRST = (*_MOBILE, "--darkness", "0", "--temperature", "0.1")  # the recipe that most of its changes were tried on
 _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "labels only": ("--localization-weight", "0", "--repeatability-weight", "0"),
     "no corner labels": ("--corner-weight", "0"),
@@ -50,12 +55,21 @@ _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "match radius 2": ("--match-radius", "2"),
     "match radius 3": ("--match-radius", "3"),
     "ema 0.9": ("--ema", "0.9"),
-    **{name: ("--encoder", name) for name in ENCODERS if name != DetectorSettings().encoder},
+    **{name: ("--encoder", name) for name in ENCODERS if name not in _MOBILE},
 }
 VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
     "default": (),
-    "half of the dark spots": ("--darkness", "0.15"),
-    "three times the dark spots": ("--darkness", "0.9"),
+    "one exposure": ("--bracket-stops", "0"),
+    "even light": ("--scene-stops", "0"),
+    "all views sharp": ("--out-of-focus-share", "0", "--hard-jpeg-share", "0"),
+    "all scenes moved": ("--still", "0"),
+    "twice the detail": ("--detail", "2"),
+    "325 keypoints of the ranker": ("--keypoints-per-megapixel", "325"),
+    "1300 keypoints of the ranker": ("--keypoints-per-megapixel", "1300"),
+    "ranker of width 16": ("--ranker-width", "16"),
+    "encoder": _MOBILE,
+    "half of the dark spots": (*_MOBILE, "--darkness", "0.15"),
+    "three times the dark spots": (*_MOBILE, "--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
@@ -124,7 +138,7 @@ def train(run: Run) -> Path:
     state = load_checkpoint(checkpoint)
     recorded = from_dict(RunSettings, state["settings"])
     same = {name: getattr(run.settings.train, name) for name in _FREE_SETTINGS}
-    if replace(recorded, train=replace(recorded.train, **same)) != run.settings:
+    if replace(recorded, train=replace(recorded.train, **same)) != complete(run.settings):
         raise ValueError(f"{run.folder} holds a run with other settings: choose another --out, or remove it")
     trainer = resume(state, settings, run.folder)
     if trainer.progress < 1 or not weights.exists() or read_metadata(weights).get("step") != trainer.learner.step:
@@ -132,11 +146,18 @@ def train(run: Run) -> Path:
     return weights
 
 
-def measure(name: str, weights: Path, device: torch.device | str = "cpu") -> dict[str, float]:
-    """The scorecard of weights, used as the variant of this name says."""
+def measure(
+    name: str, weights: Path, device: torch.device | str = "cpu", real: RealSequences | None = None
+) -> dict[str, float]:
+    """The scorecard of weights, used as the variant of this name says; and how much above the floor it is on ``real``.
+
+    Of a detector with an encoder, the maps are not thinned.
+    """
     change, detector = TEST_TIME.get(name, unchanged), load_detector(weights, device)
-    detector.settings = replace(detector.settings, thinning=0.0)
-    return scorecard(change(detector), subpixel=change is refined, device=device)
+    if detector.settings.encoder != "none":
+        detector.settings = replace(detector.settings, thinning=0.0)
+    used = change(detector)
+    return scorecard(used, subpixel=change is refined, device=device) | (real.measure(used) if real else {})
 
 
 def entry(name: str, weights: Path) -> dict[str, Any]:

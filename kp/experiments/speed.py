@@ -24,6 +24,7 @@ from kp.experiments import opencv_pairs
 from kp.geometry.homography import RandomHomography
 from kp.models.keypoints import extract_keypoints
 from kp.support.device import keep_freed_memory
+from kp.support.process import peak_memory
 from kp.training.trainer import Trainer
 
 Row = tuple[str, float, str]  # name, value, unit
@@ -126,15 +127,9 @@ def _resident_memory(batch: int, threads: int) -> int:
     keep_freed_memory()
     generator = torch.Generator().manual_seed(0)
     _pairs(generator, 1)()  # loads what is needed once
-    before, pairs = _peak_memory(), _pairs(generator, batch)
+    before, pairs = peak_memory(), _pairs(generator, batch)
     pairs(), pairs()
-    return _peak_memory() - before
-
-
-def _peak_memory() -> int:
-    """The peak memory of this process in bytes. (``getrusage`` includes the memory of the parent.)"""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) * 1024
+    return peak_memory() - before
 
 
 def _part_rows(generator: torch.Generator, batch: int, seconds: float) -> list[Row]:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from copy import deepcopy
 
 from kp.evaluation.baselines import BASELINES, ScoreMap
+from kp.models.corner import floor_detector
 from kp.models.detector import Detector, thin
+from kp.models.mobile import MobileDetector
 
 STEEPNESS = 10.0  # strength of the thinning; see :func:`kp.models.detector.thin`
 
@@ -14,14 +16,19 @@ def harris(_: ScoreMap) -> ScoreMap:
     return BASELINES["harris"]
 
 
+def floor(scores: ScoreMap) -> ScoreMap:
+    """The corner response at three scales, thinned, with nothing learnt."""
+    return floor_detector().to(next(scores.parameters()).device)
+
+
 def untrained(scores: ScoreMap) -> ScoreMap:
-    """The default detector before its first step: corner response and dark spots."""
-    return Detector(thinning=0.0).eval().to(next(scores.parameters()).device)
+    """A detector with an encoder before its first step: finest corner response and dark spots."""
+    return MobileDetector(thinning=0.0).eval().to(next(scores.parameters()).device)
 
 
 def corner_response_alone(scores: ScoreMap) -> ScoreMap:
     """The corner response without dark spots, before the first step."""
-    return Detector(darkness=0.0, thinning=0.0).eval().to(next(scores.parameters()).device)
+    return MobileDetector(darkness=0.0, thinning=0.0).eval().to(next(scores.parameters()).device)
 
 
 def thinned(scores: ScoreMap) -> ScoreMap:
@@ -55,6 +62,7 @@ def refined(scores: ScoreMap) -> ScoreMap:
 
 TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # of given weights, which are not trained
     "harris": harris,
+    "floor": floor,
     "untrained": untrained,
     "corner response": corner_response_alone,
     "given weights": unchanged,

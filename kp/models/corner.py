@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kp.config import DetectorSettings
-from kp.models import corner_cpu
 from kp.geometry.block_filters import double, mean_2x2, opencv_can
+from kp.models import corner_cpu
 from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
 from kp.models.detector import Detector, blur, to_grey
 from kp.models.keypoints import Keypoints, extract_keypoints, resized

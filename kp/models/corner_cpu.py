@@ -80,7 +80,9 @@ def _tiles(size: tuple[int, int], margin: int) -> Iterator[tuple[tuple[slice, sl
         for left in range(0, size[1], width):
             ends = (min(top + height, size[0]), min(left + width, size[1]))
             inner = (slice(top, ends[0]), slice(left, ends[1]))
-            outer = tuple(slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(inner, size, strict=True))
+            outer = tuple(
+                slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(inner, size, strict=True)
+            )
             within = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(inner, outer, strict=True))
             yield inner, outer, within
 
@@ -143,14 +145,12 @@ def _blur(image: np.ndarray, sigma: float, dst: np.ndarray | None = None) -> np.
     return _filter(image, kernel, kernel, dst)
 
 
-def _filter(
-    image: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, dst: np.ndarray | None = None
-) -> np.ndarray:
+def _filter(image: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, dst: np.ndarray | None = None) -> np.ndarray:
     return cv2.sepFilter2D(image, cv2.CV_32F, along_x, along_y, dst=dst, borderType=cv2.BORDER_REPLICATE)
 
 
 @cache
 def _gaussian(sigma: float) -> np.ndarray:
     steps = np.arange(-kernel_radius(sigma), kernel_radius(sigma) + 1)
-    kernel = np.exp(-(steps**2) / (2 * sigma ** 2))
+    kernel = np.exp(-(steps**2) / (2 * sigma**2))
     return (kernel / kernel.sum()).astype(np.float32)

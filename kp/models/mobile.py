@@ -39,9 +39,7 @@ class MobileDetector(Detector):
         PretrainedError: the pretrained weights of the encoder cannot be had.
     """
 
-    def __init__(
-        self, settings: DetectorSettings = _SETTINGS, *, num_scales: int = 1, **changes: object
-    ) -> None:
+    def __init__(self, settings: DetectorSettings = _SETTINGS, *, num_scales: int = 1, **changes: object) -> None:
         super().__init__(settings, num_scales=num_scales, **changes)
         s = self.settings
         self.encoder = Encoder(s.encoder, s.stride, s.pretrained)

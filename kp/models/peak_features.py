@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.geometry.coords import sample_at
 from kp.geometry.block_filters import max_2x2, max_3x3, mean_2x2, noise
+from kp.geometry.coords import sample_at
 from kp.models.keypoints import Keypoints
 
 NUM_FEATURES = 36

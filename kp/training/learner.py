@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kp.config import RunSettings, to_dict
+from kp.config import RunSettings, complete, to_dict
 from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
 from kp.data.synthetic.render import render
 from kp.data.view_groups import ViewGroup, view_groups
@@ -56,7 +56,8 @@ class Learner:
     """
 
     def __init__(self, settings: RunSettings, fresh: bool = True) -> None:
-        self.settings, self.step = settings, 0
+        self.settings, self.step = complete(settings), 0
+        settings = self.settings
         train = settings.train
         self.device = distributed.first(partial(_device, train.device))
         if self.device.type == "cpu":

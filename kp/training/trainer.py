@@ -1,8 +1,7 @@
-"""The training loop: endless synthetic pairs, the sum of the loss terms, validation with the real metric, checkpoints.
+"""The training loop: endless synthetic views, the loss, validation with the real metric, checkpoints.
 
-A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensors`` (averaged weights, for use: those of
-the best validation so far), ``log.jsonl`` and TensorBoard's event files. Under torchrun all ranks train, and rank 0
-validates and writes.
+A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensors`` (averaged weights, for use),
+``log.jsonl`` and TensorBoard's event files. Under torchrun all ranks train, and rank 0 validates and writes.
 """
 
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kp.config import RunSettings, check_bounds, to_dict
+from kp.config import RunSettings, check_bounds, complete, to_dict
 from kp.data.pairs import ViewPair
 from kp.data.synthetic.render import parse_mixture
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
@@ -29,8 +28,6 @@ WEIGHTS_FILE = "weights.safetensors"
 def check(settings: RunSettings) -> None:
     """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
     parse_mixture(settings.world.families)
-    if settings.train.steps is None and settings.train.minutes is None:
-        raise ValueError("the length of a run is --steps or --minutes: choose one")
     check_bounds(settings)
     if settings.world.illumination_only + settings.world.viewpoint_only > 1:
         raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
@@ -47,14 +44,16 @@ def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: f
 class Trainer:
     """One run: its learner, clock and files. ``run`` trains until the steps or minutes are over.
 
-    With ``fresh`` False a state is loaded afterwards, so no pretrained weights are downloaded.
+    Args:
+        fresh: False where a state is loaded afterwards; then no pretrained weights are downloaded.
+        validation: folder of real sequences; the weights that score best there are kept, without it the last ones.
     """
 
-    def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True) -> None:
+    def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True, validation: Path | None = None) -> None:
         check(settings)
-        self.settings, self.folder = settings, folder
+        self.settings, self.folder, self.validation = complete(settings), folder, validation
         revision()  # read now, and cached: files may change during the training
-        self.learner = Learner(settings, fresh)
+        self.learner = Learner(self.settings, fresh)
         self.began, self.seconds = time.perf_counter(), 0.0
         self.scores: dict[str, float] = {}
         self.kept: dict[str, float] = {}  # step and scores of the weights that are: none before the first validation
@@ -68,7 +67,7 @@ class Trainer:
         is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. An error of one
         rank is raised by all.
         """
-        validation = distributed.alone(lambda: Validation(self.learner.device))
+        validation = distributed.alone(lambda: Validation(self.learner.device, root=self.validation))
         self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
         saved = validated = self.seconds
         every = self.settings.train
@@ -117,12 +116,21 @@ class Trainer:
         return {name: fmean(report.terms[name] for report in reports) for name in reports[0].terms}
 
     def validate(self, validation: Validation | None) -> None:
-        """Measure the averaged weights, show them, keep them if none were better, and write a checkpoint."""
+        """Measure the averaged weights, show them, keep them unless others are better, and write a checkpoint."""
         self.scores = distributed.alone(lambda: self._measure(validation)) or {}
         if keep := better(self.scores, self.kept):
             self.kept = self.scores | {"step": self.learner.step}
         self.save(keep)
         self.seconds = distributed.gather(self._clock())[0]
+
+    def summary(self) -> list[str]:
+        """What to say at the end of the run: which weights are kept and, where they were validated, by how much."""
+        lines = [f"kept: the weights of step {self.kept.get('step')} of {self.learner.step}"]
+        if "validation" in self.kept:
+            parts = [part for part in ("i", "v", "all") if f"above_floor_{part}" in self.kept]
+            above = ", ".join(f"{part} {self.kept[f'above_floor_{part}']:+.3f}" for part in parts)
+            lines.append(f"repeatability on the validation {self.kept['validation']:.3f}; above the floor: {above}")
+        return lines
 
     def save(self, keep: bool = False) -> None:
         """Write a checkpoint, and the averaged weights to ``keep`` them or while no validation has kept any."""
@@ -181,9 +189,9 @@ class _RankReport(NamedTuple):
     stop_requested: bool
 
 
-def resume(state: dict[str, Any], settings: RunSettings, folder: Path) -> Trainer:
+def resume(state: dict[str, Any], settings: RunSettings, folder: Path, validation: Path | None = None) -> Trainer:
     """The trainer of a run's checkpoint, to go on with these settings in this folder. Raises TrainingError."""
-    trainer = Trainer(settings, folder, fresh=False)
+    trainer = Trainer(settings, folder, fresh=False, validation=validation)
     trainer.load_state_dict(state)
     if not (folder / WEIGHTS_FILE).exists():
         trainer.kept = {}

@@ -1,25 +1,28 @@
-"""Which weights of a run are kept: the real metric on held-out synthetic pairs and on the built-in photographs.
+"""What a detector scores while it is trained, with the real metric; and which weights of a run are kept.
 
-The photographs decide, where there are any: scores on synthetic pairs may rise while those on photographs fall, and the
-other way round. No photograph is trained on.
+Real sequences decide, where a folder of them is given. Scores on synthetic pairs and on changed photographs are shown,
+but decide nothing: both rose while the repeatability on real sequences fell. No photograph is trained on.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kp.data import photographs
+from kp.data import hpatches, photographs
 from kp.data.hpatches import HPatchesError
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
+from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.benchmark import score_sequences
 from kp.evaluation.metrics import counted, nearest_distances
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors
 from kp.geometry.coords import Size
+from kp.models.corner import floor_detector
 from kp.models.detector import Detector
 from kp.models.keypoints import Keypoints, extract_keypoints
 from kp.reporting.images import keypoint_picture, score_picture, sheet
@@ -28,13 +31,48 @@ _SEED = 3  # of the photographs' changes; other than the seeds of kp.evaluation.
 _KEYPOINTS = {"synthetic": (300,), "hard": (75,)}  # of a view that count, by kind of sequence
 _SHOWN = 4  # pairs of the picture
 _THRESHOLD = 3.0  # pixels within which a keypoint is found again
-_DECIDING = ("photographs", "repeatability")  # the first of these scores that there is
+
+
+class RealSequences:
+    """Real sequences, and how much above the floor a detector is there.
+
+    The floor is the corner response with nothing learnt, see :func:`kp.models.corner.floor_detector`.
+
+    Raises:
+        HPatchesError: there are no sequences in ``root``.
+    """
+
+    def __init__(self, root: Path, device: torch.device) -> None:
+        self.sequences, self.device = hpatches.read(root), device
+        self.floor = self._scores(floor_detector().to(device))
+
+    def measure(self, detector: ScoreMap) -> dict[str, float]:
+        """``validation``, the mean repeatability over pairs, and ``above_floor_i``, ``_v`` and ``_all``.
+
+        That of the best 300 keypoints within 3 px, refined, as protocol ``native`` of evaluate.py.
+        """
+        scores = self._scores(detector)
+        above = {f"above_floor_{part}": value - self.floor[part] for part, value in scores.items()}
+        return {"validation": scores["all"]} | above
+
+    @torch.inference_mode()
+    def _scores(self, detector: ScoreMap) -> dict[str, float]:
+        """Mean repeatability by split: ``i``, ``v``, ``all``."""
+        protocol = PROTOCOLS["native"]
+        find = make_detectors({"kp": detector}, protocol, True, self.device)["kp"]
+        counts = (protocol.max_keypoints,)
+        found: dict[str, list[float]] = {"i": [], "v": [], "all": []}
+        for sequence in self.sequences:
+            for record in score_sequences([sequence], find, lambda _: counts, protocol.threshold):
+                for part in (sequence.split, "all"):
+                    found[part].append(record["repeatability"])
+        return {part: fmean(values) for part, values in found.items() if values}
 
 
 class Validation:
     """Fixed pairs, and what a detector scores on them.
 
-    Where scikit-image is not installed there are no photographs, and the synthetic pairs decide.
+    Where scikit-image is not installed there are no photographs.
 
     Args:
         device: of the detector.
@@ -42,6 +80,10 @@ class Validation:
         batch: synthetic pairs of a batch.
         size: (H, W) of their views.
         files: photographs of :mod:`kp.data.photographs`.
+        root: folder of real sequences, or None.
+
+    Raises:
+        HPatchesError: there are no sequences in ``root``.
     """
 
     def __init__(
@@ -51,6 +93,7 @@ class Validation:
         batch: int = 8,
         size: Size = (240, 320),
         files: Sequence[str] = photographs.FILES,
+        root: Path | None = None,
     ) -> None:
         self.device = device
         self.pairs = held_out_pairs(batches, batch, size)
@@ -60,6 +103,7 @@ class Validation:
         except HPatchesError:
             paths = []
         self.sequences += [photographs.make_sequence(path, "hard", _SEED) for path in paths]
+        self.real = RealSequences(root, device) if root else None
 
     @torch.inference_mode()
     def measure(self, detector: Detector) -> dict[str, float]:
@@ -74,7 +118,8 @@ class Validation:
         scores = {"repeatability": fmean(r["repeatability"] for r in synthetic)}
         errors = [r["localisation_error"] for r in synthetic if math.isfinite(r["localisation_error"])]
         scores |= {"localisation_error": fmean(errors)} if errors else {}
-        return scores | ({"photographs": fmean(r["repeatability"] for r in hard)} if hard else {})
+        scores |= {"photographs": fmean(r["repeatability"] for r in hard)} if hard else {}
+        return scores | (self.real.measure(detector) if self.real else {})
 
     @torch.inference_mode()
     def picture(self, detector: Detector, max_keypoints: int = 60) -> np.ndarray:
@@ -111,9 +156,8 @@ def _keypoints(detector: Detector, pair: ViewPair) -> tuple[Keypoints, Keypoints
 def better(scores: Mapping[str, float], kept: Mapping[str, float]) -> bool:
     """Whether weights are to be kept in place of those that scored ``kept``, which is empty where there are none.
 
-    A run may have begun where there are photographs and go on where there are none: only what both have is compared.
+    The better ones on the real sequences are; without such scores the later ones, unless the earlier have them.
     """
-    for name in _DECIDING:
-        if name in scores and name in kept:
-            return math.isnan(kept[name]) or scores[name] > kept[name]
-    return not kept
+    if "validation" not in scores or "validation" not in kept:
+        return "validation" in scores or "validation" not in kept
+    return math.isnan(kept["validation"]) or scores["validation"] > kept["validation"]

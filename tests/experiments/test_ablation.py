@@ -10,13 +10,14 @@ import torch
 from kp import config
 from kp.cli import weights
 from kp.cli.main import main
-from kp.config import WEIGHTS, RunSettings
+from kp.config import DetectorSettings, RunSettings
 from kp.evaluation import ablation_results
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS, parse, plan, slug
 from kp.experiments.variants import TEST_TIME
 from kp.models.checkpoint import find_weights, load_checkpoint, save_weights
-from kp.models.detector import Detector, thin
+from kp.models.detector import thin
+from kp.models.mobile import MobileDetector
 from kp.training import trainer as trainer_module
 from kp.training.trainer import Trainer, TrainingError
 from kp.training.validation import Validation
@@ -59,7 +60,7 @@ def test_every_variant_can_be_trained_and_is_another_run():
     assert len(settings) == len(runs) - len(unchanged) + 2, "two variants are the same, and not the default"
     assert len(unchanged) == 2, "more than one variant changes nothing"
     encoders = {run.settings.detector.encoder for run in runs}
-    assert encoders == set(config.ENCODERS)
+    assert encoders == {"none", *config.ENCODERS}
 
 
 def test_flags_mean_what_they_mean_in_training():
@@ -247,7 +248,12 @@ def test_markdown_of_a_file(tmp_path, capsys):
 
 def test_test_time_variants_change_how_weights_are_used(ablate, scored, tmp_path):
     weights = tmp_path / "w.safetensors"
-    save_weights(weights, Detector(), config.to_dict(RunSettings()), step=7)
+    save_weights(
+        weights,
+        MobileDetector(),
+        config.to_dict(RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))),
+        step=7,
+    )
     given = "--weights", str(weights)
     entries = ablate(*TEST_TIME, *given)
     assert [e["variant"] for e in entries] == list(TEST_TIME)
@@ -264,10 +270,10 @@ def test_only_the_variant_that_says_so_is_thinned(monkeypatch):
     image, maps = torch.rand(1, 1, 33, 47), {}
     monkeypatch.setattr(ablation, "scorecard", lambda scores, subpixel, device: scores)
     with torch.no_grad():
-        for name in ("given weights", "thinned", "default"):
-            maps[name] = ablation.measure(name, find_weights(WEIGHTS))(image)
-    assert torch.equal(maps["given weights"], maps["default"])
-    assert torch.equal(maps["thinned"], thin(maps["default"], 10.0))
+        for name in ("given weights", "thinned", "encoder"):
+            maps[name] = ablation.measure(name, find_weights("mobilenet_v3_small"))(image)
+    assert torch.equal(maps["given weights"], maps["encoder"])
+    assert torch.equal(maps["thinned"], thin(maps["encoder"], 10.0))
 
 
 def test_names_become_folders():

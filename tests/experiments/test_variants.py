@@ -4,13 +4,13 @@ import torch
 from torch import nn
 
 from kp.experiments.variants import four_sizes, mixed_alike
-from kp.models.detector import Detector
+from kp.models.mobile import MobileDetector
 
 
 def test_four_sizes_are_those_of_a_detector_that_looks_at_four():
     torch.manual_seed(0)
-    given, image = Detector(thinning=0.0).eval(), torch.rand(1, 1, 65, 97)
-    other = Detector(num_scales=4, thinning=0.0).eval()
+    given, image = MobileDetector(thinning=0.0).eval(), torch.rand(1, 1, 65, 97)
+    other = MobileDetector(num_scales=4, thinning=0.0).eval()
     other.load_state_dict(given.state_dict())
     with torch.no_grad():
         assert torch.equal(four_sizes(given)(image), other(image))
@@ -19,7 +19,7 @@ def test_four_sizes_are_those_of_a_detector_that_looks_at_four():
 
 def test_mixed_alike_everywhere_is_what_a_detector_does_whose_encoder_says_nothing():
     torch.manual_seed(0)
-    detector, image = Detector(thinning=0.0).eval(), torch.rand(1, 1, 65, 97)
+    detector, image = MobileDetector(thinning=0.0).eval(), torch.rand(1, 1, 65, 97)
     with torch.no_grad():
         assert torch.allclose(mixed_alike(detector)(image), detector(image), atol=1e-4)  # before training
         nn.init.normal_(detector.mix.weight, std=500)  # of features that hardly differ yet

@@ -19,7 +19,6 @@ from kp.models.checkpoint import (
 )
 from kp.models.mobile import MobileDetector
 
-
 THREE_SCALES = {"derivative_sigmas": (0.7, 1.4, 2.8), "window_sigmas": (1.5, 2.0, 4.0), "half_size_scales": 0}
 EARLIER = RunSettings(
     detector=DetectorSettings(**THREE_SCALES, encoder="mobilenet_v3_small", ranker_width=0, ranker_weight=0.0)
@@ -82,7 +81,11 @@ def earlier(settings):
 
 def test_weights_of_earlier_versions_load(tmp_path):
     torch.manual_seed(0)
-    path, detector, image = tmp_path / "w.safetensors", MobileDetector(EARLIER.detector).eval(), torch.rand(1, 1, 40, 48)
+    path, detector, image = (
+        tmp_path / "w.safetensors",
+        MobileDetector(EARLIER.detector).eval(),
+        torch.rand(1, 1, 40, 48),
+    )
     save_weights(path, detector, earlier(EARLIER))
     with torch.no_grad():
         assert torch.equal(load_detector(path)(image), detector(image))
@@ -94,7 +97,11 @@ def test_weights_of_earlier_versions_load(tmp_path):
 
 def test_weights_older_than_dark_spots_have_none(tmp_path):
     torch.manual_seed(0)
-    path, older, image = tmp_path / "w.safetensors", MobileDetector(**THREE_SCALES, darkness=0.0).eval(), torch.rand(1, 1, 40, 48)
+    path, older, image = (
+        tmp_path / "w.safetensors",
+        MobileDetector(**THREE_SCALES, darkness=0.0).eval(),
+        torch.rand(1, 1, 40, 48),
+    )
     settings = earlier(EARLIER)
     del settings["detector"]["darkness"]
     save_weights(path, older, settings)

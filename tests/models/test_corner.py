@@ -11,7 +11,7 @@ from scipy import ndimage
 from kp.data.hpatches import read_image
 from kp.data.photographs import folder
 from kp.models import corner_cpu
-from kp.models.corner import CornerDetector, floor_detector, noble_response
+from kp.models.corner import CornerDetector, floor_detector
 from kp.models.keypoints import extract_keypoints
 
 
@@ -55,7 +55,8 @@ def test_a_coarse_scale_at_half_size_is_the_scale_but_for_a_little():
     scale = {"derivative_sigmas": (4.0,), "window_sigmas": (5.6,), "surround_weight": 0.0, "thinning": 0.0}
     with torch.no_grad():
         whole, half = (
-            CornerDetector(**scale, half_size_scales=n).eval()(torch.from_numpy(image)[None, None])[0, 0] for n in (0, 1)
+            CornerDetector(**scale, half_size_scales=n).eval()(torch.from_numpy(image)[None, None])[0, 0]
+            for n in (0, 1)
         )
     inner = np.s_[20:-20, 20:-20]
     whole, half = (scores[inner] - scores[inner].mean() for scores in (whole, half))

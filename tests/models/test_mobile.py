@@ -18,9 +18,9 @@ from kp.geometry.coords import upsample
 from kp.models import encoders
 from kp.models.checkpoint import load_detector
 from kp.models.detector import thin
-from kp.models.mobile import MobileDetector, normalise
 from kp.models.encoders import Encoder, PretrainedError
 from kp.models.keypoints import extract_keypoints
+from kp.models.mobile import MobileDetector, normalise
 from kp.models.symmetry import Symmetric, settle
 from kp.support.device import choose_device
 
@@ -60,7 +60,9 @@ def test_an_untrained_detector_is_the_prominence_of_the_corner_response():
     near, around = (ndimage.gaussian_filter(response, sigma, mode="nearest", truncate=3) for sigma in (1, 4))
     expected = 4 * (near - 0.9 * around)
     with torch.no_grad():
-        scores = MobileDetector(darkness=0, thinning=0.0).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+        scores = (
+            MobileDetector(darkness=0, thinning=0.0).eval()(torch.from_numpy(image)[None, None].float())[0, 0].numpy()
+        )
     inner = np.s_[16:-16, 16:-16]
     assert np.corrcoef(scores[inner].ravel(), expected[inner].ravel())[0, 1] > 0.9999
     assert np.ptp((scores - expected)[inner]) < 0.02 * np.ptp(scores[inner])

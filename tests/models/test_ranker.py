@@ -27,17 +27,20 @@ def test_filters_over_blocks_are_numpys(gradient):
     laplacian = np.array([1, -2, 1, -2, 4, -2, 1, -2, 1]) / 6
     with torch.set_grad_enabled(gradient):
         given = torch.from_numpy(maps)
-        found = [f(given) for f in (block_filters.mean_2x2, block_filters.max_2x2, block_filters.max_3x3, block_filters.noise)]
-    expected = [
-        blocks.mean((3, 5)), blocks.max((3, 5)), around.max(0), np.abs(np.tensordot(laplacian, around, axes=1))
-    ]
+        found = [
+            f(given)
+            for f in (block_filters.mean_2x2, block_filters.max_2x2, block_filters.max_3x3, block_filters.noise)
+        ]
+    expected = [blocks.mean((3, 5)), blocks.max((3, 5)), around.max(0), np.abs(np.tensordot(laplacian, around, axes=1))]
     for one, other in zip(found, expected, strict=True):
         assert np.allclose(one.numpy(), other, atol=1e-5)
 
 
 def test_noise_is_read_with_its_standard_deviation():
     grey = 0.5 + 0.02 * torch.randn(1, 1, 300, 300, generator=torch.Generator().manual_seed(0))
-    mean_size = (2 / torch.pi) ** 0.5 if isinstance(torch.pi, torch.Tensor) else (2 / np.pi) ** 0.5  # of a normal number
+    mean_size = (
+        (2 / torch.pi) ** 0.5 if isinstance(torch.pi, torch.Tensor) else (2 / np.pi) ** 0.5
+    )  # of a normal number
     assert block_filters.noise(grey).mean().item() == pytest.approx(0.02 * mean_size, rel=0.03)
 
 

@@ -19,7 +19,18 @@ from kp.training.trainer import Trainer
 
 HERE = Path(__file__).parent
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-FLAGS = ["--batch", "1", "--image-size", "32", "--device", "cpu", "--validate-every", "100"]
+FLAGS = [
+    "--encoder",
+    "mobilenet_v3_small",
+    "--batch",
+    "1",
+    "--image-size",
+    "32",
+    "--device",
+    "cpu",
+    "--validate-every",
+    "100",
+]
 
 
 STARTED = []

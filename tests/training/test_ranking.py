@@ -11,7 +11,9 @@ from kp.training.ranking import ranking_loss, repeated_shares
 
 def points(*xy):
     xy = torch.tensor([xy], dtype=torch.float32)
-    return Keypoints(xy, -torch.arange(xy.shape[1], dtype=torch.float32)[None], torch.ones(xy.shape[:2], dtype=torch.bool))
+    return Keypoints(
+        xy, -torch.arange(xy.shape[1], dtype=torch.float32)[None], torch.ones(xy.shape[:2], dtype=torch.bool)
+    )
 
 
 def test_a_keypoint_is_repeated_by_the_share_of_views_that_have_one_within_3_px():

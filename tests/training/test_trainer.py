@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import train_homographic
-from kp.config import RunSettings, to_dict
+from kp.config import DetectorSettings, RunSettings, complete, to_dict
 from kp.models.checkpoint import (
     load_checkpoint,
     load_detector,
     read_metadata,
     save_checkpoint,
 )
-from kp.models.detector import Detector
+from kp.models.mobile import MobileDetector
 from kp.training import learner
 from kp.training import trainer as trainer_module
 from kp.training.logger import Logger, forget_later_steps
@@ -28,13 +28,26 @@ from kp.training.trainer import Trainer, TrainingError, learning_rate, resume
 from kp.training.validation import Validation
 
 ROOT = Path(__file__).parents[2]
-SMALL = RunSettings()
+SMALL = RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))
 SMALL = replace(
     SMALL,
     world=replace(SMALL.world, image_size=64),
     train=replace(SMALL.train, batch=2, steps=6, device="cpu", validate_every=100.0),
 )
-FLAGS = ["--batch", "2", "--image-size", "64", "--device", "cpu", "--validate-every", "100", "--save-every", "0"]
+FLAGS = [
+    "--encoder",
+    "mobilenet_v3_small",
+    "--batch",
+    "2",
+    "--image-size",
+    "64",
+    "--device",
+    "cpu",
+    "--validate-every",
+    "100",
+    "--save-every",
+    "0",
+]
 
 
 def losses(trainer, steps):
@@ -126,7 +139,7 @@ def test_a_run_writes_all_it_promises(tmp_path):
     assert list(tmp_path.glob("events.out.tfevents*"))
     assert not list(tmp_path.glob(".*")), "a temporary file was left behind"
     facts = read_metadata(tmp_path / "weights.safetensors")
-    assert facts["settings"] == json.loads(json.dumps(to_dict(SMALL)))
+    assert facts["settings"] == json.loads(json.dumps(to_dict(complete(SMALL))))
     assert facts["step"] == 6
     assert (tmp_path / "checkpoint.pt").stat().st_size < 16e6
     detector = load_detector(tmp_path / "weights.safetensors")
@@ -142,7 +155,7 @@ class Scheduled(Validation):
         self.scores = iter(scores)
 
     def measure(self, detector):
-        return {"repeatability": next(self.scores)}
+        return {"validation": next(self.scores)}
 
 
 def test_the_weights_that_validate_best_are_kept(tmp_path):
@@ -152,7 +165,7 @@ def test_the_weights_that_validate_best_are_kept(tmp_path):
         trainer.logger.add_step(trainer.learner.step, 0.0, trainer.take_step(), 1.0, 0.1, 0.0)
         trainer.validate(schedule)
         facts = read_metadata(tmp_path / "weights.safetensors")
-        return facts["step"], facts["scores"]["repeatability"]
+        return facts["step"], facts["scores"]["validation"]
 
     with Logger(tmp_path, 0) as trainer.logger:
         assert validate() == (1, 0.5)
@@ -161,7 +174,7 @@ def test_the_weights_that_validate_best_are_kept(tmp_path):
         assert validate() == (2, 0.7)
     assert torch.equal(load_detector(tmp_path / "weights.safetensors").mix.weight, best)
     state = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert (state["step"], state["kept"]) == (3, {"repeatability": 0.7, "step": 2})
+    assert (state["step"], state["kept"]) == (3, {"validation": 0.7, "step": 2})
     trainer = resume(state, SMALL, tmp_path)
     with Logger(tmp_path, 3) as trainer.logger:
         schedule.scores = iter([0.65, 0.71])
@@ -248,7 +261,7 @@ def test_the_learning_rate_rises_stays_and_falls():
 def test_validation_is_always_the_same(tmp_path):
     first, second = (Validation(torch.device("cpu"), 1, 3, (48, 64), files=()) for _ in range(2))
     assert torch.equal(first.pairs[0].image1, second.pairs[0].image1)
-    detector = Detector().eval()
+    detector = MobileDetector().eval()
     assert first.measure(detector) == second.measure(detector)
     many = Validation(torch.device("cpu"), 1, 4, (48, 64), files=())
     assert many.picture(detector).shape == (4 * (48 + 4), 4 * (64 + 4), 3)

@@ -9,12 +9,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from kp.config import RunSettings
+from kp.config import DetectorSettings, RunSettings
 from kp.models.checkpoint import load_checkpoint
 from kp.training import distributed
 from kp.training.trainer import Trainer, resume
 
-_D = RunSettings()
+_D = RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))
 SETTINGS = replace(
     _D,
     world=replace(_D.world, image_size=48),
