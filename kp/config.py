@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
-MODELS = ("default", "mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large")  # weights that come with kp
+MODELS = (  # weights that come with kp
+    *("default", "ranked"),
+    *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large"),
+)
 WEIGHTS = MODELS[0]  # what is meant where none are named
 DETECTORS = (  # what evaluate.py measures by default
-    *("kp", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
+    *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
 )
 
 T = TypeVar("T")
