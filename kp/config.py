@@ -231,6 +231,9 @@ def complete(settings: RunSettings) -> RunSettings:
     return replace(settings, **groups)
 
 
+ENCODER_DEFAULTS = complete(RunSettings(detector=DetectorSettings(encoder=ENCODERS[0])))  # of a run with an encoder
+
+
 @dataclass(frozen=True)
 class EvaluateSettings:
     """How ``evaluate.py`` measures."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import kp
-from kp.config import MODELS
+from kp.config import MODELS, WEIGHTS
 from kp.data import pairs, photographs
 from kp.evaluation import scorecard, sweeps
 from kp.models import cost
@@ -53,9 +53,10 @@ def test_shipped_weights_load_and_say_where_they_are_from():
         assert path.stat().st_size < 4e6
         facts = read_metadata(path)
         assert facts["settings"]["train"]["seed"] >= 0
-        assert facts["step"] > 100
-        assert re.fullmatch(r"[0-9a-f]{40}", facts["revision"]), "trained by code that was committed"
-        assert facts["scores"]["repeatability"] > 0.3
+        if name != WEIGHTS:  # of which nothing is learnt
+            assert re.fullmatch(r"[0-9a-f]{40}", facts["revision"]), "trained by code that was committed"
+            assert facts["step"] > 100
+            assert facts["scores"]["repeatability"] > 0.3
 
 
 def test_every_flag_in_the_readme_exists(monkeypatch, capsys):
@@ -99,7 +100,7 @@ ELSEWHERE = (  # what runs these, or what they stand for
     r"python3? -m (venv|pytest)",  # .ci/run
     r"pip install|bin/activate",
     r"torchrun",  # tests/training/test_distributed_training.py
-    r"kp export",  # the fixture onnx_file
+    r"kp export",  # tests/features/test_onnx.py
     r"python train_homographic.py( --encoder NAME)?$",  # the same for two minutes
     r"kp ablate$",  # the same for two variants
     r"python -m kp( --help)?$",  # the test of flags
@@ -130,8 +131,7 @@ def desk(tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     (folder / "notebooks" / "results").mkdir(parents=True)
     (folder / "notebooks" / "figures").mkdir()
-    for run in ("training", "h100"):
-        (folder / "notebooks" / "results" / run).symlink_to(ROOT / "notebooks" / "results" / run)
+    (folder / "notebooks" / "results" / "training").symlink_to(ROOT / "notebooks" / "results" / "training")
     for name in ("i_a", "v_a"):
         (folder / "ROOT" / name).mkdir(parents=True)
         for number in range(1, 7):
@@ -141,18 +141,16 @@ def desk(tmp_path_factory):
     return folder
 
 
-def test_the_commands_in_the_readme_run(desk, onnx_file, monkeypatch, capsys):
+def test_the_commands_in_the_readme_run(desk, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
     monkeypatch.setattr(scorecard, "held_out_pairs", partial(pairs.held_out_pairs, 1, 2, (64, 80)))
-    monkeypatch.setattr(
-        Validation.__init__, "__defaults__", (1, 2, (64, 80), ())
-    )  # batches, pairs, pixels, photographs
+    # batches, pairs, pixels, photographs, real sequences
+    monkeypatch.setattr(Validation.__init__, "__defaults__", (1, 2, (64, 80), (), None))
     monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
     monkeypatch.setattr(cost, "milliseconds", partial(cost.milliseconds, size=(48, 64), repeats=1))
     for command in commands():
         code = run(shortened(command))
         assert not code, f"{command}: {capsys.readouterr().err}"
-    (desk / "kp.onnx").symlink_to(onnx_file)
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), {})

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from kp.cli import weights
 from kp.cli.errors import exit_code
-from kp.config import WorldSettings
+from kp.config import ENCODER_DEFAULTS
 from kp.data import hpatches, standin
 from kp.evaluation import results
 from kp.experiments import dataset_statistics, inference, viewpoints
@@ -141,7 +141,7 @@ def draw_views(args: argparse.Namespace) -> None:
     check_picture(args.out)
     check_numbers(args, "pairs")
     sequences = hpatches.read(args.hpatches, "v") if args.hpatches else []
-    world = WorldSettings()
+    world = ENCODER_DEFAULTS.world
     ranges = {name: value for name, value in vars(world).items() if name.startswith("max_")}
     size, generator = (world.image_size, world.image_size), torch.Generator().manual_seed(args.seed)
     with progress(args.pairs + sum(len(s.homographies) for s in sequences), "pair") as bar:
@@ -188,10 +188,15 @@ def time_inference(args: argparse.Namespace) -> None:
     found = []
     for threads in args.threads or [1, torch.get_num_threads()]:
         costs = inference.measure(tuple(args.size), threads)
-        print(result_tables.inference(costs, inference.REFERENCE).text() + "\n", flush=True)
         found += [cost._asdict() for cost in costs]
+        print(result_tables.inference(found[-len(costs) :], inference.REFERENCE).text() + "\n", flush=True)
     if args.json:
-        content = {"size": list(args.size), "costs": found, "versions": results.versions()}
+        content = {
+            "size": list(args.size),
+            "reference": inference.REFERENCE,
+            "costs": found,
+            "versions": results.versions(),
+        }
         write_file(args.json, (json.dumps(content, indent=1) + "\n").encode())
 
 

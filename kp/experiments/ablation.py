@@ -157,7 +157,8 @@ def measure(
     if detector.settings.encoder != "none":
         detector.settings = replace(detector.settings, thinning=0.0)
     used = change(detector)
-    return scorecard(used, subpixel=change is refined, device=device) | (real.measure(used) if real else {})
+    scores = scorecard(used, subpixel=change is refined, device=device)
+    return scores | real.measure(used) if real else scores
 
 
 def entry(name: str, weights: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import cv2
 import torch
 from torch.profiler import ProfilerActivity
 
-from kp.config import RunSettings
+from kp.config import ENCODER_DEFAULTS
 from kp.data.pairs import canvas_size, view_pairs
 from kp.data.photometric import change_photometry
 from kp.data.synthetic.render import FAMILIES, render
@@ -146,7 +146,7 @@ def _part_rows(generator: torch.Generator, batch: int, seconds: float) -> list[R
 
 
 def _trainer(device: torch.device, folder: Path) -> Trainer:
-    settings = RunSettings()
+    settings = ENCODER_DEFAULTS
     return Trainer(replace(settings, train=replace(settings.train, device=str(device))), folder)
 
 

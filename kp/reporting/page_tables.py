@@ -1,6 +1,6 @@
 """The tables of README.md and the reports, made of the files in notebooks/results: one function for each table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -33,10 +33,10 @@ def _pairs(content: Content, shown: Mapping[str, str], protocol: str = "native")
     return [pair | {"detector": shown[pair["detector"]]} for pair in pairs]
 
 
-def measured(content: Content, protocol: str = "native", without: str | None = None) -> Table:
-    """One protocol: a line per detector, but for those whose name begins with ``without``."""
+def measured(content: Content, protocol: str = "native", without: Collection[str] = ()) -> Table:
+    """One protocol: a line per detector, but for those named in ``without``."""
     found = rows(content, protocol)
-    names = [name for name in found if not (without and name.startswith(without))]
+    names = [name for name in found if name not in without]
     best = partial(separated, _pairs(content, dict(zip(names, names, strict=True)), protocol))
     columns = [Column(f"`{split}`", best=best("repeatability", split)) for split in SPLITS[:2]]
     columns += [Column("all (95 %)", best=best("repeatability"))]
@@ -88,38 +88,9 @@ def models(costs: list[Content], content: Content) -> Table:
     return Table("weights", columns, lines)
 
 
-def full_size(read: Read, errors: bool) -> Table:
-    """Scores at full size by kind of change: repeatability, or localisation errors in pixels."""
-    four = read("full_size_four_sizes.json")["scores"]
-    cards = read("full_size.json")["scores"] | {f"{name}, four sizes": card for name, card in four.items()}
-    kinds = [kind for kind in next(iter(cards.values())) if not kind.endswith("_error")]
-    columns = [Column(kind, 2 if errors else 3) for kind in kinds]
-    ending = "_error" if errors else ""
-    return Table(
-        "detector", columns, [(name, [card.get(kind + ending) for kind in kinds]) for name, card in cards.items()]
-    )
-
-
-def sizes(read: Read) -> Table:
-    """kp with one size of the image and with four sizes."""
-    files = {"one size": "sequences.json", "four sizes": "four_sizes.json"}
-    pairs = {protocol: [] for protocol in ("native", "240x320")}
-    for protocol, found in pairs.items():
-        for name, file in files.items():
-            found += _pairs(read(file), {"kp": name}, protocol)
-    native, small = (partial(separated, found) for found in pairs.values())
-    columns = [Column(split, best=native("repeatability", split)) for split in SPLITS]
-    columns += [Column("error of v (px)", 2, best=native("localisation_error", "v"))]
-    columns += [Column("error (px)", 2, best=native("localisation_error"))]
-    columns += [Column("H 3 px", best=native("homography_3px"))]
-    columns += [Column("all, 240x320", best=small("repeatability"))]
-    lines = []
-    for name, file in files.items():
-        row, small = (rows(read(file), protocol)["kp"] for protocol in ("native", "240x320"))
-        values = [row[split]["repeatability"] for split in SPLITS]
-        values += [row[split]["localisation_error"] for split in ("v", "all")] + [row["all"]["homography_3px"]]
-        lines.append((name, [*values, small["all"]["repeatability"]]))
-    return Table("kp", columns, lines)
+def kinds(content: Content) -> Table:
+    """Repeatability by kind of what changes: a line per detector."""
+    return result_tables.results_by_kind(content["kinds"], content["pairs"])
 
 
 def refitted(content: Content, detector: str, split: str) -> float:
@@ -139,8 +110,8 @@ def errors(read: Read) -> Table:
     """Localisation errors under the given homographies and under refitted ones."""
     groups = ("given homography (px)", "refitted (px)")
     lines = []
-    for name, file in (("real sequences", "sequences.json"), ("built-in photographs", "builtin.json")):
-        for detector in ("kp", "harris"):
+    for name, file in (("test", "test.json"), ("built-in photographs", "builtin.json")):
+        for detector in ("kp", "corner", "harris"):
             given = [rows(read(file))[detector][split]["localisation_error"] for split in SPLITS]
             lines.append((f"{detector}, {name}", [*given, *(refitted(read(file), detector, s) for s in SPLITS)]))
     return Table("detector", [Column(split, 2, group) for group in groups for split in SPLITS], lines)

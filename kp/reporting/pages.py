@@ -7,14 +7,15 @@ marker that ends its line holds a block; any other marker holds a part of a sent
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from kp.config import WEIGHTS, RunSettings
+from kp.config import RunSettings, complete
 from kp.evaluation.summary import SPLITS
-from kp.reporting.page_tables import Read, ablation, errors, full_size, measured, models, rows, sizes, sweep, swept
+from kp.reporting import result_tables
+from kp.reporting.page_tables import Read, ablation, errors, kinds, measured, models, swept
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("notebooks/results")
@@ -73,92 +74,97 @@ def _reader(folder: Path) -> Read:
     return cache(read)
 
 
-def _stored(file: str, *path: str, digits: int = 3) -> Callable[[Read], str]:
-    """What reads one number from a file."""
-
-    def number(read: Read) -> str:
-        value = read(file)
-        for key in path:
-            value = value[key]
-        return f"{value:.{digits}f}"
-
-    return number
+def _list(lines: Sequence[str]) -> str:
+    """Lines as a Markdown list."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
-def _row(file: str, split: str, measure: str, digits: int = 3) -> Callable[[Read], str]:
-    """What reads one number of the detector kp, protocol native."""
-    return lambda read: f"{rows(read(file))['kp'][split][measure]:.{digits}f}"
+def _difference(file: str, detector: str, floor: str, split: str) -> Callable[[Read], str]:
+    """What reads how much a detector is above a floor: the difference, and its 95 % interval."""
+
+    def text(read: Read) -> str:
+        key = {"detector": detector, "floor": floor, "split": split}
+        found = next(d for d in read(file)["differences"] if key.items() <= d.items())
+        low, high = found["interval"]
+        return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    return text
 
 
 def _minutes(read: Read) -> str:
-    return ", ".join(f"{model['name']} {model['minutes']:.0f}" for model in read("models.json"))
+    return ", ".join(f"{model['name']} {model['minutes']:.0f}" for model in read("models.json") if model["steps"])
 
 
-def _turned(read: Read, degrees: float) -> str:
-    """Repeatability of kp on turned photographs, as a share of that on photographs that are not turned."""
-    points = sweep(read("builtin.json"), "rotation")["kp"]
-    return f"{points[degrees]['repeatability'] / points[0.0]['repeatability']:.3f}"
+def _seeds(read: Read) -> str:
+    """How much the ranker is above the floor on the validation, for each seed: i, v, all."""
+    lines = []
+    for run in read("ranked_seeds.json"):
+        above = ", ".join(f"{part} {run['scores'][f'above_floor_{part}']:+.3f}" for part in SPLITS)
+        lines.append(f"seed {run['seed']}: {above}")
+    return "; ".join(lines)
 
 
-def _halved(read: Read, detector: str, measure: str = "repeatability") -> float:
-    return sweep(read("builtin.json"), "scale")[detector][0.5][measure]
+def _ratio(read: Read, name: str, threads: int) -> str:
+    """The time of a detector as a share of XFeat's."""
+    content = read("inference.json")
+    costs = {cost["name"]: cost["milliseconds"] for cost in content["costs"] if cost["threads"] == threads}
+    return f"{costs[name] / costs[content['reference']]:.2f}"
 
 
-_PROTOCOLS = ("native", "240x320", "480x640", "squash")
+def _inference(read: Read) -> str:
+    """A table for each number of threads."""
+    costs, reference = (read("inference.json")[key] for key in ("costs", "reference"))
+    numbers = dict.fromkeys(cost["threads"] for cost in costs)
+    tables = [result_tables.inference([c for c in costs if c["threads"] == n], reference) for n in numbers]
+    return "\n\n".join(table.markdown() for table in tables)
+
+
+_SETS = ("test", "validation")
+_SHORT = ("kp", "ranked")  # detectors of the short list of differences
+_LEFT_OUT = ("shi-tomasi", "fast", "orb", "mobilenetv4_conv_small", "mobilenet_v3_large")  # of the short table
+_RUN = complete(RunSettings())
 NAMES: dict[str, Callable[[Read], str]] = {
+    **{f"table-{name}": lambda read, name=name: measured(read(f"{name}.json")).markdown() for name in _SETS},
+    **{f"kinds-{name}": lambda read, name=name: kinds(read(f"{name}.json")).markdown() for name in _SETS},
     **{
-        f"table-{name}": lambda read, name=name: measured(read("sequences.json"), name).markdown()
-        for name in _PROTOCOLS
+        f"differences-{name}": lambda read, name=name: _list(
+            result_tables.difference_lines(read(f"{name}.json")["differences"])
+        )
+        for name in _SETS
     },
     **{
-        f"protocol-{name}": lambda read, name=name: read("sequences.json")["settings"]["protocols"][name]["summary"]
-        for name in _PROTOCOLS
+        f"{detector}-{floor}-{split}-{name}": _difference(f"{name}.json", detector, floor, split)
+        for name in _SETS
+        for detector in ("kp", "ranked")
+        for floor in ("corner", "harris")
+        for split in SPLITS
     },
-    "table-short": lambda read: measured(read("sequences.json"), without="kornia-").markdown(),
+    "differences-short": lambda read: _list(
+        result_tables.difference_lines([d for d in read("test.json")["differences"] if d["detector"] in _SHORT])
+    ),
+    "protocol-native": lambda read: read("test.json")["settings"]["protocols"]["native"]["summary"],
+    "table-short": lambda read: measured(read("test.json"), without=_LEFT_OUT).markdown(),
+    "table-greedy": lambda read: measured(read("greedy.json")).markdown(),
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
-    "four-sizes": lambda read: sizes(read).markdown(),
-    "full-size": lambda read: full_size(read, errors=False).markdown(),
-    "full-size-error": lambda read: full_size(read, errors=True).markdown(),
-    "models": lambda read: models(read("models.json"), read("sequences.json")).markdown(),
+    "models": lambda read: models(read("models.json"), read("test.json")).markdown(),
     "errors": lambda read: errors(read).markdown(),
     "ablation": lambda read: ablation(read("ablation.json")["entries"]),
     "minutes": _minutes,
-    "turned-45": lambda read: _turned(read, 45.0),
-    "turned-90": lambda read: _turned(read, 90.0),
-    "half-scale-kp": lambda read: f"{_halved(read, 'kp'):.3f}",
-    "half-scale-harris": lambda read: f"{_halved(read, 'harris'):.3f}",
-    "half-scale-points": lambda read: f"{2 * _halved(read, 'kp', 'common') - 300:.0f}",  # of the smaller view
-    **{f"h100-{split}": _row("h100.json", split, "repeatability") for split in SPLITS},
-    "h100-error": _row("h100.json", "all", "localisation_error", 2),
-    "h100-homography": _row("h100.json", "all", "homography_3px"),
-    "h100-wall": _stored("h100_training.json", "wall_seconds", digits=0),
-    "h100-seconds": _stored("h100_training.json", "many_steps_at_once", "seconds", digits=0),
-    "h100-rate": _stored("h100_training.json", "many_steps_at_once", "steps_per_second_after_20", digits=1),
-    "h100-rate-one": _stored("h100_training.json", "one_step_at_a_time", "steps_per_second_after_20", digits=1),
-    "longer-hard": _stored("longer.json", "scores", "runs/minutes120/weights.safetensors", "hard_75"),
-    "shipped-hard": _stored("longer.json", "scores", WEIGHTS, "hard_75"),
+    "seeds": _seeds,
+    "inference": _inference,
     **{
-        f"full-{kind}": _stored("full_size.json", "scores", WEIGHTS, f"{kind}_error", digits=2)
-        for kind in ("light", "relit", "focus", "zoom", "tilt")
+        f"ratio-{name}-{threads}": partial(_ratio, name=name, threads=threads)
+        for name in ("default", "ranked")
+        for threads in (1, 2)
     },
     **{
-        f"full-four-{kind}": _stored("full_size_four_sizes.json", "scores", WEIGHTS, f"{kind}_error", digits=2)
-        for kind in ("focus", "zoom")
-    },
-    **{
-        f"setting-{name}": lambda _, group=group, name=name: f"{getattr(getattr(RunSettings(), group), name):g}"
+        f"setting-{name}": lambda _, group=group, name=name: f"{getattr(getattr(_RUN, group), name):g}"
         for group, names in {
-            "detector": ("stride", "mix_blur"),
-            "train": (
-                "steps",
-                "batch",
-                "lr",
-                "temperature",
-                *(f"{term}_weight" for term in ("repeatability", "localization", "corner")),
-            ),
-            "world": ("image_size",),
+            "train": ("steps", "batch", "lr", "keypoints_per_megapixel"),
+            "world": ("image_size", "views"),
+            "camera": ("bracket_stops", "scene_stops"),
         }.items()
         for name in names
     },

@@ -184,7 +184,7 @@ def costs(rows: Sequence[Result]) -> Table:
         (row["name"], [*(row[measure] for measure in columns), (row["revision"] or "unknown")[:10]]) for row in rows
     ]
     threads = ", ".join(sorted({str(row["threads"]) for row in rows}))
-    note = f"GMAC and ms: a score map of {SIZE[0]}x{SIZE[1]}, CPU threads: {threads}"
+    note = f"GMAC: a score map of {SIZE[0]}x{SIZE[1]}; ms: 1000 keypoints there, CPU threads: {threads}"
     return Table("model", [*columns.values(), Column("code", left=True)], lines, footnotes=[note])
 
 
@@ -219,12 +219,12 @@ def _score(scores: Mapping[str, float], name: str) -> float | None:
     return scores[over] / scores[under] if under else scores[over]
 
 
-def inference(costs: Sequence[Any], reference: str) -> Table:
-    """A row for each :class:`kp.experiments.inference.Cost` of one number of threads, fastest first."""
-    slowest = next(cost.milliseconds for cost in costs if cost.name == reference)
+def inference(costs: Sequence[Result], reference: str) -> Table:
+    """A row for each :class:`kp.experiments.inference.Cost`, as a dict, of one number of threads, fastest first."""
+    slowest = next(cost["milliseconds"] for cost in costs if cost["name"] == reference)
     columns = [Column("ms", digits=1), Column(f"of {reference}", digits=2), Column("bytes a pixel", digits=0)]
     rows = [
-        (cost.name, [cost.milliseconds, cost.milliseconds / slowest, cost.bytes_per_pixel])
-        for cost in sorted(costs, key=lambda cost: cost.milliseconds)
+        (cost["name"], [cost["milliseconds"], cost["milliseconds"] / slowest, cost["bytes_per_pixel"]])
+        for cost in sorted(costs, key=lambda cost: cost["milliseconds"])
     ]
-    return Table(f"{costs[0].threads} threads", columns, rows)
+    return Table(f"{costs[0]['threads']} thread{'s' * (costs[0]['threads'] > 1)}", columns, rows)

@@ -24,7 +24,7 @@ from kp.evaluation.registry import make_detectors
 from kp.geometry.coords import Size
 from kp.models.corner import floor_detector
 from kp.models.detector import Detector
-from kp.models.keypoints import Keypoints, extract_keypoints
+from kp.models.keypoints import Keypoints
 from kp.reporting.images import keypoint_picture, score_picture, sheet
 
 _SEED = 3  # of the photographs' changes; other than the seeds of kp.evaluation.scorecard and of evaluate.py
@@ -148,7 +148,7 @@ def _keypoints(detector: Detector, pair: ViewPair) -> tuple[Keypoints, Keypoints
     """All keypoints of both views where they show the scene."""
 
     def keypoints(image: Tensor, valid: Tensor | None) -> Keypoints:
-        return extract_keypoints(detector(image), mask=valid)
+        return detector.keypoints(image, mask=valid)
 
     return keypoints(pair.image0, pair.valid0), keypoints(pair.image1, pair.valid1)
 

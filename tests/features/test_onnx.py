@@ -33,7 +33,7 @@ def test_score_maps_are_torchs(exported, shape):
 
 def test_sizes_are_exported_too(monkeypatch):
     # A blur replaces the network: the file would hold the network once for each size, which takes minutes to export.
-    monkeypatch.setattr(Detector, "_at_one_scale", lambda self, grey: gaussian_blur2d(20 * grey - 10, (7, 7), (1, 1)))
+    monkeypatch.setattr(Detector, "at_one_scale", lambda self, grey: gaussian_blur2d(20 * grey - 10, (7, 7), (1, 1)))
     detector = Detector(num_scales=4).eval()
     exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
     for size in ((97, 66), (123, 240)):
@@ -41,6 +41,16 @@ def test_sizes_are_exported_too(monkeypatch):
         with torch.inference_mode():
             expected = detector(image).numpy()
         np.testing.assert_allclose(exported.run([SCORES], {IMAGE: image.numpy()})[0], expected, atol=1e-3)
+
+
+@pytest.mark.exact
+def test_a_detector_with_an_encoder_is_exported_too():
+    detector = load_detector("mobilenet_v3_small")
+    exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
+    images = torch.rand(2, 1, 97, 65, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = detector(images).numpy()
+    np.testing.assert_allclose(exported.run([SCORES], {IMAGE: images.numpy()})[0], expected, atol=1e-3)
 
 
 def test_names_and_facts(exported):

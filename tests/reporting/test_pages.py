@@ -58,8 +58,8 @@ def test_the_best_of_a_column_is_bold_only_where_pairs_tell_it_from_all_others()
     _, _, kp, harris, random = cells(page_tables.measured(CONTENT | {"pairs": pairs}))
     assert kp[:3] == ["kp", "**0.500**", "0.250"]
     assert sum("**" in cell for cell in kp + harris + random) == 1
-    assert [line[0] for line in cells(page_tables.measured(CONTENT, without="har"))[2:]] == ["kp", "random"]
-    alone = cells(page_tables.measured(CONTENT | {"pairs": pairs}, without="har"))
+    assert [line[0] for line in cells(page_tables.measured(CONTENT, without=["harris"]))[2:]] == ["kp", "random"]
+    alone = cells(page_tables.measured(CONTENT | {"pairs": pairs}, without=["harris"]))
     assert not any("**" in cell for line in alone for cell in line), "it is bold beside a detector that is not shown"
 
 
@@ -95,35 +95,51 @@ def test_what_models_cost_stands_beside_what_they_do():
     assert harris[5:] == ["0.400", "**0.400**", "0.400", "1.00"]
 
 
-def test_one_size_and_four_are_told_apart_by_their_pairs():
-    small = [row("kp", "all", 0.375, protocol="240x320")]
-    one = {"rows": CONTENT["rows"] + small, "pairs": pairs_of("kp", {"i": [0.5, 0.75], "v": [0.5, 0.25]})}
-    four = {"rows": CONTENT["rows"] + small, "pairs": pairs_of("kp", {"i": [0.25, 0.75], "v": [0.75, 0.5]})}
-    one["pairs"] += pairs_of("kp", {"i": [0.5, 0.75]}, "240x320")
-    four["pairs"] += pairs_of("kp", {"i": [0.25, 0.5]}, "240x320")
-    head, _, first, second = cells(page_tables.sizes({"sequences.json": one, "four_sizes.json": four}.get))
-    assert head == ["kp", "i", "v", "all", "error of v (px)", "error (px)", "H 3 px", "all, 240x320"]
-    assert first == ["one size", "0.500", "0.250", "0.375", "1.00", "0.90", "0.500", "**0.375**"]
-    assert second == ["four sizes", "0.500", "**0.250**", "0.375", "**1.00**", "0.90", "0.500", "0.375"]
+def test_kinds_have_a_column_each():
+    rows_ = [row("kp", "i", value) | {"kind": kind, "pairs": 5} for kind, value in (("webcam", 0.5), ("blur", 0.25))]
+    head, _, kp = cells(page_tables.kinds({"kinds": rows_, "pairs": []}))
+    assert head == ["detector", "webcam (5)", "blur (5)"]
+    assert [cell.split(" ")[0] for cell in kp] == ["kp", "0.500", "0.250"]
 
 
-def test_scores_at_full_size_have_a_column_for_each_kind():
-    names = ("light", "zoom", "all")
-    ours = dict.fromkeys(names, 0.5) | {f"{name}_error": 0.75 for name in names}
-    theirs = ours | {"zoom": 0.625, "zoom_error": 1.0}
-    del theirs["light_error"]  # nothing matched
-    files = {"full_size.json": {"scores": {"a": ours}}, "full_size_four_sizes.json": {"scores": {"b": theirs}}}
-    head, _, first, second = cells(page_tables.full_size(files.get, errors=False))
-    assert head == ["detector", *names]
-    assert first == ["a", "0.500", "0.500", "0.500"]
-    assert second == ["b, four sizes", "0.500", "0.625", "0.500"]
-    _, _, first, second = cells(page_tables.full_size(files.get, errors=True))
-    assert first == ["a", "0.75", "0.75", "0.75"]
-    assert second == ["b, four sizes", "-", "1.00", "0.75"]
+def test_differences_are_a_list_and_single_numbers(root):
+    """Of kp and the floor, for i and v."""
+    both = [
+        {
+            "detector": "kp",
+            "floor": "corner",
+            "split": split,
+            "difference": value,
+            "interval": [value - 0.5, value + 0.5],
+        }
+        | {"verdict": "no difference"}
+        for split, value in (("i", 0.25), ("v", -0.125))
+    ]
+    (root / pages.RESULTS / "test.json").write_text(json.dumps({"differences": both}))
+    (root / "page.md").write_text(
+        "<!-- kp:differences-test -->\n<!-- /kp -->\nand <!-- kp:kp-corner-v-test -->0<!-- /kp -->\n"
+    )
+    assert main(["report"]) == 0
+    text = (root / "page.md").read_text()
+    assert "- kp - corner: i +0.250 [-0.250, +0.750] no difference; v -0.125 [-0.625, +0.375] no difference" in text
+    assert "-->-0.125 [-0.625, +0.375]<!--" in text
+
+
+def test_time_is_a_share_of_that_of_xfeat(root):
+    costs = [
+        {"name": n, "threads": 1, "milliseconds": ms, "bytes_per_pixel": 9}
+        for n, ms in (("xfeat", 80), ("default", 20))
+    ]
+    (root / pages.RESULTS / "inference.json").write_text(json.dumps({"reference": "xfeat", "costs": costs}))
+    (root / "page.md").write_text("<!-- kp:ratio-default-1 -->0<!-- /kp -->\n<!-- kp:inference -->\n<!-- /kp -->\n")
+    assert main(["report"]) == 0
+    text = (root / "page.md").read_text()
+    assert "-->0.25<!--" in text
+    assert "| default | 20.0 | 0.25 | 9 |" in text
 
 
 PAGE = "Text of *hand*, kp:x.\n\n<!-- kp:rotation -->\nold\n<!-- /kp -->\n\nBut {} is inline.\n".format(
-    "<!-- kp:h100-wall -->7<!-- /kp -->"
+    "<!-- kp:minutes -->7<!-- /kp -->"
 )
 FILLED = """Text of *hand*, kp:x.
 
@@ -136,7 +152,7 @@ FILLED = """Text of *hand*, kp:x.
 
 <!-- /kp -->
 
-But <!-- kp:h100-wall -->54<!-- /kp --> is inline.
+But <!-- kp:minutes -->ranked 54<!-- /kp --> is inline.
 """
 
 
@@ -147,7 +163,7 @@ def root(tmp_path, monkeypatch):
     (tmp_path / pages.RESULTS).mkdir(parents=True)
     (tmp_path / "page.md").write_text(PAGE)
     (tmp_path / pages.RESULTS / "builtin.json").write_text(json.dumps(CONTENT))
-    (tmp_path / pages.RESULTS / "h100_training.json").write_text(json.dumps({"wall_seconds": 54.1}))
+    (tmp_path / pages.RESULTS / "models.json").write_text(json.dumps([{"name": "ranked", "steps": 1, "minutes": 54.1}]))
     return tmp_path
 
 
@@ -164,7 +180,7 @@ def test_check_writes_nothing(root, capsys):
     assert (root / "page.md").read_text() == PAGE
     assert main(["report"]) == 0
     assert main(["report", "--check"]) == 0
-    (root / pages.RESULTS / "h100_training.json").write_text(json.dumps({"wall_seconds": 2}))
+    (root / pages.RESULTS / "models.json").write_text(json.dumps([{"name": "ranked", "steps": 1, "minutes": 2}]))
     assert main(["report", "--check"]) == 1
 
 
@@ -172,12 +188,12 @@ def test_check_writes_nothing(root, capsys):
     ("text", "message"),
     [
         ("<!-- kp:nothing --><!-- /kp -->", "no number or table is called nothing"),
-        ("<!-- kp:models -->\n<!-- /kp -->", "models.json cannot be read"),
-        ("<!-- kp:h100-rate --><!-- /kp -->", "h100-rate: a result is missing or damaged"),
+        ("<!-- kp:table-test -->\n<!-- /kp -->", "test.json cannot be read"),
+        ("<!-- kp:models -->\n<!-- /kp -->", "test.json cannot be read"),
         ("<!-- kp:scale -->\n<!-- /kp -->", "no scale curve"),
         ("<!-- kp:rotation -->", "half of a pair"),
         ("7<!-- /kp -->", "half of a pair"),
-        ("<!-- kp:rotation --> <!-- kp:h100-wall -->7<!-- /kp -->", "kp:rotation has no end"),
+        ("<!-- kp:rotation --> <!-- kp:minutes -->7<!-- /kp -->", "kp:rotation has no end"),
     ],
 )
 def test_a_page_that_cannot_be_filled_is_one_line(root, capsys, text, message):
