@@ -2,3 +2,8 @@
 
 It may import every package; no package imports it.
 """
+
+import os
+
+# before torch is imported: idle OpenMP threads sleep, and do not take the cores of other programs
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

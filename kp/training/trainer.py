@@ -55,6 +55,7 @@ class Trainer:
         revision()  # read now, and cached: files may change during the training
         self.learner = Learner(self.settings, fresh)
         self.began, self.seconds = time.perf_counter(), 0.0
+        self.validation_seconds: float | None = None  # expected, of the last validation
         self.scores: dict[str, float] = {}
         self.kept: dict[str, float] = {}  # step and scores of the weights that are: none before the first validation
         self.logger: Logger | None = None  # of the rank that writes, while it runs
@@ -69,6 +70,9 @@ class Trainer:
         """
         validation = distributed.alone(lambda: Validation(self.learner.device, root=self.validation))
         self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
+        if self.validation_seconds is None and self.settings.train.minutes is not None:
+            duration = distributed.alone(lambda: validation.duration(self.learner.average.module.eval()))
+            self.validation_seconds = distributed.gather(duration or 0.0)[0]
         saved = validated = self.seconds
         every = self.settings.train
         self.began = time.perf_counter() - self.seconds
@@ -91,9 +95,16 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """The share of the run that is over, by steps if they are set, else by the clock."""
+        """The share of the run that is over, by steps if they are set, else by the clock.
+
+        By the clock the last validation is part of the run.
+        """
         train = self.settings.train
-        return self.learner.step / train.steps if train.steps is not None else self.seconds / (60 * train.minutes)
+        return (
+            self.learner.step / train.steps
+            if train.steps is not None
+            else (self.seconds / max(60 * train.minutes - (self.validation_seconds or 0.0), 1.0))
+        )
 
     def take_step(self) -> dict[str, float]:
         """One batch of each rank, one update; returns the terms of the loss, means over the ranks.

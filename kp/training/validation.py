@@ -5,6 +5,7 @@ but decide nothing: both rose while the repeatability on real sequences fell. No
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -104,6 +105,18 @@ class Validation:
             paths = []
         self.sequences += [photographs.make_sequence(path, "hard", _SEED) for path in paths]
         self.real = RealSequences(root, device) if root else None
+
+    def duration(self, detector: Detector) -> float:
+        """Seconds that :meth:`measure` will take, by the time of the first synthetic and the first real sequence."""
+        real = self.real.sequences if self.real else []
+        find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
+        total = 0.0
+        for sequences in (self.sequences, real):
+            began = time.perf_counter()
+            with torch.inference_mode():
+                list(score_sequences(sequences[:1], find, lambda _: (75,), _THRESHOLD))
+            total += (time.perf_counter() - began) * len(sequences)
+        return total
 
     @torch.inference_mode()
     def measure(self, detector: Detector) -> dict[str, float]:
