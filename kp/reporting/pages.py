@@ -120,6 +120,11 @@ def _inference(read: Read) -> str:
 
 
 _SETS = ("test", "validation")
+_DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
+    *((name, "kp", "corner", ("i", "v")) for name in _SETS),
+    ("test", "ranked", "corner", ("i", "v")),
+    ("validation", "ranked", "corner", SPLITS),
+)
 _SHORT = ("kp", "ranked")  # detectors of the short list of differences
 _LEFT_OUT = ("shi-tomasi", "fast", "orb", "mobilenetv4_conv_small", "mobilenet_v3_large")  # of the short table
 _RUN = complete(RunSettings())
@@ -134,17 +139,14 @@ NAMES: dict[str, Callable[[Read], str]] = {
     },
     **{
         f"{detector}-{floor}-{split}-{name}": _difference(f"{name}.json", detector, floor, split)
-        for name in _SETS
-        for detector in ("kp", "ranked")
-        for floor in ("corner", "harris")
-        for split in SPLITS
+        for name, detector, floor, splits in _DIFFERENCES
+        for split in splits
     },
     "differences-short": lambda read: _list(
         result_tables.difference_lines([d for d in read("test.json")["differences"] if d["detector"] in _SHORT])
     ),
     "protocol-native": lambda read: read("test.json")["settings"]["protocols"]["native"]["summary"],
     "table-short": lambda read: measured(read("test.json"), without=_LEFT_OUT).markdown(),
-    "table-greedy": lambda read: measured(read("greedy.json")).markdown(),
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
