@@ -1,5 +1,6 @@
 """The processes (ranks) that ``torchrun`` starts to train together. A process without torchrun is rank 0 of 1."""
 
+import importlib
 import io
 import os
 import sys
@@ -30,6 +31,7 @@ def join() -> None:
     """Start the process group, once. Where there are GPUs, each rank takes the GPU of its number."""
     if ranks() == 1 or distributed.is_initialized():
         return
+    importlib.import_module("torch._dynamo")  # imported later, as torchvision does, it would keep the group's threads
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
