@@ -9,16 +9,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
-from kp.config import DetectorSettings, RunSettings
+from kp.config import DetectorSettings, RunSettings, complete
 from kp.models.checkpoint import load_checkpoint
 from kp.training import distributed
 from kp.training.trainer import Trainer, resume
 
 _D = RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))
-SETTINGS = replace(
-    _D,
-    world=replace(_D.world, image_size=48),
-    train=replace(_D.train, batch=2, steps=6, device="cpu", warmup=0, clip=1e9),
+SETTINGS = complete(
+    replace(
+        _D,
+        world=replace(_D.world, image_size=48),
+        train=replace(_D.train, batch=2, steps=6, device="cpu", warmup=0, clip=1e9),
+    )
 )
 
 
