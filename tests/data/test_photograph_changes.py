@@ -177,6 +177,7 @@ def test_the_command_shows_and_writes_them(blobs, capsys, tmp_path):
     content = json.loads(out.read_text())
     assert (content["full_size"], content["scales"]) == (True, 2)
     assert content["scores"]["random"]["all"] < content["scores"]["mobilenet_v3_small"]["all"]
-    assert content["scores"]["mobilenet_v3_small"] == pytest.approx(scorecard(load_detector(scales=2), full_size=True))
+    detector = load_detector("mobilenet_v3_small", scales=2)
+    assert content["scores"]["mobilenet_v3_small"] == pytest.approx(scorecard(detector, full_size=True))
     assert main(["score", "harris", "--full-size", "--scales", "0"]) == 1
     assert capsys.readouterr().err.endswith("--scales must be at least 1, not 0\n")
