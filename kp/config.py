@@ -1,13 +1,13 @@
-"""Every setting, once: its default, its unit, its bounds and what it means. Flags and checkpoints are made from it.
+"""Every setting, once: its default, its unit, its bounds and what it means. Flags (:mod:`kp.support.flags`) and
+checkpoints are made from it.
 
 Only the commands, the training and the detector know settings objects. Every other function takes plain values.
 """
 
-import argparse
 import math
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 MODELS = (  # weights that come with kp
@@ -30,9 +30,13 @@ def setting(
     choices: tuple | None = None,
     metavar: str | None = None,
     bounds: tuple[float, float] = (0, math.inf),
+    by_model: tuple[float, float] | None = None,
 ) -> Any:
-    """A dataclass field that also knows its command-line help, choices, placeholder and, for numbers, its bounds."""
-    facts = {"help": help, "choices": choices, "metavar": metavar, "bounds": bounds}
+    """A dataclass field that also knows its command-line help, choices, placeholder and, for numbers, its bounds.
+
+    ``by_model`` are the defaults without an encoder, and with one, of a setting that is None until :func:`complete`.
+    """
+    facts = {"help": help, "choices": choices, "metavar": metavar, "bounds": bounds, "by_model": by_model}
     return field(default=default, metadata=facts)
 
 
@@ -93,7 +97,9 @@ class WorldSettings:
         "shows them all) or a group, classic or planes, whose weight its families share",
         metavar="FAMILY",
     )
-    image_size: int | None = setting(None, "side of a training view in pixels", bounds=(32, math.inf))
+    image_size: int | None = setting(
+        None, "side of a training view in pixels", bounds=(32, math.inf), by_model=(480, 160)
+    )
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
     max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
     max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
@@ -106,6 +112,10 @@ class WorldSettings:
     views: int = setting(4, "photographs of a scene, for the ranker", bounds=(2, 16))
     still: float = setting(0.8, "share of the scenes whose photographs are all from one place", bounds=(0, 1))
     detail: int = setting(1, "scenes of the ranker are drawn so many times as large, and reduced", bounds=(1, 8))
+
+    def ranges(self) -> dict[str, float]:
+        """The limits of :func:`kp.geometry.homography.random_homographies`, by name."""
+        return {name: value for name, value in vars(self).items() if name.startswith("max_")}
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,9 @@ class CameraSettings:
 class TrainSettings:
     """The training."""
 
-    steps: int | None = setting(None, "length of the whole run, unless --minutes is given", bounds=(1, math.inf))
+    steps: int | None = setting(
+        None, "length of the whole run, unless --minutes is given", bounds=(1, math.inf), by_model=(300, 200)
+    )
     minutes: float | None = setting(
         None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, math.inf)
     )
@@ -157,14 +169,20 @@ class TrainSettings:
         None,
         "scenes a step, of each rank under torchrun; with an encoder a GPU takes 64 and more",
         bounds=(1, math.inf),
+        by_model=(2, 8),
     )
     prefetch_steps: int = setting(
         0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte"
     )
-    lr: float | None = setting(None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, math.inf))
-    warmup: int | None = setting(None, "steps in which the learning rate rises to its peak")
+    lr: float | None = setting(
+        None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, math.inf), by_model=(3e-3, 1e-3)
+    )
+    warmup: int | None = setting(None, "steps in which the learning rate rises to its peak", by_model=(20, 100))
     decay: float | None = setting(
-        None, "share of the run, at its end, in which the learning rate falls to zero", bounds=(0, 1)
+        None,
+        "share of the run, at its end, in which the learning rate falls to zero",
+        bounds=(0, 1),
+        by_model=(0.6, 0.4),
     )
     weight_decay: float = setting(1e-4, "of AdamW")
     clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, math.inf))
@@ -178,6 +196,7 @@ class TrainSettings:
         None,
         "keypoints of a view that the losses look at, for each megapixel that both views share",
         bounds=(ABOVE_ZERO, 1e6),
+        by_model=(650.0, 1000.0),
     )
     temperature: float = setting(
         0.3,
@@ -202,19 +221,6 @@ class RunSettings:
     train: TrainSettings = TrainSettings()
 
 
-_BY_MODEL: dict[str, dict[str, tuple[float, float]]] = {  # defaults without an encoder, and with one
-    "world": {"image_size": (480, 160)},
-    "train": {
-        "steps": (300, 200),
-        "batch": (2, 8),
-        "lr": (3e-3, 1e-3),
-        "warmup": (20, 100),
-        "decay": (0.6, 0.4),
-        "keypoints_per_megapixel": (650.0, 1000.0),
-    },
-}
-
-
 def complete(settings: RunSettings) -> RunSettings:
     """Settings whose numbers are all given: those that are None get the default of their model.
 
@@ -222,13 +228,13 @@ def complete(settings: RunSettings) -> RunSettings:
     """
     column = int(settings.detector.encoder != "none")
     groups = {}
-    for group, numbers in _BY_MODEL.items():
-        old = getattr(settings, group)
-        missing = {name: pair[column] for name, pair in numbers.items() if getattr(old, name) is None}
-        if group == "train" and old.minutes is not None:
+    for name, group in vars(settings).items():
+        pairs = {f.name: f.metadata["by_model"] for f in fields(group) if f.metadata["by_model"]}
+        missing = {setting: pair[column] for setting, pair in pairs.items() if getattr(group, setting) is None}
+        if settings.train.minutes is not None:
             missing.pop("steps", None)
-        groups[group] = replace(old, **missing)
-    return replace(settings, **groups)
+        groups[name] = replace(group, **missing)
+    return RunSettings(**groups)
 
 
 ENCODER_DEFAULTS = complete(RunSettings(detector=DetectorSettings(encoder=ENCODERS[0])))  # of a run with an encoder
@@ -317,37 +323,6 @@ def check_bounds(settings: RunSettings) -> None:
                 raise ValueError(f"--{f.name.replace('_', '-')} must be {least}{most}, not {value}")
 
 
-class Parser(argparse.ArgumentParser):
-    """A command line whose help keeps its lines and whose errors are one line."""
-
-    def __init__(self, prog: str, **texts: str) -> None:
-        super().__init__(prog, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def add_flags(parser: argparse.ArgumentParser, cls: type) -> None:
-    """One flag for every field of a settings class, in a group of its own, with the field's help and default."""
-    group = parser.add_argument_group(cls.__doc__.strip().splitlines()[0].replace("``", "").rstrip("."))
-    for f in fields(cls):
-        name, flag = f.name, "--" + f.name.replace("_", "-")
-        text = (f.metadata["help"] + _default(f)).replace("%", "%%")
-        common = {"dest": name, "help": text, "default": f.default}
-        if f.type is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
-        else:
-            kind, nargs = _kind_and_nargs(f)
-            metavar = f.metadata["metavar"]
-            group.add_argument(flag, type=kind, nargs=nargs, choices=f.metadata["choices"], metavar=metavar, **common)
-
-
-def from_args(cls: type[T], args: argparse.Namespace) -> T:
-    """The settings of one class, or of a class of such groups, out of parsed arguments."""
-    values = {f.name: from_args(f.type, args) if is_dataclass(f.type) else getattr(args, f.name) for f in fields(cls)}
-    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
-
-
 def by_flag(settings: RunSettings) -> dict[str, Any]:
     """Every setting of a run by its flag's name, out of its groups: what :func:`from_args` reads."""
     return {name: value for group in vars(settings).values() for name, value in vars(group).items()}
@@ -365,20 +340,3 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
         raise ValueError(f"unknown settings {', '.join(unknown)}: written by another version of kp?")
     plain = {name: from_dict(kinds[name], v) if is_dataclass(kinds[name]) else v for name, v in values.items()}
     return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()})
-
-
-def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
-    if get_origin(f.type) is not tuple:
-        return next((t for t in get_args(f.type) if t is not type(None)), f.type), None
-    kinds = get_args(f.type)
-    return kinds[0], "+" if kinds[-1] is Ellipsis else len(kinds)
-
-
-def _default(f: Field) -> str:
-    if f.default is None:
-        pair = next((numbers[f.name] for numbers in _BY_MODEL.values() if f.name in numbers), None)
-        return f" (default: {pair[0]:g}; with an encoder {pair[1]:g})" if pair else ""
-    if isinstance(f.default, bool):
-        return " (default: yes)" if f.default else " (default: no)"
-    shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
-    return f" (default: {shown})"

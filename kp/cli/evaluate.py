@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kp.cli.errors import exit_code
-from kp.config import MODELS, EvaluateSettings, OutputSettings, Parser, add_flags, from_args
+from kp.config import MODELS, EvaluateSettings, OutputSettings
 from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
@@ -40,6 +40,7 @@ from kp.reporting.images import examples
 from kp.reporting.result_tables import difference_lines, printed_kinds, printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
+from kp.support.flags import Parser, add_flags, from_args
 
 Make = Callable[[], Mapping[str, FindKeypoints | KeypointFiles]]
 

@@ -142,7 +142,7 @@ def draw_views(args: argparse.Namespace) -> None:
     check_numbers(args, "pairs")
     sequences = hpatches.read(args.hpatches, "v") if args.hpatches else []
     world = ENCODER_DEFAULTS.world
-    ranges = {name: value for name, value in vars(world).items() if name.startswith("max_")}
+    ranges = world.ranges()
     size, generator = (world.image_size, world.image_size), torch.Generator().manual_seed(args.seed)
     with progress(args.pairs + sum(len(s.homographies) for s in sequences), "pair") as bar:
         H_0to1 = viewpoints.sample(args.pairs, size, generator, illumination_only=world.illumination_only, **ranges)

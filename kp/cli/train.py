@@ -7,9 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from kp.cli.errors import exit_code
-from kp.config import RunSettings, add_flags, by_flag, from_args, from_dict
+from kp.config import RunSettings, by_flag, from_dict
 from kp.models.checkpoint import load_checkpoint
 from kp.models.encoders import PretrainedError
+from kp.support.flags import add_flags, from_args
 from kp.training import distributed
 from kp.training.trainer import WEIGHTS_FILE, Trainer, TrainingError, resume
 

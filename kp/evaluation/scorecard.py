@@ -36,7 +36,7 @@ from kp.data.hpatches import ImageSequence
 from kp.data.pairs import as_sequences, held_out_pairs
 from kp.data.photograph_changes import KINDS, full_size_sequences, swept_sequences
 from kp.evaluation.baselines import ScoreMap
-from kp.evaluation.benchmark import score_sequences
+from kp.evaluation.detected_pairs import score_sequences
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors
 from kp.support.process import progress_interval

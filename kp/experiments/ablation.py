@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 import kp
-from kp.config import ENCODERS, Parser, RunSettings, add_flags, complete, from_args, from_dict
+from kp.config import ENCODERS, RunSettings, complete, from_dict
 from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
 from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
+from kp.support.flags import Parser, add_flags, from_args
 from kp.training.trainer import WEIGHTS_FILE, Trainer, check, resume
 from kp.training.validation import RealSequences
 

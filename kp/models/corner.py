@@ -41,9 +41,8 @@ class CornerDetector(Detector):
         s = self.settings
         if s.encoder != "none":
             raise ValueError(f"this detector has no encoder {s.encoder}")
-        scales = len(s.window_sigmas)
         self.numbers = CornerNumbers(
-            weights=(s.response_gain / scales,) * scales,
+            weight=s.response_gain / len(s.window_sigmas),
             derivative_sigmas=s.derivative_sigmas,
             window_sigmas=s.window_sigmas,
             half_size_scales=s.half_size_scales,
@@ -68,10 +67,10 @@ class CornerDetector(Detector):
             return blur(total, n.score_blur) - n.surround_weight * blur(total, n.surround_sigma)
 
     def keypoints(self, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:
+        if self.ranker is None or not self.settings.ranker_weight:
+            return super().keypoints(image, max_keypoints, **options)
         found = unranked(self, image, max_keypoints, **options)
-        if self.ranker is not None and self.settings.ranker_weight:
-            gain = self.settings.ranker_weight * self.ranker(to_grey(image), found)
-            found = reranked(found, gain)
+        found = reranked(found, self.settings.ranker_weight * self.ranker(to_grey(image), found))
         return found if max_keypoints is None else resized(found, max_keypoints)
 
     def _opencv_can(self, image: Tensor) -> bool:
@@ -99,15 +98,15 @@ def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None
 
 
 def _total(grey: Tensor, n: CornerNumbers) -> Tensor:
-    """The weighted sum (B, 1, H, W) over the scales."""
-    scales = list(zip(n.weights, n.derivative_sigmas, n.window_sigmas, strict=True))
+    """The weighted sum (B, 1, H, W) over the scales of grey images (B, 1, H, W)."""
+    scales = list(zip(n.derivative_sigmas, n.window_sigmas, strict=True))
     fine = len(scales) - n.half_size_scales
-    total = sum(weight * noble_response(grey, sigma, window) for weight, sigma, window in scales[:fine])
+    total = sum(n.weight * noble_response(grey, sigma, window) for sigma, window in scales[:fine])
     if not n.half_size_scales:
         return total
     height, width = grey.shape[-2:]
     half = mean_2x2(F.pad(grey, (0, width % 2, 0, height % 2), mode="replicate"))
-    coarse = sum(w * noble_response(half, halved(sigma), window / 2) for w, sigma, window in scales[fine:])
+    coarse = sum(n.weight * noble_response(half, halved(sigma), window / 2) for sigma, window in scales[fine:])
     return total + double(coarse)[..., :height, :width]
 
 

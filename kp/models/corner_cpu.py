@@ -25,9 +25,9 @@ _SMOOTH, _DERIVE = np.array([0.25, 0.5, 0.25], np.float32), np.array([-0.5, 0, 0
 
 
 class CornerNumbers(NamedTuple):
-    """The numbers of a corner detector: one weight and two sigmas for each scale, sigmas in pixels of the image."""
+    """The numbers of a corner detector: the weight of a scale, and two blurs in pixels of the image for each scale."""
 
-    weights: tuple[float, ...]
+    weight: float
     derivative_sigmas: tuple[float, ...]
     window_sigmas: tuple[float, ...]
     half_size_scales: int
@@ -38,7 +38,7 @@ class CornerNumbers(NamedTuple):
     @property
     def margin(self) -> int:
         """Pixels, an even number, beyond which nothing changes the score of a pixel."""
-        fine = len(self.weights) - self.half_size_scales
+        fine = len(self.window_sigmas) - self.half_size_scales
         reach = [0]
         for scale, (derivative, window) in enumerate(zip(self.derivative_sigmas, self.window_sigmas, strict=True)):
             if scale < fine:
@@ -100,17 +100,16 @@ def _scores(image: np.ndarray, numbers: CornerNumbers, thinning: float, threads:
 
 def _total(image: np.ndarray, numbers: CornerNumbers, threads: int) -> np.ndarray:
     """The weighted sum (H, W) of the responses of all scales."""
-    fine = len(numbers.weights) - numbers.half_size_scales
+    fine = len(numbers.window_sigmas) - numbers.half_size_scales
     half = half_size(image) if numbers.half_size_scales else image
 
     def scale(index: int) -> np.ndarray:
         derivative, window = numbers.derivative_sigmas[index], numbers.window_sigmas[index]
-        weight = numbers.weights[index]
         if index < fine:
-            return _noble_response(image, derivative, window, weight)
-        return _noble_response(half, halved(derivative), window / 2, weight)
+            return _noble_response(image, derivative, window, numbers.weight)
+        return _noble_response(half, halved(derivative), window / 2, numbers.weight)
 
-    indices = range(len(numbers.weights))
+    indices = range(len(numbers.window_sigmas))
     if threads == 1:
         maps = list(map(scale, indices))
     else:

@@ -35,10 +35,15 @@ class Keypoints:
     def select(self, keep: Tensor, max_keypoints: int | None = None) -> "Keypoints":
         """The best ``max_keypoints`` (all places if None) of those that ``keep`` (B, K) allows, still best first."""
         keep = keep & self.valid
-        order = torch.argsort(~keep, dim=1, stable=True)[:, :max_keypoints]
-        return _masked(
-            self.xy.gather(1, order[..., None].expand(-1, -1, 2)), self.scores.gather(1, order), keep.gather(1, order)
+        kept = Keypoints(self.xy, self.scores, keep).ordered(
+            torch.argsort(~keep, dim=1, stable=True)[:, :max_keypoints]
         )
+        return _masked(kept.xy, kept.scores, kept.valid)
+
+    def ordered(self, order: Tensor) -> "Keypoints":
+        """The keypoints in another order: ``order`` (B, N) holds places in [0, K)."""
+        xy = self.xy.gather(1, order[..., None].expand(-1, -1, 2))
+        return Keypoints(xy, self.scores.gather(1, order), self.valid.gather(1, order))
 
 
 def most_keypoints(size: Size, nms_size: int) -> int:

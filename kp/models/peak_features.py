@@ -1,5 +1,7 @@
 """Numbers that describe the surroundings of a keypoint: what tells whether it will be found again in another light."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,10 +19,17 @@ _WHITE, _BLACK = 0.98, 0.02  # grey from and below which a pixel is taken as cli
 _QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)  # of grey
 _NOISE_QUANTILES = (0.1, 0.5)
 _LEAST = 1e-3  # grey: smaller contrasts are all the same
+_MAPS: tuple[Callable[[Tensor], Tensor], ...] = (  # of grey, averaged over blocks; made one by one, to save memory
+    lambda grey: grey,
+    lambda grey: grey * grey,
+    noise,
+    lambda grey: (grey >= _WHITE).float(),
+    lambda grey: (grey <= _BLACK).float(),
+)
 
 
 def peak_features(grey: Tensor, keypoints: Keypoints) -> Tensor:
-    """What is around the keypoints of grey images (B, 1, H, W) in [0, 1]: (B, K, N).
+    """What is around the keypoints (B, K) of grey images (B, 1, H, W) in [0, 1]: (B, K, NUM_FEATURES).
 
     Of the score: the score, the log of the rank by area, and the scores at 100 and 1000 keypoints a megapixel. Around
     the keypoint, over blocks of a pyramid: grey, its change from block to larger block, contrast, the darkest and
@@ -32,7 +41,7 @@ def peak_features(grey: Tensor, keypoints: Keypoints) -> Tensor:
 
 
 def _of_scores(keypoints: Keypoints, area: int) -> Tensor:
-    """(B, K, 4)."""
+    """What the scores of the keypoints say, in an image of ``area`` pixels: (B, K, 4)."""
     scores = keypoints.scores.masked_fill(~keypoints.valid, 0)
     count = scores.shape[1]
     rank = torch.arange(1, count + 1, device=scores.device, dtype=scores.dtype) * (1e6 / area)  # a megapixel
@@ -46,8 +55,8 @@ def _around(grey: Tensor, xy: Tensor) -> Tensor:
     height, width = grey.shape[-2:]
     step = 2**_LEVELS
     padded = F.pad(grey, (0, -width % step, 0, -height % step), mode="replicate")
-    fine = (padded, padded * padded, noise(padded), (padded >= _WHITE).float(), (padded <= _BLACK).float())
-    maps, extremes = torch.cat([mean_2x2(each) for each in fine], dim=1), [max_2x2(padded), max_2x2(-padded)]
+    maps = torch.cat([mean_2x2(make(padded)) for make in _MAPS], dim=1)
+    extremes = torch.cat([max_2x2(padded), max_2x2(-padded)], dim=1)
     found, previous = [sample_at(padded, xy)], sample_at(padded, xy)
     for level in range(1, _LEVELS + 1):
         maps = mean_2x2(maps) if level > 1 else maps
@@ -65,8 +74,8 @@ def _around(grey: Tensor, xy: Tensor) -> Tensor:
             found += [mean, white, black]
             whole = _of_image(maps, xy.shape[1])
         if level in _RANGE_LEVELS:
-            extremes = [max_2x2(each) for each in extremes] if level > 1 else extremes
-            found += [sample_at(max_3x3(each), places, mode="nearest") for each in extremes]
+            extremes = max_2x2(extremes) if level > 1 else extremes
+            found.append(sample_at(max_3x3(extremes), places, mode="nearest"))
     return torch.cat([*found, whole], dim=1)
 
 

@@ -34,9 +34,8 @@ class Ranker(nn.Module):
         return logits
 
 
-def reranked(keypoints: Keypoints, gain: Tensor, max_keypoints: int | None = None) -> Keypoints:
-    """Keypoints with ``gain`` (B, K) added to their scores, best first: the best ``max_keypoints``, or all."""
+def reranked(keypoints: Keypoints, gain: Tensor) -> Keypoints:
+    """Keypoints with ``gain`` (B, K) added to their scores (B, K), best first."""
     scores = (keypoints.scores + gain).masked_fill(~keypoints.valid, -torch.inf)
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :max_keypoints]
-    xy = keypoints.xy.gather(1, order[..., None].expand(-1, -1, 2))
-    return Keypoints(xy, scores.gather(1, order), keypoints.valid.gather(1, order))
+    changed = Keypoints(keypoints.xy, scores, keypoints.valid)
+    return changed.ordered(scores.argsort(dim=1, descending=True, stable=True))

@@ -82,6 +82,11 @@ class Learner:
         """The part that is trained where there is no encoder."""
         return getattr(self.model, "ranker", None)
 
+    @property
+    def images_per_step(self) -> int:
+        """Views that this rank looks at in a step."""
+        return self.settings.train.batch * (2 if self.ranker is None else self.settings.world.views)
+
     def look(self, batch: ViewPair | ViewGroup) -> tuple[Tensor, dict[str, float]]:
         """The loss of this rank's views, and what is logged. Raises TrainingError on a term that is not finite."""
         loss, terms = self._look_at_pairs(batch) if isinstance(batch, ViewPair) else self._look_at_group(batch)
@@ -227,13 +232,9 @@ def _pairs(settings: RunSettings, generator: torch.Generator, prefetch_steps: in
         render=partial(render, families=world.families),
         photometric=light.pop("photometric"),
         light=light,
-        max_translation=world.max_translation,
-        max_scale=world.max_scale,
-        max_rotation=world.max_rotation,
-        max_shear=world.max_shear,
-        max_perspective=world.max_perspective,
         illumination_only=world.illumination_only,
         viewpoint_only=world.viewpoint_only,
+        **world.ranges(),
     )
     return PrefetchedPairs(draw, generator, prefetch_steps)
 
@@ -249,11 +250,7 @@ def _groups(settings: RunSettings, generator: torch.Generator, prefetch_steps: i
         camera=settings.camera,
         still=world.still,
         detail=world.detail,
-        max_translation=world.max_translation,
-        max_scale=world.max_scale,
-        max_rotation=world.max_rotation,
-        max_shear=world.max_shear,
-        max_perspective=world.max_perspective,
+        **world.ranges(),
     )
     return PrefetchedPairs(draw, generator, prefetch_steps)
 

@@ -29,6 +29,8 @@ def check(settings: RunSettings) -> None:
     """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
     parse_mixture(settings.world.families)
     check_bounds(settings)
+    if settings.detector.encoder == "none" and not settings.detector.ranker_width:
+        raise ValueError("--ranker-width 0 without an --encoder leaves nothing to train")
     if settings.world.illumination_only + settings.world.viewpoint_only > 1:
         raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
 
@@ -80,7 +82,7 @@ class Trainer:
             while self.progress < 1:
                 before = self.seconds
                 terms = self.take_step()
-                self._show(terms, 2 * every.batch * distributed.ranks() / (self.seconds - before))
+                self._show(terms, self.learner.images_per_step * distributed.ranks() / (self.seconds - before))
                 if self.interrupted:
                     self.save()
                     raise KeyboardInterrupt
@@ -100,11 +102,9 @@ class Trainer:
         By the clock the last validation is part of the run.
         """
         train = self.settings.train
-        return (
-            self.learner.step / train.steps
-            if train.steps is not None
-            else (self.seconds / max(60 * train.minutes - (self.validation_seconds or 0.0), 1.0))
-        )
+        if train.steps is not None:
+            return self.learner.step / train.steps
+        return self.seconds / max(60 * train.minutes - (self.validation_seconds or 0.0), 1.0)
 
     def take_step(self) -> dict[str, float]:
         """One batch of each rank, one update; returns the terms of the loss, means over the ranks.

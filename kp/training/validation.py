@@ -18,7 +18,7 @@ from kp.data import hpatches, photographs
 from kp.data.hpatches import HPatchesError
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
 from kp.evaluation.baselines import ScoreMap
-from kp.evaluation.benchmark import score_sequences
+from kp.evaluation.detected_pairs import score_sequences
 from kp.evaluation.metrics import counted, nearest_distances
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors
@@ -63,7 +63,7 @@ class RealSequences:
         find = make_detectors({"kp": detector}, protocol, True, self.device)["kp"]
         counts = (protocol.max_keypoints,)
         found: dict[str, list[float]] = {"i": [], "v": [], "all": []}
-        for sequence in self.sequences:
+        for sequence in self.sequences:  # one by one: the keypoints of large images are not kept
             for record in score_sequences([sequence], find, lambda _: counts, protocol.threshold):
                 for part in (sequence.split, "all"):
                     found[part].append(record["repeatability"])

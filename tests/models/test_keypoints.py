@@ -1,9 +1,11 @@
 """Keypoints placed by hand: ties, plateaus, borders, fewer than asked for."""
 
+import numpy as np
 import pytest
 import torch
 
-from kp.models.keypoints import extract_keypoints, most_keypoints
+from kp.models import keypoints as module
+from kp.models.keypoints import Keypoints, extract_keypoints, most_keypoints, resized
 
 
 def score_map(size, points, low=-10.0):
@@ -111,3 +113,53 @@ def test_select_keeps_the_order():
     keypoints = extract_keypoints(score_map((60, 60), [(10, 10, 3.0), (30, 30, 7.0), (50, 50, 5.0)]), 3, border=8)
     kept = keypoints.select(torch.tensor([[False, True, True]]), 2)
     assert found(kept) == [(50, 50), (10, 10)]
+
+
+def rough_map(seed, ties):
+    """A batch of scores; some are equal if ``ties``, some -inf."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, 6, (2, 1, 37, 53), generator=generator).float() if ties else None
+    scores = torch.rand(2, 1, 37, 53, generator=generator) if scores is None else scores
+    return scores.masked_fill(torch.rand(scores.shape, generator=generator) < 0.2, -torch.inf)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("nms_size", [3, 5, 9, 15])
+def test_opencv_finds_the_maxima_that_kornia_finds(nms_size, ties):
+    """To the bit, plateaus included: Kornia's are those of the ranks of all pixels."""
+    for seed in range(4):
+        scores = rough_map(seed, ties)
+        kornia = (scores > -torch.inf) & module._best_within(module._total_order(scores), nms_size)
+        assert torch.equal(module._peaks(scores, nms_size), kornia)
+        assert torch.equal(module._peaks(scores.double(), nms_size), kornia)
+
+
+def greedy_by_hand(scores, nms_size):
+    """Pixels in order of score, the first in raster order where equal; each removes its window."""
+    order = np.lexsort((np.arange(scores.size), -scores.ravel()))
+    kept, reach = [], nms_size // 2
+    for y, x in zip(*np.unravel_index(order, scores.shape), strict=True):
+        free = all(max(abs(y - other_y), abs(x - other_x)) > reach for other_x, other_y in kept)
+        if scores[y, x] > -np.inf and free:
+            kept.append((x, y))
+    return [list(map(float, place)) for place in kept]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("nms_size", [3, 7])
+def test_greedy_suppression_takes_the_best_and_removes_its_window(nms_size, ties):
+    scores = rough_map(9, ties)
+    found = extract_keypoints(scores, None, nms_size, border=0, greedy=True)
+    for image in range(2):
+        expected = greedy_by_hand(scores[image, 0].numpy(), nms_size)
+        assert found.xy[image][found.valid[image]].tolist() == expected
+        assert len(expected) > extract_keypoints(scores, None, nms_size, border=0).valid[image].sum()
+
+
+def test_more_places_than_keypoints_are_empty():
+    found = Keypoints(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[2.0]]), torch.tensor([[True]]))
+    more = resized(found, 3)
+    assert more.xy.tolist() == [[[3.0, 4.0], [0.0, 0.0], [0.0, 0.0]]]
+    assert more.scores.tolist() == [[2.0, -torch.inf, -torch.inf]]
+    assert more.valid.tolist() == [[True, False, False]]
+    assert torch.equal(resized(more, 1).xy, found.xy)

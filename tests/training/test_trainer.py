@@ -360,3 +360,55 @@ def test_help_teaches(capsys):
         assert flag in text
     assert "degrees" in text
     assert "(default: 45.0)" in text
+
+
+# --- the ranker, which is what is trained without an encoder ---
+
+RANKER = replace(
+    RunSettings(),
+    world=replace(RunSettings().world, image_size=96, views=3),
+    train=replace(RunSettings().train, batch=1, steps=3, device="cpu", validate_every=100.0),
+)
+
+
+def test_without_an_encoder_the_ranker_is_trained(tmp_path):
+    trainer = Trainer(RANKER, tmp_path)
+    before = {name: value.clone() for name, value in trainer.learner.model.named_parameters()}
+    assert all(name.startswith("ranker.") for name in before)
+    trainer.run()
+    assert set(logged(tmp_path)[0]["loss"]) == {"ranking", "repeatability", "repeatability_by_score"}
+    assert trainer.learner.images_per_step == 3
+    after = dict(trainer.learner.model.named_parameters())
+    assert all(not torch.equal(after[name], value) for name, value in before.items())
+    detector = load_detector(tmp_path / "weights.safetensors")
+    assert detector.keypoints(torch.rand(1, 1, 64, 64), 10).xy.shape == (1, 10, 2)
+
+
+def test_the_ranker_goes_on_from_a_checkpoint_with_the_very_next_steps(tmp_path):
+    expected = losses(Trainer(RANKER, tmp_path), 3)
+    broken = Trainer(RANKER, tmp_path)
+    assert losses(broken, 1) == expected[:1]
+    broken.save()
+    assert losses(resume(load_checkpoint(tmp_path / "checkpoint.pt"), RANKER, tmp_path), 2) == expected[1:]
+
+
+def test_numbers_that_depend_on_the_model_are_filled_in():
+    ranker, encoder = complete(RunSettings()), complete(SMALL)
+    assert (ranker.train.steps, ranker.train.batch, ranker.world.image_size) == (300, 2, 480)
+    assert (encoder.train.lr, encoder.train.warmup, encoder.world.image_size) == (1e-3, 100, 64)
+    timed = complete(replace(RANKER, train=replace(RANKER.train, steps=None, minutes=2.0)))
+    assert (timed.train.steps, timed.train.decay) == (None, 0.6)
+    assert complete(ranker) == ranker
+
+
+def test_nothing_to_train_is_told(tmp_path):
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        Trainer(replace(RANKER, detector=replace(RANKER.detector, ranker_width=0)), tmp_path)
+
+
+def test_the_last_validation_is_part_of_a_run_by_the_clock(tmp_path):
+    trainer = Trainer(replace(RANKER, train=replace(RANKER.train, steps=None, minutes=1.0)), tmp_path)
+    trainer.seconds = 30.0
+    assert trainer.progress == 0.5
+    trainer.validation_seconds = 20.0
+    assert trainer.progress == 0.75
