@@ -1,15 +1,21 @@
-"""Image files of sequences: their names, whether they are whole, and their pixels as gray values."""
+"""Image files: names and types, the pixels as they are stored, and one conversion to gray for every use."""
 
+import io
 import re
 import struct
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from kp.models.detector import to_grey
 from kp.support.errors import one_line
 
 SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
@@ -17,12 +23,31 @@ SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg", ".pgm", ".bmp", ".tif", ".tiff", ".
 _UNSUPPORTED = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef")
 _NAME = re.compile(r"(?:img|image)?[-_]?([0-9]{1,9})", re.IGNORECASE)
 _LOG_LEVEL_SILENT = 0  # of OpenCV
+_ORIENTATION = 0x0112  # tag of EXIF: 1 is upright
+_NO_DATA = (-9999.0, -32767.0, -32768.0)  # what maps of heights hold where there is no value
+_NO_DATA_BEYOND = 1e30
+_TAILS = (0.1, 99.9)  # percent of the pixels: values beyond are clipped where the range of values is not known
+_LEAST_RANGE = 1 / 8  # of the range of a bit depth: an image that uses less of it is stretched
 _PNM_HEADER = re.compile(rb"P([56])(?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,5})\s")
 _TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
 
 
-class HPatchesError(ValueError):
+class ImageError(ValueError):
+    """An image cannot be read. The message is one line that says what to do."""
+
+
+class HPatchesError(ImageError):
     """A sequence cannot be read. The message is one line that says what to do."""
+
+
+class Pixels(NamedTuple):
+    """An image: ``values`` (H, W, C), C = 1 or 3 (RGB), float32 in [0, 1], and ``valid`` (H, W) bool or None for all.
+
+    Not valid are pixels without a value (NaN) and transparent ones.
+    """
+
+    values: np.ndarray
+    valid: np.ndarray | None = None
 
 
 def numbered_images(paths: Iterable[Path]) -> dict[int, Path]:
@@ -44,39 +69,150 @@ def check_suffix(path: Path) -> None:
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file as gray (1, 1, H, W) in [0, 1], float32.
-
-    OpenCV converts to gray with 8 bits (ITU-R BT.601 weights), so that every detector gets the same pixels.
+    """An image file as gray (1, 1, H, W) in [0, 1], float32: 0.299 red + 0.587 green + 0.114 blue, not rounded.
 
     Raises:
         HPatchesError: the file cannot be read, is truncated, is not an image, or is of a type that is not supported.
     """
     try:
+        values = read_pixels(path).values
+    except ImageError as error:
+        advice = "" if "convert it" in str(error) else ": unpack the archive again"
+        raise HPatchesError(f"{error}{advice}") from None
+    return to_grey(torch.from_numpy(values).permute(2, 0, 1)[None])
+
+
+def read_pixels(path: Path, upright: bool = False) -> Pixels:
+    """The pixels of an image file, in the order in which they are stored.
+
+    Warns where the file says that a viewer should turn the image, and where values were scaled (:func:`scaled`).
+
+    Args:
+        upright: turn or mirror the image as its EXIF orientation says.
+
+    Raises:
+        ImageError: the file cannot be read, is truncated, is not an image, or is of a type that is not supported.
+    """
+    try:
         data = path.read_bytes()
     except OSError as e:
-        raise HPatchesError(f"{path} cannot be read ({one_line(e)}): unpack the archive again") from None
+        raise ImageError(f"{path} cannot be read ({one_line(e)})") from None
     image = _decode(data) if (whole := _is_whole(data)) else None
-    if image is None and data[4:8] == b"ftyp":  # a phone's photograph, whatever its suffix
-        brand = re.sub("[^a-z0-9]", "", data[8:12].decode("latin-1").lower())
-        raise HPatchesError(f"{path} is an unsupported image type, {brand}: convert it to .png")
-    if image is None and whole and data[:2] in (b"II", b"MM"):
-        raise HPatchesError(f"{path} is a TIFF that is damaged or has no pixels of 8 or 16 bits: convert it to .png")
     if image is None:
-        raise HPatchesError(f"{path} is truncated or no image: unpack the archive again")
-    return torch.from_numpy(image)[None, None].float() / 255
+        raise ImageError(f"{path} {_why_not(data, whole)}")
+    if (orientation := _orientation(data)) != 1:
+        done = "turned" if upright else "not turned"
+        warnings.warn(f"{path} is {done} as its EXIF orientation {orientation} says", stacklevel=2)
+        image = _turned(image, orientation) if upright else image
+    return scaled(image, str(path))
+
+
+def scaled(image: np.ndarray, name: str) -> Pixels:
+    """Stored values (H, W) or (H, W, 1, 2, 3 or 4) of any type as :class:`Pixels`. The last of 2 or 4 is opacity.
+
+    8 bits are divided by 255. Integers of more bits are divided by the largest number of the fewest bits that hold
+    them, so that 12 bits are not dark. Where an image uses less than an eighth of that range, as thermal cameras do,
+    or has floating-point values outside [0, 1], as maps of heights do, the range of its values becomes [0, 1], but for
+    one pixel in a thousand at each end, which are clipped. Such a change is a warning.
+
+    Args:
+        name: of the image, for the warning.
+    """
+    image = image[..., None] if image.ndim == 2 else image
+    kind, valid = image.dtype, None
+    if image.shape[2] in (2, 4):
+        opacity = image[..., -1]
+        valid, image = (opacity > 0 if (opacity == 0).any() else None), image[..., :-1]
+    if kind == np.uint8:
+        return Pixels(np.ascontiguousarray(image, np.float32) / 255, valid)
+    values = image.astype(np.float32)
+    has_value = np.isfinite(values).all(2) & (np.abs(values) < _NO_DATA_BEYOND).all(2)
+    if kind != np.uint16:
+        has_value &= ~np.isin(values, _NO_DATA).any(2)
+    seen = has_value if valid is None else has_value & valid
+    values, change = _to_unit_range(values, values[seen], kind)
+    if change:
+        warnings.warn(f"{name} {change}", stacklevel=2)
+    values[~has_value] = 0
+    return Pixels(values, None if seen.all() else seen)
+
+
+def _to_unit_range(values: np.ndarray, seen: np.ndarray, kind: np.dtype) -> tuple[np.ndarray, str]:
+    """Values (H, W, C) in [0, 1] by the range of those ``seen`` (N,), and what was done, if it must be told."""
+    if not seen.size:
+        return np.zeros_like(values), ""
+    low, high = np.percentile(seen, _TAILS)
+    if np.issubdtype(kind, np.floating):
+        if seen.min() >= 0 and seen.max() <= 1:
+            return values, ""
+        full = 0.0
+    else:
+        full = 2.0 ** max(8, int(seen.max()).bit_length()) - 1
+    if full and seen.min() >= 0 and high - low >= _LEAST_RANGE * full:
+        return values / full, "" if full == 65535 else f"has values up to {int(seen.max())}: {int(full)} is white"
+    told = f"has values from {seen.min():g} to {seen.max():g}: {low:g} is black and {high:g} white"
+    return np.clip((values - low) / max(high - low, 1e-12), 0, 1).astype(np.float32), told
+
+
+def _why_not(data: bytes, whole: bool) -> str:
+    if data[4:8] == b"ftyp":  # a phone's photograph, whatever its suffix
+        brand = re.sub("[^a-z0-9]", "", data[8:12].decode("latin-1").lower())
+        return f"is an unsupported image type, {brand}: convert it to .png"
+    if whole and data[:2] in (b"II", b"MM"):
+        return "is a TIFF that is damaged or has no pixels of 8, 16 or 32 bits: convert it to .png"
+    return "is truncated or no image"
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """A gray image (H, W), uint8, or None if the data are not an image. OpenCV's own messages are switched off."""
-    set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # OpenCV 4, OpenCV 5
-    before = set_log_level(_LOG_LEVEL_SILENT)
+    """An image (H, W) or (H, W, 3 or 4), RGB and opacity, as it is stored; None if the data are not an image."""
+    data = data + b"\n" if data[:2] in (b"P2", b"P3") else data  # OpenCV refuses a number at the very end
     try:
-        data = data + b"\n" if data[:2] in (b"P2", b"P3") else data  # OpenCV refuses a number at the very end
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        with _silent_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # for example, the header says that the image is huge
         return None
+    if image is None or image.ndim == 2:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+_silent_lock, _silent_users = threading.Lock(), []  # the second holds the level to go back to, for each user
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """OpenCV's own messages are off while any thread is inside; afterwards its log level is as before."""
+    log = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging  # OpenCV 5, OpenCV 4
+    with _silent_lock:
+        before = log.setLogLevel(_LOG_LEVEL_SILENT)
+        _silent_users.append(_silent_users[0] if _silent_users else before)
+    try:
+        yield
     finally:
-        set_log_level(before)
+        with _silent_lock:
+            level = _silent_users.pop()
+            if not _silent_users:
+                log.setLogLevel(level)
+
+
+def _orientation(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the file has none."""
+    if b"Exif" not in data[: 1 << 16] and data[:2] not in (b"II", b"MM") and b"eXIf" not in data:
+        return 1
+    from PIL import Image  # imported here, because most files need it not
+
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # a damaged tag can raise anything
+        orientation = int(Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION, 1))
+        return orientation if 1 <= orientation <= 8 else 1
+    return 1
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An image as a viewer shows it: mirrored for 2, 4, 5 and 7, then turned by quarters (EXIF 2.3, table 4.6.4)."""
+    if orientation in (2, 4, 5, 7):
+        image = image[:, ::-1]
+    quarters = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
+    return np.ascontiguousarray(np.rot90(image, quarters))
 
 
 def _is_whole(data: bytes) -> bool:

@@ -474,12 +474,6 @@ def test_16_bits_become_8(tmp_path, suffix):
     assert (read_image(tmp_path / f"2{suffix}")[0, 0] * 255).round().int().tolist() == [[0, 1, 100, 255]]
 
 
-def test_a_tiff_of_floating_point_numbers_says_so(tmp_path):
-    cv2.imwrite(str(tmp_path / "2.tif"), np.ones((5, 6), np.float32))
-    with pytest.raises(HPatchesError, match=r"2\.tif is a TIFF that .* no pixels of 8 or 16 bits: convert it to \.png"):
-        read_image(tmp_path / "2.tif")
-
-
 def test_a_photograph_of_a_phone_with_a_false_suffix(tmp_path):
     (tmp_path / "2.jpg").write_bytes(struct.pack(">I", 24) + b"ftypheic" + bytes(99))
     with pytest.raises(HPatchesError, match=r"2\.jpg is an unsupported image type, heic: convert it to \.png"):
