@@ -54,8 +54,8 @@ class CornerDetector(Detector):
         self.use_opencv = True
 
     def score_map(self, image: Tensor) -> Tensor:
-        if self.num_scales == 1 and self._opencv_can(image):
-            return self._by_opencv(to_grey(image), self.settings.thinning)
+        if self.num_scales == 1 and self._opencv_can(grey := to_grey(image)):
+            return self._by_opencv(grey, self.settings.thinning)
         return super().score_map(image)
 
     def at_one_scale(self, grey: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class CornerDetector(Detector):
             return self._by_opencv(grey, 0.0)
         n = self.numbers
         with torch.autocast(grey.device.type, enabled=False):  # neighbouring scores would be equal in half precision
-            total = _total(grey.float() if grey.dtype in (torch.float16, torch.bfloat16) else grey, n)
+            total = _total(grey, n)
             return blur(total, n.score_blur) - n.surround_weight * blur(total, n.surround_sigma)
 
     def keypoints(self, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:

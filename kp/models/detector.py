@@ -1,6 +1,7 @@
 """What all detectors have in common: images -> score maps, in several sizes if asked for, thinned outside training."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,9 @@ _SIZES_PER_OCTAVE = 2  # sizes at which the image is looked at until one is half
 
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W. Colour is converted to grey.
+
+    Images may be of any floating-point type; the detector computes in float32, and ``half()`` and ``double()`` leave it
+    so, because neighbouring scores would be equal in half precision. Under autocast an encoder runs in half precision.
 
     In training mode the result is a smooth map, as the losses need it. In evaluation mode the map is thinned
     (:func:`thin`). With ``num_scales`` > 1 the image is then looked at in that many sizes, from 1.41 times its own size
@@ -72,6 +76,11 @@ class Detector(nn.Module):
         """The scores (B, 1, H, W) of grey images (B, 1, H, W) at their own size, not thinned."""
         raise NotImplementedError
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Detector":
+        """What ``to``, ``half``, ``double``, ``cuda`` are made of: a change of the floating-point type is undone."""
+        super()._apply(fn, recurse)
+        return super()._apply(lambda t: t.float() if t.is_floating_point() else t, recurse)
+
     def settle(self) -> None:
         """Fix the parameters, for use: the detector can no longer be trained, and can be exported."""
 
@@ -85,7 +94,8 @@ class Detector(nn.Module):
 
 
 def to_grey(image: Tensor) -> Tensor:
-    """Images (B, 1 or 3, H, W) as grey ones (B, 1, H, W). Raises ValueError on another number of channels."""
+    """Images (B, 1 or 3, H, W) as grey ones (B, 1, H, W), float32. Raises ValueError on another number of channels."""
+    image = image.float()
     grey = rgb_to_grayscale(image) if image.shape[1] == 3 else image
     if grey.shape[1] != 1:
         raise ValueError(f"images have 1 or 3 channels, not {image.shape[1]}")

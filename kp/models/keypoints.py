@@ -1,5 +1,6 @@
 """From a score map to keypoints: non-maximum suppression, border, the best, sub-pixel position."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -60,6 +61,7 @@ def extract_keypoints(
     subpixel: bool = False,
     mask: Tensor | None = None,
     greedy: bool = False,
+    threshold: float = 0.0,
 ) -> Keypoints:
     """The best local maxima of score maps (B, 1, H, W), as exactly ``max_keypoints`` places (None: all there can be).
 
@@ -76,10 +78,13 @@ def extract_keypoints(
         greedy: a pixel is a keypoint if it is the best of its window but for pixels that lie in the window of a better
             keypoint. The best keypoint is chosen first, its window removed, and so on, as ``box_nms`` of
             rpautrat/SuperPoint does.
+        threshold: in [0, 1): only pixels are keypoints whose score is above the logit of this; 0: all may be.
 
     Raises:
-        ValueError: a score is NaN, or ``nms_size`` is even.
+        ValueError: a score is NaN, ``nms_size`` is even, or ``threshold`` is out of bounds.
     """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be in [0, 1), not {threshold}")
     if nms_size % 2 != 1 or nms_size < 1:
         raise ValueError(f"nms_size must be odd and positive, not {nms_size}")
     scores, size = scores.detach(), tuple(scores.shape[-2:])
@@ -92,6 +97,8 @@ def extract_keypoints(
     peaks[..., :border] = peaks[..., size[1] - min(border, size[1]) :] = False
     if mask is not None:
         peaks &= mask
+    if threshold:
+        peaks &= scores > math.log(threshold / (1 - threshold))
     return _best_peaks(scores, peaks, max_keypoints, subpixel)
 
 

@@ -11,6 +11,7 @@ from scipy import ndimage
 from kp.data.hpatches import read_image
 from kp.data.photographs import folder
 from kp.models import corner_cpu
+from kp.models.checkpoint import load_detector
 from kp.models.corner import CornerDetector, floor_detector
 from kp.models.keypoints import extract_keypoints
 
@@ -85,11 +86,24 @@ def test_opencv_is_used_only_where_no_gradient_is_wanted(monkeypatch):
     image, detector = torch.rand(1, 1, 20, 20), CornerDetector()
     detector.train()(image)
     detector.eval()(image)
+    assert not calls
     with torch.no_grad():
-        detector(image.double())
-        assert not calls
         detector(image)
     assert calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("name", ["default", "ranked", "mobilenet_v3_small"])
+def test_every_floating_point_type_gives_the_keypoints_of_float32(name, dtype):
+    image = (torch.from_numpy(blocks((120, 160)))[None, None] * 8).round() / 8  # steps that every type has
+    with torch.no_grad():
+        expected = load_detector(name).keypoints(image, 100, subpixel=True)
+        found = load_detector(name).to(dtype).keypoints(image.to(dtype), 100, subpixel=True)
+    assert found.xy.dtype == torch.float32
+    if dtype == torch.float64 or name == "default":
+        assert torch.equal(found.xy, expected.xy)
+    away = torch.cdist(found.xy, expected.xy)[0].amin(1)
+    assert (away < 0.5).float().mean() > 0.95  # learnt weights are rounded
 
 
 @pytest.mark.parametrize("size", [(2100, 1030), (1500, 1499)])
@@ -125,6 +139,7 @@ def test_a_corner_of_a_photograph_moves_with_it():
 
 _MEMORY = """
 import resource, torch
+from kp.models.checkpoint import load_detector
 from kp.models.corner import CornerDetector
 from kp.models.keypoints import extract_keypoints
 def peak():

@@ -1,0 +1,206 @@
+"""From any image to keypoints: what users of kp call. The names and the result are LightGlue's."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from kp.config import WEIGHTS
+from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
+from kp.geometry.coords import Size, resize
+from kp.models.checkpoint import load_detector
+from kp.models.keypoints import Keypoints, resized
+
+if TYPE_CHECKING:
+    from kp.features.images import Source
+
+Features = dict[str, Tensor]
+
+DETECTION_THRESHOLD = 0.12  # below it are the peaks of noise of up to 0.01 of the grey range; see README
+
+
+class Extractor(nn.Module):
+    """Keypoints of any image, best first, in pixels of that image.
+
+    Args:
+        weights: a name that ``kp models`` prints, or the path of a file that training wrote.
+        max_num_keypoints: at most so many for each image; None: all.
+        nms_radius: pixels in x and y within which a keypoint is the best.
+        remove_borders: pixels from the edge of the image, and from pixels without a value, without a keypoint.
+        detection_threshold: least score of a keypoint, in (0, 1), before a ranker orders them; 0: none.
+        subpixel: refine positions to a fraction of a pixel.
+        resize: pixels of the longer side of the image in which keypoints are sought; None: as it is.
+        exif: ``ignore`` or ``apply`` the orientation that a file or PIL image asks a viewer for.
+        device: of the detector, and of the keypoints.
+
+    Raises:
+        ValueError: an argument is out of bounds, or there are no such weights.
+
+    Example:
+        >>> features = Extractor(max_num_keypoints=500).extract("photo.jpg")
+        >>> features["keypoints"].shape  # (1, N, 2)
+    """
+
+    def __init__(
+        self,
+        weights: str | Path = WEIGHTS,
+        *,
+        max_num_keypoints: int | None = 1024,
+        nms_radius: int = 4,
+        remove_borders: int = 4,
+        detection_threshold: float = DETECTION_THRESHOLD,
+        subpixel: bool = True,
+        resize: int | None = None,
+        exif: str = "ignore",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        _at_least("max_num_keypoints", max_num_keypoints, 1)
+        _at_least("nms_radius", nms_radius, 0)
+        _at_least("remove_borders", remove_borders, 0)
+        _at_least("resize", resize, 32)
+        if not 0 <= detection_threshold < 1:
+            raise ValueError(f"detection_threshold must be in [0, 1), not {detection_threshold}")
+        if exif not in EXIF:
+            raise ValueError(f"exif must be {' or '.join(EXIF)}, not {exif!r}")
+        self.max_num_keypoints, self.nms_radius, self.remove_borders = max_num_keypoints, nms_radius, remove_borders
+        self.detection_threshold, self.subpixel, self.resize, self.exif = detection_threshold, subpixel, resize, exif
+        self.detector = load_detector(weights, device)
+        self.register_buffer("_anchor", torch.zeros((), device=device), persistent=False)  # knows the device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the detector is."""
+        return self._anchor.device
+
+    @torch.no_grad()
+    def extract(
+        self, image: "Source | Sequence[Source]", mask: "Source | Sequence[Source | None] | None" = None
+    ) -> Features | list[Features]:
+        """The keypoints of an image; of a list of images, of any sizes, a list.
+
+        Args:
+            image: a path, a PIL image, an array (H, W) or (H, W, C) or a tensor (C, H, W) or (1, C, H, W); what values
+                are taken for what is said at :func:`kp.features.images.to_grey_image`.
+            mask: (H, W), as large as the image: where there may be keypoints. True, not zero, or above one half.
+
+        Returns:
+            ``keypoints`` (1, N, 2), float32, (x, y) in pixels of the image, (0, 0) the centre of the top-left pixel;
+            ``keypoint_scores`` (1, N) in (0, 1), best first; ``image_size`` (1, 2), its width and height.
+
+        Raises:
+            ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
+        """
+        if isinstance(image, list | tuple):
+            masks = mask if isinstance(mask, list | tuple) else [mask] * len(image)
+            if len(masks) != len(image):
+                raise ValueError(f"{len(image)} images with {len(masks)} masks")
+            return [self.extract(*pair) for pair in zip(image, masks, strict=True)]
+        grey, valid = self._loaded(image)
+        allowed = None if mask is None else to_mask(mask, tuple(grey.shape[-2:])).to(self.device)
+        found = self._find(GreyImage(grey, valid), allowed)
+        return {name: values[:, found.valid[0]] for name, values in _named(found).items() if name != "valid"} | {
+            "image_size": _image_size([grey.shape], self.device)
+        }
+
+    @torch.no_grad()
+    def forward(self, data: Mapping[str, Tensor]) -> Features:
+        """A batch of images, padded to one size, with exactly ``max_num_keypoints`` places for each.
+
+        Args:
+            data: ``image`` (B, C, H, W), values as of :meth:`extract`; optional ``mask`` (B, H, W) or (B, 1, H, W),
+                where there may be keypoints. Rows at the bottom and columns at the right in which it is nowhere True
+                are padding: the result is that of the image without them.
+
+        Returns:
+            ``keypoints`` (B, K, 2), ``keypoint_scores`` (B, K), ``valid`` (B, K) bool and ``image_size`` (B, 2), width
+            and height without the padding. Where ``valid`` is False there is no keypoint, its place and score are 0.
+
+        Raises:
+            ImageError: (a ValueError) as of :meth:`extract`.
+        """
+        images, masks = data["image"], data.get("mask")
+        if images.ndim != 4:
+            raise ValueError(f"a batch of images has the shape (B, C, H, W), not {tuple(images.shape)}")
+        found, sizes = [], []
+        for index, image in enumerate(images):
+            mask = None if masks is None else to_mask(masks[index], tuple(image.shape[-2:])).to(self.device)
+            height, width = image.shape[-2:] if mask is None else _extent(mask)
+            sizes.append((height, width))
+            if not height or not width:
+                found.append(_nothing(self.device))
+                continue
+            loaded = self._loaded(image[..., :height, :width])
+            found.append(self._find(loaded, None if mask is None else mask[..., :height, :width]))
+        count = self.max_num_keypoints or max((each.valid.shape[1] for each in found), default=0)
+        named = [_named(resized(each, count)) for each in found]
+        batch = {name: torch.cat([each[name] for each in named]) for name in named[0]} if named else {}
+        return batch | {"image_size": _image_size(sizes, self.device)}
+
+    def _loaded(self, image: "Source") -> GreyImage:
+        grey, valid = to_grey_image(image, self.exif)
+        return GreyImage(grey.to(self.device), None if valid is None else valid.to(self.device))
+
+    def _find(self, image: GreyImage, allowed: Tensor | None) -> Keypoints:
+        """The keypoints (B = 1), at most ``max_num_keypoints``, in pixels of the image."""
+        size = tuple(image.grey.shape[-2:])
+        grey, (height, width) = image.grey, size
+        if self.resize is not None and (scale := self.resize / max(size)) != 1:
+            height, width = (max(round(scale * side), 1) for side in size)
+            grey = resize(grey, (height, width)).clamp(0, 1)
+        mask = self._mask(image.valid, allowed, (height, width))
+        if min(height, width) <= max(2, 2 * self.remove_borders) or (mask is not None and not mask.any()):
+            return _nothing(self.device)
+        found = self.detector.keypoints(
+            grey,
+            self.max_num_keypoints,
+            nms_size=2 * self.nms_radius + 1,
+            border=self.remove_borders,
+            subpixel=self.subpixel,
+            mask=mask,
+            threshold=self.detection_threshold,
+        )
+        back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
+        return Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid)
+
+    def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
+        """Where there may be keypoints, at another size."""
+        if valid is not None:
+            valid = ~near_invalid(valid, self.remove_borders)
+        if valid is None or allowed is None:
+            mask = allowed if valid is None else valid
+        else:
+            mask = valid & allowed
+        if mask is None or mask.shape[-2:] == torch.Size(size):
+            return mask
+        return resize(mask.float(), size) > 0.5
+
+
+def _at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _extent(mask: Tensor) -> Size:
+    """Height and width of what is left of a mask (1, 1, H, W) without rows below and columns right of it."""
+    rows, columns = mask[0, 0].any(1).nonzero(), mask[0, 0].any(0).nonzero()
+    return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (0, 0)
+
+
+def _nothing(device: torch.device) -> Keypoints:
+    xy = torch.zeros(1, 0, 2, device=device)
+    return Keypoints(xy, xy[..., 0], xy[..., 0].bool())
+
+
+def _named(found: Keypoints) -> Features:
+    """By name, float32; zero where there is no keypoint."""
+    xy = found.xy.float().masked_fill(~found.valid[..., None], 0)
+    return {"keypoints": xy, "keypoint_scores": found.scores.float().sigmoid(), "valid": found.valid}
+
+
+def _image_size(shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """(B, 2) float32, width and height of images whose shapes end with (H, W)."""
+    sizes = [[float(shape[-1]), float(shape[-2])] for shape in shapes]
+    return torch.tensor(sizes, device=device).reshape(-1, 2)
