@@ -42,7 +42,7 @@ from kp.evaluation.detected_pairs import detected_pairs
 from kp.evaluation.kinds import VIEWPOINT, kinds
 from kp.evaluation.protocols import PROTOCOLS, Protocol, carry, describe_all, prepare
 from kp.evaluation.registry import OURS, FindKeypoints, KeypointFiles
-from kp.features.describe import describe
+from kp.features.describe import rootsift
 from kp.geometry.coords import Size, covisible_mask, invert
 from kp.models.keypoints import Keypoints
 from kp.support.errors import one_line
@@ -143,7 +143,7 @@ def measure_sequence(
     between = views(sequence, sizes)
     records = []
     for name, found in keypoints.items():
-        features = [describe(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
+        features = [rootsift(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
         for pair, shared in zip(detected_pairs(sequence, images, found), between, strict=True):
             scores = metrics.measure_pair(
                 pair.keypoints0, pair.keypoints1, pair.H_0to1, shared, protocol.max_keypoints, protocol.threshold

@@ -1,15 +1,27 @@
-"""Matches of descriptors, and the homography that fits most of them."""
+"""Matches of descriptors, the homography and the fundamental matrix that fit most of them, and all at once."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import cv2
+import numpy as np
 import torch
-from kornia.feature import match_mnn
+from kornia.feature import match_mnn, match_smnn
 from torch import Tensor
+
+from kp.features.describe import describe
+from kp.features.extract import Extractor
+
+if TYPE_CHECKING:
+    from kp.features.images import Source
+
+ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
 
 
-def match(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
+def nearest_neighbours(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
     """Index pairs (M, 2) into descriptors (K0, D) and (K1, D) that are mutual nearest neighbours.
 
     There is no ratio test. Its threshold would favour some detectors, and the estimator tolerates wrong matches.
@@ -17,18 +29,170 @@ def match(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
     return match_mnn(descriptors0, descriptors1)[1]
 
 
-def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:
-    """H_0to1 (3, 3), float64, from matches (M, 2) and (M, 2), of which many may be wrong.
+@torch.no_grad()
+def match(
+    features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], ratio: float | None = None
+) -> dict[str, Tensor]:
+    """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
 
-    None for fewer than 4 matches, or if all lie on a line. By OpenCV's USAC_MAGSAC (Barath et al., CVPR 2020), whose
-    random numbers start from the same seed in each call: equal matches give equal homographies.
+    Args:
+        ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,
+            IJCV 2004, uses 0.8). None: no such test.
+
+    Returns:
+        ``matches`` (M, 2), indices of keypoints of image 0 and of image 1; ``scores`` (M,), the cosine of each pair.
+
+    Raises:
+        ValueError: there are no descriptors, or they are of different methods.
+
+    Example:
+        >>> found = match(features0, features1, ratio=0.9)
+        >>> features0["keypoints"][0, found["matches"][:, 0]]  # (M, 2)
+    """
+    if ratio is not None and not 0 < ratio <= 1:
+        raise ValueError(f"ratio must be in (0, 1], not {ratio}")
+    one, two = (_descriptors(features) for features in (features0, features1))
+    if one.shape[1] != two.shape[1]:
+        raise ValueError(f"descriptors of {one.shape[1]} and of {two.shape[1]} numbers cannot be matched")
+    at0, at1 = (each.any(1).nonzero()[:, 0] for each in (one, two))  # zero: not described
+    one, two = one[at0], two[at1].to(one.device)
+    pairs = torch.empty(0, 2, dtype=torch.long, device=one.device)
+    if ratio is None and len(one) and len(two):
+        pairs = match_mnn(one, two)[1]
+    elif min(len(one), len(two)) >= 2:
+        pairs = match_smnn(one, two, ratio)[1]
+    scores = (one[pairs[:, 0]] * two[pairs[:, 1]]).sum(1)
+    return {"matches": torch.stack([at0[pairs[:, 0]], at1[pairs[:, 1]].to(at0.device)], dim=1), "scores": scores}
+
+
+def match_pair(
+    image0: "Source",
+    image1: "Source",
+    extractor: Extractor | None = None,
+    descriptor: str = "rootsift",
+    ratio: float | None = None,
+    threshold: float = 3.0,
+    estimator: str | None = None,
+) -> dict[str, Any]:
+    """Two images' matches, and the homography and fundamental matrix that fit most of them.
+
+    Args:
+        extractor: None: one with the default settings.
+        descriptor: see :func:`describe`.
+        ratio: see :func:`match`.
+        threshold: pixels: largest error of a match that fits.
+        estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
+
+    Returns:
+        ``keypoints0``, ``keypoints1`` (M, 2), matched, in pixels, and ``scores`` (M,); ``matches`` (M, 2), indices into
+        ``features0``, ``features1``; ``H_0to1`` (3, 3), float64, pixels of image 0 to pixels of image 1, or None, with
+        ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None, with ``inliers_F``. A homography fits a plane,
+        or a camera that only turns; a fundamental matrix any scene that stands still.
+
+    Raises:
+        ValueError: an image cannot be read, or an argument is out of bounds.
+
+    Example:
+        >>> result = match_pair("a.jpg", "b.jpg")
+        >>> result["H_0to1"], result["inliers"].sum()
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold must be above 0 pixels, not {threshold}")
+    estimator = choose_estimator(estimator)
+    extractor = extractor or Extractor()
+    found = []
+    for image in (image0, image1):
+        features = extractor.extract(image)
+        found.append(features | {"descriptors": describe(image, features, descriptor, exif=extractor.exif)})
+    paired = match(*found, ratio)
+    at0, at1 = paired["matches"].unbind(1)
+    xy0, xy1 = found[0]["keypoints"][0, at0], found[1]["keypoints"][0, at1]
+    H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
+    F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
+    return paired | {
+        "keypoints0": xy0,
+        "keypoints1": xy1,
+        "H_0to1": H_0to1,
+        "inliers": inliers,
+        "F_0to1": F_0to1,
+        "inliers_F": inliers_F,
+        "features0": found[0],
+        "features1": found[1],
+    }
+
+
+def choose_estimator(name: str | None = None) -> str:
+    """``poselib`` where it is installed, else ``opencv``; or the named one. Raises ValueError if it is not there."""
+    try:
+        import poselib  # noqa: F401
+    except ImportError:
+        if name == "poselib":
+            raise ValueError("PoseLib is not installed: pip install poselib") from None
+        return "opencv"
+    if name not in (None, *ESTIMATORS):
+        raise ValueError(f"no estimator is called {name!r}: there are {', '.join(ESTIMATORS)}")
+    return name or ESTIMATORS[0]
+
+
+def estimate(
+    xy0: Tensor, xy1: Tensor, threshold: float = 3.0, model: str = "homography", estimator: str = "opencv"
+) -> tuple[Tensor | None, Tensor]:
+    """The ``homography`` or ``fundamental`` matrix (3, 3), float64, of matches (M, 2), (M, 2), and its inliers (M,).
+
+    None, and no inlier, for fewer matches than the model needs, or where none fits. OpenCV's USAC_MAGSAC (Barath et
+    al., CVPR 2020) or PoseLib's LO-RANSAC; either is repeatable.
+
+    Args:
+        threshold: largest error of a right match, in pixels.
+    """
+    none = torch.zeros(len(xy0), dtype=torch.bool)
+    if len(xy0) < (4 if model == "homography" else 8):  # OpenCV raises an error
+        return None, none
+    points0, points1 = (xy.cpu().double().numpy() for xy in (xy0, xy1))
+    fit = _by_poselib if estimator == "poselib" else _by_opencv
+    matrix, inliers = fit(points0, points1, threshold, model)
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.any(inliers):
+        return None, none
+    return torch.from_numpy(matrix), torch.from_numpy(np.asarray(inliers, dtype=bool).ravel())
+
+
+def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:
+    """H_0to1 (3, 3), float64, from matches (M, 2) and (M, 2), of which many may be wrong, by OpenCV's USAC_MAGSAC.
+
+    None for fewer than 4 matches, or if all lie on a line. Equal matches give equal homographies.
 
     Args:
         threshold: largest error of a right match, in pixels of view 1.
     """
-    if len(xy0) < 4:  # OpenCV raises an error
-        return None
-    points0, points1 = (xy.cpu().double().numpy() for xy in (xy0, xy1))
+    return estimate(xy0, xy1, threshold)[0]
+
+
+def _by_opencv(points0: np.ndarray, points1: np.ndarray, threshold: float, model: str) -> tuple[Any, Any]:
+    """OpenCV's random numbers start from the same seed in each call."""
     settings = {"maxIters": _MAX_ITERATIONS, "confidence": _CONFIDENCE}
-    H_0to1, _ = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold, **settings)
-    return None if H_0to1 is None else torch.from_numpy(H_0to1)
+    if model == "homography":
+        return cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold, **settings)
+    return cv2.findFundamentalMat(points0, points1, cv2.USAC_MAGSAC, threshold, _CONFIDENCE, _MAX_ITERATIONS)
+
+
+def _by_poselib(points0: np.ndarray, points1: np.ndarray, threshold: float, model: str) -> tuple[Any, Any]:
+    import poselib
+
+    settings = {"max_iterations": _MAX_ITERATIONS, "success_prob": _CONFIDENCE}
+    if model == "homography":
+        matrix, facts = poselib.estimate_homography(points0, points1, settings | {"max_reproj_error": threshold})
+    else:
+        matrix, facts = poselib.estimate_fundamental(points0, points1, settings | {"max_epipolar_error": threshold}, {})
+    return np.array(matrix, dtype=np.float64), facts["inliers"]
+
+
+def _descriptors(features: Mapping[str, Tensor]) -> Tensor:
+    """(N, D)"""
+    if "descriptors" not in features:
+        raise ValueError('there are no descriptors: features["descriptors"] = kp.describe(image, features)')
+    found = features["descriptors"]
+    if found.ndim == 3 and len(found) == 1:
+        found = found[0]
+    if found.ndim != 2:
+        raise ValueError(f"descriptors of one image have the shape (1, N, D) or (N, D), not {tuple(found.shape)}")
+    return found.float()

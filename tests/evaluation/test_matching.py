@@ -11,8 +11,8 @@ import torch
 from kp.data.photographs import folder
 from kp.evaluation.matching import accuracy, auc, corner_error, mean_matching_accuracy, measure_pair
 from kp.evaluation.metrics import repeatability
-from kp.features.describe import PATCH, Features, describe, read_patches
-from kp.features.match import fit_homography, match
+from kp.features.describe import PATCH, Described, read_patches, rootsift
+from kp.features.match import fit_homography, nearest_neighbours
 from kp.models.keypoints import Keypoints
 
 SIZE = (240, 320)
@@ -65,7 +65,7 @@ def scattered(H, count, low, high, seed=0, whole=False):
 
 def measure(views, xy0, xy1):
     image0, image1, H_0to1 = views
-    return measure_pair(describe(image0, keypoints(xy0)), describe(image1, keypoints(xy1)), H_0to1, SIZE)
+    return measure_pair(rootsift(image0, keypoints(xy0)), rootsift(image1, keypoints(xy1)), H_0to1, SIZE)
 
 
 def test_a_patch_reads_the_picture_around_its_point():
@@ -96,8 +96,8 @@ def test_a_descriptor_moves_with_the_picture():
     whole = noise(1, (300, 400))
     part = whole[..., 13:253, 29:349]  # another size, so another normalisation of coordinates
     xy = np.random.default_rng(2).uniform(40, 200, (50, 2))
-    of_part, of_whole = describe(part, keypoints(xy)), describe(whole, keypoints(xy + np.array([29, 13])))
-    beside = describe(whole, keypoints(xy + np.array([30, 13])))
+    of_part, of_whole = rootsift(part, keypoints(xy)), rootsift(whole, keypoints(xy + np.array([29, 13])))
+    beside = rootsift(whole, keypoints(xy + np.array([30, 13])))
     assert (of_part.descriptors - of_whole.descriptors).norm(dim=1).max() < 0.02
     assert (of_part.descriptors - beside.descriptors).norm(dim=1).median() > 0.05
 
@@ -107,9 +107,9 @@ def test_a_descriptor_turns_with_the_picture():
     picture = noise(3)
     xy = np.random.default_rng(4).integers(40, 200, (80, 2)).astype(float)
     turned = torch.rot90(picture, 1, (2, 3))  # counter-clockwise: (x, y) -> (y, W - 1 - x)
-    straight = describe(picture, keypoints(xy)).descriptors
-    same = describe(turned, keypoints(np.c_[xy[:, 1], SIZE[1] - 1 - xy[:, 0]])).descriptors
-    beside = describe(turned, keypoints(np.c_[xy[:, 1], SIZE[1] - 1.5 - xy[:, 0]])).descriptors
+    straight = rootsift(picture, keypoints(xy)).descriptors
+    same = rootsift(turned, keypoints(np.c_[xy[:, 1], SIZE[1] - 1 - xy[:, 0]])).descriptors
+    beside = rootsift(turned, keypoints(np.c_[xy[:, 1], SIZE[1] - 1.5 - xy[:, 0]])).descriptors
     assert (straight - same).norm(dim=1).median() < 0.02
     assert (straight - beside).norm(dim=1).median() > 0.05
 
@@ -118,12 +118,12 @@ def test_descriptors_are_of_the_best_keypoints_and_of_unit_length():
     xy = np.random.default_rng(5).uniform(30, 200, (40, 2))
     found = keypoints(xy)
     found = Keypoints(found.xy, found.scores, torch.arange(40)[None] % 2 == 0)
-    features = describe(noise(6), found, max_keypoints=10)
+    features = rootsift(noise(6), found, max_keypoints=10)
     assert np.allclose(features.xy, xy[:20:2], atol=1e-4)
     assert features.descriptors.shape == (10, 128)
     assert features.descriptors.norm(dim=1).numpy() == pytest.approx(1, abs=1e-3)
     assert not features.descriptors.requires_grad
-    assert len(describe(noise(6), found, max_keypoints=30).xy) == 20
+    assert len(rootsift(noise(6), found, max_keypoints=30).xy) == 20
 
 
 def test_matches_are_mutual_nearest_neighbours():
@@ -132,7 +132,7 @@ def test_matches_are_mutual_nearest_neighbours():
         a, b = rng.random((count0, 128)), rng.random((count1, 128))
         distance = ((a[:, None] - b) ** 2).sum(2)
         expected = {(i, j) for i, j in enumerate(distance.argmin(1)) if distance[:, j].argmin() == i}
-        assert set(map(tuple, match(torch.from_numpy(a), torch.from_numpy(b)).tolist())) == expected
+        assert set(map(tuple, nearest_neighbours(torch.from_numpy(a), torch.from_numpy(b)).tolist())) == expected
 
 
 def test_corner_error_of_a_translation():
@@ -272,7 +272,7 @@ def test_points_on_a_line_are_of_no_use(views):
 
 def test_points_at_the_border_are_described(views):
     xy = [(0, 0), (319, 0), (0, 239), (319, 239), (-0.5, 100), (319.5, 100), (160, -0.5), (160, 239.5)]
-    features = describe(views[0], keypoints(xy))
+    features = rootsift(views[0], keypoints(xy))
     assert features.descriptors.isfinite().all()
     assert measure((views[0], views[0], IDENTITY), xy, xy)["corner_error"] < 0.01
 
@@ -280,13 +280,13 @@ def test_points_at_the_border_are_described(views):
 def test_an_empty_picture_gives_none():
     flat = torch.full((1, 1, *SIZE), 0.5)
     xy = np.random.default_rng(13).uniform(0, 239, (50, 2))
-    features = describe(flat, keypoints(xy))
+    features = rootsift(flat, keypoints(xy))
     assert features.descriptors.isfinite().all()
     assert measure((flat, flat, IDENTITY), xy, xy)["corner_error"] == math.inf
 
 
 def test_a_picture_smaller_than_a_patch():
-    features = describe(noise(14, (9, 7)), keypoints([(3, 4), (0, 0)]))
+    features = rootsift(noise(14, (9, 7)), keypoints([(3, 4), (0, 0)]))
     assert features.descriptors.isfinite().all()
 
 
@@ -295,6 +295,6 @@ def test_features_of_other_sizes_match():
     large = noise(15, (300, 400))
     small, H_0to1 = large[..., 40:240, 50:300], torch.tensor([[1.0, 0, -50], [0, 1, -40], [0, 0, 1]])
     xy1 = np.random.default_rng(16).uniform(20, 180, (60, 2))
-    pair = describe(large, keypoints(xy1 + np.array([50, 40]))), describe(small, keypoints(xy1))
-    assert all(isinstance(features, Features) for features in pair)
+    pair = rootsift(large, keypoints(xy1 + np.array([50, 40]))), rootsift(small, keypoints(xy1))
+    assert all(isinstance(features, Described) for features in pair)
     assert measure_pair(*pair, H_0to1, (300, 400))["corner_error"] < 0.1
