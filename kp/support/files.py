@@ -1,7 +1,10 @@
 """Writing files. A reader sees the whole old file or the whole new file, never a part of one."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kp.support.errors import one_line
@@ -22,6 +25,26 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     """
     try:
         _replace(path, data)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A copy of a file, to change: it replaces the file if the block ends without an error. An empty path stays so.
+
+    Raises:
+        FileError: the file cannot be written.
+    """
+    try:
+        path = path.resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            if path.exists():
+                shutil.copy2(path, temporary)
+            yield temporary
+            os.replace(temporary, path)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {one_line(error)}") from error
 

@@ -1,0 +1,226 @@
+"""Features in files: hloc's h5, npz, csv and json; and what a user of OpenCV takes."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from kp.support.errors import one_line
+from kp.support.files import FileError, check_writable, replaced, write_file
+
+SUFFIXES = (".h5", ".npz", ".csv", ".json")
+
+_LOCK_SECONDS = 60.0
+_H5_NAMES = {"keypoints": "keypoints", "scores": "keypoint_scores", "descriptors": "descriptors"}
+_H5_NAMES |= {"image_size": "image_size"}
+_ARRAYS = ("keypoints", "keypoint_scores", "descriptors", "image_size")
+
+Features = Mapping[str, Tensor]
+
+
+def save(path: str | Path, name: str, features: Features) -> None:
+    """Write the features of the image ``name``: h5 (one file for many images), npz, csv or json, by the suffix.
+
+    h5 has hloc's layout: a group for each image, with ``keypoints`` (N, 2) float32, ``scores`` (N,), ``image_size``
+    (width, height) and, if there are any, ``descriptors`` (D, N). Other images in the file stay, and the same name is
+    replaced. npz has the names of the features, without the leading 1; csv has the columns x, y, score and d0, d1, ...;
+    json has all. Positions are (x, y) in pixels, (0, 0) is the centre of the top-left pixel (COLMAP adds 0.5).
+
+    Raises:
+        ValueError: the suffix is none of these, or the features are not those of one image.
+        FileError: (an OSError) the file cannot be written; what was there stays.
+
+    Example:
+        >>> save("features.h5", "photos/a.jpg", extractor.extract("photos/a.jpg"))
+        >>> load("features.h5", "photos/a.jpg")["keypoints"].shape  # (1, N, 2)
+    """
+    save_all(path, {name: features})
+
+
+def save_all(path: str | Path, features: Mapping[str, Features]) -> None:
+    """Write the features of images by name, as :func:`save`; of several images only into h5 or json."""
+    path = Path(path)
+    suffix = check_suffix(path)
+    plain = {name: _plain(each) for name, each in features.items()}
+    if suffix == ".h5":
+        _add_to_h5(path, plain)
+    elif suffix == ".json":
+        images = {name: {key: value.tolist() for key, value in each.items()} for name, each in plain.items()}
+        write_file(path, (json.dumps(images) + "\n").encode())
+    elif len(plain) != 1:
+        raise ValueError(f"{path} holds the features of one image: for several choose .h5 or .json")
+    else:
+        ((name, each),) = plain.items()
+        write_file(path, _npz(each | {"name": np.array(name)}) if suffix == ".npz" else _csv(each))
+
+
+def load(path: str | Path, name: str | None = None) -> dict[str, Tensor]:
+    """The features of one image that :func:`save` wrote, with a leading 1. Also reads the h5 of hloc.
+
+    Args:
+        name: of the image; may be left out where the file has one only.
+
+    Raises:
+        ValueError: there is no such file or image, or it is damaged. The message is one line.
+    """
+    path = Path(path)
+    readers = {".h5": _read_h5, ".npz": _read_npz, ".csv": _read_csv, ".json": _read_json}
+    reader = readers[check_suffix(path)]
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        arrays = reader(path, name)
+    except ValueError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        raise ValueError(f"{path} is damaged, or no file of features: {one_line(error)}") from error
+    found = {key: torch.from_numpy(np.ascontiguousarray(value, np.float32))[None] for key, value in arrays.items()}
+    if "keypoints" not in found or found["keypoints"].shape[-1:] != (2,):
+        raise ValueError(f"{path} holds no keypoints (N, 2)")
+    return found
+
+
+def names_in(path: str | Path) -> list[str]:
+    """The images in a file of features, in order of their names; of npz and csv none."""
+    path = Path(path)
+    if path.suffix == ".json":
+        return sorted(json.loads(path.read_text()))
+    if path.suffix != ".h5":
+        return []
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return _images(file)
+
+
+def to_opencv(features: Features, size: float = 4.0) -> list[cv2.KeyPoint]:
+    """The keypoints as OpenCV's, best first, to give to the ``compute`` of any of its descriptors.
+
+    Args:
+        size: pixels, the diameter of each. SIFT describes a square of 6 sizes, turned by no angle.
+
+    Example:
+        >>> points = to_opencv(features)
+        >>> points, descriptors = cv2.SIFT_create().compute(grey8, points)
+    """
+    keypoints, scores = features["keypoints"][0].tolist(), features["keypoint_scores"][0].tolist()
+    return [cv2.KeyPoint(x, y, size, -1, score) for (x, y), score in zip(keypoints, scores, strict=True)]
+
+
+def check_suffix(path: Path) -> str:
+    """The suffix of a file of features. Raises ValueError on any other."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    return path.suffix.lower()
+
+
+def _plain(features: Features) -> dict[str, np.ndarray]:
+    """Arrays without the leading 1, float32."""
+    if "keypoints" not in features or features["keypoints"].ndim != 3 or len(features["keypoints"]) != 1:
+        raise ValueError("features of one image are wanted: keypoints (1, N, 2)")
+    return {key: np.asarray(features[key][0].float().cpu().numpy()) for key in _ARRAYS if key in features}
+
+
+def _add_to_h5(path: Path, images: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    import h5py
+
+    check_writable(path)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS), replaced(path) as temporary:
+            with h5py.File(temporary, "a") as file:
+                for name, arrays in images.items():
+                    _put(file, name, arrays)
+    except Timeout:
+        raise FileError(f"{path} is being written by another program") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    if not name.strip("/"):
+        raise ValueError("an image needs a name")
+    if name in file:
+        del file[name]
+    group = file.create_group(name)
+    for stored, key in _H5_NAMES.items():
+        if key in arrays:
+            value = arrays[key]
+            group.create_dataset(stored, data=value.T if key == "descriptors" else value)
+
+
+def _images(file: Any) -> list[str]:
+    """The groups of an h5 that hold keypoints."""
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if hasattr(item, "keys") and "keypoints" in item else None)
+    return sorted(found)
+
+
+def _one(names: Sequence[str], name: str | None, path: Path) -> str:
+    if name is None and len(names) == 1:
+        return names[0]
+    if name in names:
+        return name
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    raise ValueError(f"{path} has {'no image ' + repr(name) if name else 'several images'}: it has {shown or 'none'}")
+
+
+def _read_h5(path: Path, name: str | None) -> dict[str, np.ndarray]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        group = file[_one(_images(file), name, path)]
+        names = _H5_NAMES | {"keypoint_scores": "keypoint_scores"}  # hloc's wrappers of DISK and ALIKED
+        found = {key: group[stored][()] for stored, key in names.items() if stored in group}
+    if "descriptors" in found:
+        found["descriptors"] = found["descriptors"].T
+    return found
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> memoryview:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getbuffer()
+
+
+def _read_npz(path: Path, _: str | None) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in _ARRAYS if key in file}
+
+
+def _csv(arrays: Mapping[str, np.ndarray]) -> bytes:
+    columns = [arrays["keypoints"], arrays["keypoint_scores"][:, None]]
+    names = ["x", "y", "score"]
+    if "descriptors" in arrays:
+        columns.append(arrays["descriptors"])
+        names += [f"d{index}" for index in range(arrays["descriptors"].shape[1])]
+    text = io.StringIO()
+    text.write(",".join(names) + "\n")
+    np.savetxt(text, np.concatenate(columns, axis=1), fmt="%.9g", delimiter=",")
+    return text.getvalue().encode()
+
+
+def _read_csv(path: Path, _: str | None) -> dict[str, np.ndarray]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names, *rows = csv.reader(file)
+    if [name.strip().lower() for name in names[:3]] != ["x", "y", "score"]:
+        raise ValueError(f"{path} must begin with the line x,y,score")
+    values = np.array(rows, dtype=np.float32).reshape(len(rows), len(names))
+    found = {"keypoints": values[:, :2], "keypoint_scores": values[:, 2]}
+    return found | ({"descriptors": values[:, 3:]} if len(names) > 3 else {})
+
+
+def _read_json(path: Path, name: str | None) -> dict[str, np.ndarray]:
+    images = json.loads(path.read_text())
+    if not isinstance(images, dict) or not all(isinstance(image, dict) for image in images.values()):
+        raise ValueError(f"{path} holds no images by name")
+    image = images[_one(sorted(images), name, path)]
+    found = {key: np.array(image[key], dtype=np.float32) for key in _ARRAYS if key in image}
+    return found | {"keypoints": found.get("keypoints", np.zeros(0)).reshape(-1, 2)}
