@@ -19,6 +19,8 @@ DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
 )
 
+DETECTION_THRESHOLD = 0.12  # least score of a keypoint for users: above the peaks of noise of .01 of the grey range
+
 T = TypeVar("T")
 
 ABOVE_ZERO = 1e-9  # lower bound of what must be positive

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from argparse import Namespace, RawTextHelpFormatter
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,28 +33,28 @@ from kp.training.validation import RealSequences
 RESULTS = Path("runs/ablation.json")
 
 
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the parsers of these commands."""
-    text = "the detectors that come with kp, and what they cost"
-    shown = commands.add_parser("models", help=text, description=costs.__doc__)
-    text = "write a detector as ONNX, for images of any size"
-    other = commands.add_parser("export", help=text, description=onnx.__doc__)
-    other.add_argument("out", type=Path, metavar="OUT.onnx")
-    add_weights(other)
-    text = "fill README.md and the report with the stored results"
-    report = commands.add_parser("report", help=text, description=pages.__doc__)
-    report.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
-    one, grid = _add_score(commands), _add_ablate(commands)
-    for command in (shown, one):
-        command.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
-    for command in (one, grid):
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """The flags of kp models."""
+    parser.description = costs.__doc__
+    _add_json(parser)
 
 
-def _add_score(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    text = "the numbers that settings and weights are chosen by, without real test sequences"
-    about = f"{scorecard.__doc__}\n{photograph_changes.__doc__}"
-    parser = commands.add_parser("score", help=text, description=about, formatter_class=RawTextHelpFormatter)
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """The flags of kp export."""
+    parser.description = onnx.__doc__
+    parser.add_argument("out", type=Path, metavar="OUT.onnx")
+    add_weights(parser)
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The flags of kp report."""
+    parser.description = pages.__doc__
+    parser.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """The flags of kp score."""
+    parser.description = f"{scorecard.__doc__}\n{photograph_changes.__doc__}"
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: "
     text += f"{', '.join(name for name in NAMES if name not in OURS)} (default: {WEIGHTS} harris)"
     parser.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
@@ -63,12 +63,13 @@ def _add_score(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     parser.add_argument("--full-size", action="store_true", help=text)
     text = "sizes in which our detectors look at an image (default: 1)"
     parser.add_argument("--scales", type=int, default=1, metavar="N", help=text)
-    return parser
+    _add_json(parser)
+    _add_device(parser)
 
 
-def _add_ablate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    text = "train and score variants, each with one change; the same command goes on"
-    parser = commands.add_parser("ablate", help=text, description=ablation.__doc__)
+def add_ablate(parser: argparse.ArgumentParser) -> None:
+    """The flags of kp ablate."""
+    parser.description = ablation.__doc__
     parser.add_argument("names", nargs="*", metavar="NAME", help="variants, see --list (default: all)")
     for name, text in (
         ("steps", "of every run"),
@@ -88,7 +89,15 @@ def _add_ablate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     parser.add_argument("--validation", type=Path, metavar="ROOT", help=text)
     parser.add_argument("--list", action="store_true", help="only print the variants")
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="only print a file's scores, as Markdown")
-    return parser
+    _add_device(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 
 
 def add_weights(parser: argparse.ArgumentParser, what_for: str = "") -> None:
@@ -229,4 +238,10 @@ def _variants() -> str:
     return "\n".join([*lines, "without training, of --weights:", *(f"{name:{first}}  {docs[name]}" for name in docs)])
 
 
-COMMANDS = {"models": models, "export": export_weights, "score": score, "ablate": ablate, "report": fill_pages}
+COMMANDS = {
+    "models": (add_models, models),
+    "export": (add_export, export_weights),
+    "score": (add_score, score),
+    "ablate": (add_ablate, ablate),
+    "report": (add_report, fill_pages),
+}

@@ -61,7 +61,7 @@ def _check(pair: tuple[str, str], indices: Tensor, features: Mapping[str, Mappin
         raise ValueError(f"matches are pairs (M, 2), not {tuple(indices.shape)}")
     for name, column in zip(pair, indices.T, strict=True):
         count = features[name]["keypoints"].shape[1]
-        if len(column) and not (0 <= int(column.min()) and int(column.max()) < count):
+        if len(column) and (int(column.min()) < 0 or int(column.max()) >= count):
             raise ValueError(f"matches of {name} name keypoints that are not among its {count}")
 
 
@@ -70,7 +70,9 @@ def _add_image(database: object, name: str, features: Mapping[str, Tensor]) -> i
     import pycolmap
 
     width, height = (round(side) for side in features["image_size"][0].tolist())
-    camera = pycolmap.Camera.create_from_model_name(0, "SIMPLE_RADIAL", _FOCAL_LENGTH * max(width, height), width, height)
+    camera = pycolmap.Camera.create_from_model_name(
+        0, "SIMPLE_RADIAL", _FOCAL_LENGTH * max(width, height), width, height
+    )
     camera_id = database.write_camera(camera)
     camera.camera_id = camera_id
     rig = pycolmap.Rig()

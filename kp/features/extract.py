@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kp.config import WEIGHTS
+from kp.config import DETECTION_THRESHOLD, WEIGHTS
 from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from kp.features.images import Source
 
 Features = dict[str, Tensor]
-
-DETECTION_THRESHOLD = 0.12  # below it are the peaks of noise of up to 0.01 of the grey range; see README
 
 
 class Extractor(nn.Module):
@@ -167,12 +165,10 @@ class Extractor(nn.Module):
 
     def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
         """Where there may be keypoints, at another size."""
+        mask = allowed
         if valid is not None:
-            valid = ~near_invalid(valid, self.remove_borders)
-        if valid is None or allowed is None:
-            mask = allowed if valid is None else valid
-        else:
-            mask = valid & allowed
+            mask = ~near_invalid(valid, self.remove_borders)
+            mask = mask if allowed is None else mask & allowed
         if mask is None or mask.shape[-2:] == torch.Size(size):
             return mask
         return resize(mask.float(), size) > 0.5

@@ -19,6 +19,7 @@ from kp.support.files import FileError, check_writable, replaced, write_file
 SUFFIXES = (".h5", ".npz", ".csv", ".json")
 
 _LOCK_SECONDS = 60.0
+_SETTINGS = "kp_settings"  # attribute of an h5
 _H5_NAMES = {"keypoints": "keypoints", "scores": "keypoint_scores", "descriptors": "descriptors"}
 _H5_NAMES |= {"image_size": "image_size"}
 _ARRAYS = ("keypoints", "keypoint_scores", "descriptors", "image_size")
@@ -42,16 +43,23 @@ def save(path: str | Path, name: str, features: Features) -> None:
         >>> save("features.h5", "photos/a.jpg", extractor.extract("photos/a.jpg"))
         >>> load("features.h5", "photos/a.jpg")["keypoints"].shape  # (1, N, 2)
     """
-    save_all(path, {name: features})
+    save_all(path, {name: features}, add=True)
 
 
-def save_all(path: str | Path, features: Mapping[str, Features]) -> None:
-    """Write the features of images by name, as :func:`save`; of several images only into h5 or json."""
+def save_all(
+    path: str | Path, features: Mapping[str, Features], add: bool = False, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Write the features of images by name, as :func:`save`; of several images only into h5 or json.
+
+    Args:
+        add: leave the other images of an h5; else the file holds these images only.
+        settings: for JSON, what the features depend on: an attribute of an h5.
+    """
     path = Path(path)
     suffix = check_suffix(path)
     plain = {name: _plain(each) for name, each in features.items()}
     if suffix == ".h5":
-        _add_to_h5(path, plain)
+        _write_h5(path, plain, add, settings)
     elif suffix == ".json":
         images = {name: {key: value.tolist() for key, value in each.items()} for name, each in plain.items()}
         write_file(path, (json.dumps(images) + "\n").encode())
@@ -129,19 +137,32 @@ def _plain(features: Features) -> dict[str, np.ndarray]:
     return {key: np.asarray(features[key][0].float().cpu().numpy()) for key in _ARRAYS if key in features}
 
 
-def _add_to_h5(path: Path, images: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def read_settings(path: Path) -> Any:
+    """What :func:`save_all` recorded in an h5, or None. Raises ValueError if it is no h5."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return json.loads(file.attrs.get(_SETTINGS, "null"))
+    except OSError as error:
+        raise ValueError(f"{path} is damaged, or no h5: {one_line(error)}") from error
+
+
+def _write_h5(
+    path: Path, images: Mapping[str, Mapping[str, np.ndarray]], add: bool, settings: Mapping[str, Any] | None
+) -> None:
     import h5py
 
     check_writable(path)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS)
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS), replaced(path) as temporary:
-            with h5py.File(temporary, "a") as file:
-                for name, arrays in images.items():
-                    _put(file, name, arrays)
+        with lock, replaced(path) as temporary, h5py.File(temporary, "a" if add else "w") as file:
+            for name, arrays in images.items():
+                _put(file, name, arrays)
+            if settings is not None:
+                file.attrs[_SETTINGS] = json.dumps(settings)
     except Timeout:
         raise FileError(f"{path} is being written by another program") from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {one_line(error)}") from error
 
 
 def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -224,3 +245,24 @@ def _read_json(path: Path, name: str | None) -> dict[str, np.ndarray]:
     image = images[_one(sorted(images), name, path)]
     found = {key: np.array(image[key], dtype=np.float32) for key in _ARRAYS if key in image}
     return found | {"keypoints": found.get("keypoints", np.zeros(0)).reshape(-1, 2)}
+
+
+def save_matches(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write matches as hloc's h5, anew: a group NAME0/NAME1 (``/`` in a name is ``-``) for each pair.
+
+    It holds ``matches0`` (N0,), the index of the keypoint of image 1 or -1, and ``matching_scores0`` (N0,).
+
+    Args:
+        results: for each pair ``names`` (two), ``matches`` (M, 2), ``scores`` (M,), ``counts`` (keypoints of each).
+    """
+    import h5py
+
+    with replaced(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+        for result in results:
+            group = file.create_group("/".join(name.replace("/", "-") for name in result["names"]))
+            at0, at1 = result["matches"].cpu().numpy().T
+            matches = np.full(result["counts"][0], -1, np.int32)
+            scores = np.zeros(result["counts"][0], np.float32)
+            matches[at0], scores[at0] = at1, result["scores"].cpu().numpy()
+            group.create_dataset("matches0", data=matches)
+            group.create_dataset("matching_scores0", data=scores)

@@ -1,0 +1,177 @@
+"""Match two images, or the pairs in a list, and fit a homography and a fundamental matrix.
+
+kp match a.jpg b.jpg --draw matches.png          inliers green, others red; the homography is printed
+kp match a.jpg b.jpg --json                      all numbers, for another program
+kp match --pairs pairs.txt --images photos/ --out matches.h5     hloc's layout: photos/ and a line "a.jpg b.jpg" each
+kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: keypoints, descriptors and matches
+
+Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
+that only turns; a fundamental matrix fits any scene that stands still.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of this command."""
+    parser.add_argument("pair", nargs="*", type=Path, metavar="IMAGE", help="two images")
+    text = "a file with a pair of images a line, separated by a space or tab"
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that --pairs names")
+    text = "write the matches: .h5 as hloc, .json, or .db for COLMAP"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--draw", type=Path, metavar="m.png", help="draw the matches of two images")
+    parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    text = "in (0, 1]: a match must be so many times nearer than the next best; 0: no such test (default: 0)"
+    parser.add_argument("--ratio", type=float, default=0.0, metavar="R", help=text)
+    text = "pixels: largest error of a match that fits (default: 3)"
+    parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
+    text = "of the matrices (default: poselib where it is installed)"
+    parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
+    add_extractor_flags(parser, "rootsift")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Match, print, write, draw. Raises ValueError at the end if an image could not be read."""
+    from kp.features.match import choose_estimator
+
+    pairs = _pairs(args)
+    _check(args)
+    args.estimator = choose_estimator(args.estimator)
+    matcher, results, failed = _Matcher(args, make_extractor(args)), [], 0
+    with one_line_warnings():
+        for name0, name1 in pairs:
+            try:
+                result = matcher.match(name0, name1)
+            except ValueError as error:
+                failed += 1
+                say(str(error))
+                continue
+            results.append(result)
+            if not args.json:
+                print(_text(result, args), flush=True)
+    if args.json:
+        print(
+            json.dumps([_plain(result) for result in results] if args.pairs else _plain(results[0]) if results else {})
+        )
+    if args.out is not None and results:
+        matcher.write(args.out, results)
+    if args.draw is not None and results:
+        _draw(args, results[0])
+    if failed:
+        raise ValueError(f"{failed} of {len(pairs)} pairs could not be matched")
+
+
+class _Matcher:
+    """Matches images by name; each is read once."""
+
+    def __init__(self, args: argparse.Namespace, extractor: Any) -> None:
+        self.args, self.extractor = args, extractor
+        self.features: dict[str, Any] = {}
+
+    def match(self, name0: str, name1: str) -> dict[str, Any]:
+        """What :func:`kp.match` and the two matrices give."""
+        from kp.features.match import estimate, match
+
+        for name in (name0, name1):
+            if name not in self.features:
+                path = name if self.args.images is None else self.args.images / name
+                self.features[name] = features_of(self.extractor, Path(path), None, self.args.descriptors)
+        f0, f1 = self.features[name0], self.features[name1]
+        found = match(f0, f1, self.args.ratio or None)
+        xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
+        result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
+        result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
+        for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
+            result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
+        return result
+
+    def write(self, path: Path, results: list[dict[str, Any]]) -> None:
+        """All matches into one file."""
+        from kp.features.colmap import write_colmap
+        from kp.features.files import save_matches
+        from kp.support.files import write_file
+
+        if path.suffix.lower() == ".json":
+            write_file(path, (json.dumps([_plain(result) for result in results]) + "\n").encode())
+        elif path.suffix.lower() == ".db":
+            write_colmap(path, self.features, {result["names"]: result["matches"] for result in results})
+        else:
+            save_matches(path, results)
+
+
+def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """The names of the images of each pair. Raises ValueError."""
+    if args.pairs is None:
+        if len(args.pair) != 2:
+            raise ValueError(f"two images are matched, not {len(args.pair)}: kp match A B, or --pairs FILE")
+        return [(str(args.pair[0]), str(args.pair[1]))]
+    if args.pair:
+        raise ValueError("name two images, or --pairs FILE, not both")
+    lines = [line.split() for line in args.pairs.read_text().splitlines() if line.strip() and line.strip()[0] != "#"]
+    if wrong := [line for line in lines if len(line) != 2]:
+        raise ValueError(f"{args.pairs} has the line {' '.join(wrong[0])!r}: wanted are two names a line")
+    if not lines:
+        raise ValueError(f"{args.pairs} names no pair")
+    return list(dict.fromkeys((one, two) for one, two in lines))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises ValueError on what cannot work, before the work."""
+    from kp.features.draw import check_picture_suffix
+    from kp.support.files import check_writable
+
+    if args.descriptors == "none":
+        raise ValueError("matches need --descriptors")
+    if not 0 <= args.ratio <= 1:
+        raise ValueError(f"--ratio must be in [0, 1], not {args.ratio}")
+    if not 0 < args.error < float("inf"):
+        raise ValueError(f"--error must be above 0 pixels, not {args.error}")
+    if args.images is not None and not args.images.is_dir():
+        raise ValueError(f"--images {args.images} is not a folder")
+    if args.out is not None and args.out.suffix.lower() not in (".h5", ".json", ".db"):
+        raise ValueError(f"--out {args.out} must end in .h5, .json or .db")
+    if args.draw is not None:
+        if args.pairs is not None:
+            raise ValueError("--draw shows two images: leave out --pairs")
+        check_picture_suffix(args.draw)
+    for path in (args.out, args.draw):
+        check_writable(path)
+
+
+def _plain(result: dict[str, Any]) -> dict[str, Any]:
+    """For JSON."""
+    return {
+        key: value.tolist() if hasattr(value, "tolist") else value for key, value in result.items() if key != "counts"
+    }
+
+
+def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
+    """What to print of a pair."""
+    (name0, name1), (count0, count1) = result["names"], result["counts"]
+    kinds = f"{int(result['inliers'].sum())} of a homography, {int(result['inliers_F'].sum())} of a fundamental matrix"
+    fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
+    lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
+    if args.pairs is None:
+        if result["H_0to1"] is None:
+            return lines[0] + "\nno homography fits"
+        H = result["H_0to1"] / result["H_0to1"][2, 2]
+        lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
+        lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in H.tolist()]
+    return "\n".join(lines)
+
+
+def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from kp.features.draw import draw_matches, read_picture, write_picture
+
+    pictures = [read_picture(Path(name), args.exif) for name in result["names"]]
+    drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], result["inliers"])
+    write_picture(args.draw, drawn)
+
+
+COMMANDS = {"match": (add_arguments, run)}

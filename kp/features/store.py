@@ -1,0 +1,117 @@
+"""Features of many images, written one by one, so that a run that was interrupted goes on."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from kp.features import files
+from kp.features.colmap import write_colmap
+from kp.support.files import check_writable, write_file
+
+FORMATS = ("h5", "npz", "csv", "json", "colmap")
+
+_SETTINGS = "kp.json"  # beside the features of each image
+
+
+class Store:
+    """The output of ``kp detect``: one file for all images, or with npz and csv one for each in a folder.
+
+    Until :meth:`finish`, the features of a file for all are in a folder ``.NAME.parts`` beside it, one npz for each
+    image; so an image is there whole or not at all, and another run goes on with those that are missing. Images can be
+    added later to an h5 and to a folder.
+
+    Args:
+        out: the file, or the folder for npz and csv.
+        form: one of ``FORMATS``.
+        settings: what the features depend on, for JSON.
+        overwrite: begin anew; until it is finished the old file stays.
+
+    Raises:
+        ValueError: what is at ``out`` was made with other settings, or another run is writing it.
+        FileError: (an OSError) it cannot be written.
+    """
+
+    def __init__(self, out: Path, form: str, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        self.out, self.form, self.settings = out, form, {"format": form} | dict(settings)
+        self.one_file = form not in ("npz", "csv")
+        self.folder = out.with_name(f".{out.name}.parts") if self.one_file else out
+        if not self.one_file and out.exists() and not out.is_dir():
+            raise ValueError(f"{out} is a file: {form} needs a folder, with a file for each image")
+        check_writable(out if self.one_file else out / _SETTINGS)
+        finished = self._finished(overwrite)
+        check_writable(self.folder / _SETTINGS)
+        self._lock = FileLock(self.folder / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{out} is being written by another run") from None
+        if overwrite:
+            self._forget()
+        self._record()
+        self.parts = self._known()
+        self.names = self.parts | finished
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def put(self, name: str, features: Mapping[str, Tensor]) -> None:
+        """Write the features of an image."""
+        files.save(self._path(name), name, features)
+        self.parts.add(name)
+        self.names.add(name)
+
+    def finish(self) -> None:
+        """Put all images into the one file."""
+        if self.one_file:
+            found = {name: files.load(self._path(name)) for name in sorted(self.parts)}
+            if self.form == "colmap":
+                write_colmap(self.out, found, {})
+            else:
+                files.save_all(self.out, found, add=self.names > self.parts, settings=self.settings)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+    def _path(self, name: str) -> Path:
+        if self.one_file:  # names can be longer than those of files
+            return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.npz"
+        return self.folder / f"{name}.{self.form}"
+
+    def _known(self) -> set[str]:
+        if self.one_file:
+            return {str(np.load(path)["name"]) for path in self.folder.glob("*.npz")}
+        ending = f".{self.form}"
+        return {p.relative_to(self.folder).as_posix()[: -len(ending)] for p in self.folder.rglob(f"*{ending}")}
+
+    def _finished(self, overwrite: bool) -> set[str]:
+        """The images that an earlier run has put into the one file, which another run may add to."""
+        if not self.one_file or overwrite or not self.out.exists():
+            return set()
+        if self.form != "h5":
+            raise ValueError(f"{self.out} is there already: name another --out, or --overwrite it")
+        self._compare(files.read_settings(self.out) or {})
+        return set(files.names_in(self.out))
+
+    def _record(self) -> None:
+        path = self.folder / _SETTINGS
+        if path.exists():
+            self._compare(json.loads(path.read_text()))
+        else:
+            write_file(path, (json.dumps(self.settings, indent=1) + "\n").encode())
+
+    def _compare(self, before: Mapping[str, Any]) -> None:
+        now = json.loads(json.dumps(self.settings))
+        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
+            names = ", ".join(changed)
+            raise ValueError(f"{self.out} was made with another {names}: name another --out, or --overwrite it")
+
+    def _forget(self) -> None:
+        for name in self._known():
+            self._path(name).unlink()
+        (self.folder / _SETTINGS).unlink(missing_ok=True)
