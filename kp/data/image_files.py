@@ -110,10 +110,11 @@ def read_pixels(path: Path, upright: bool = False) -> Pixels:
 def scaled(image: np.ndarray, name: str) -> Pixels:
     """Stored values (H, W) or (H, W, 1, 2, 3 or 4) of any type as :class:`Pixels`. The last of 2 or 4 is opacity.
 
-    8 bits are divided by 255. Integers of more bits are divided by the largest number of the fewest bits that hold
-    them, so that 12 bits are not dark. Where an image uses less than an eighth of that range, as thermal cameras do,
-    or has floating-point values outside [0, 1], as maps of heights do, the range of its values becomes [0, 1], but for
-    one pixel in a thousand at each end, which are clipped. Such a change is a warning.
+    8 bits, and whole numbers of any type up to 255, are divided by 255. Integers of more bits are divided by the largest
+    number of the fewest bits that hold them, so that 12 bits are not dark. Where an image uses less than an eighth of
+    that range, as thermal cameras do, or has floating-point values outside [0, 1], as maps of heights do, the range of
+    its values becomes [0, 1], but for one pixel in a thousand at each end, which are clipped. Such a change is a
+    warning.
 
     Args:
         name: of the image, for the warning.
@@ -145,9 +146,12 @@ def _to_unit_range(values: np.ndarray, seen: np.ndarray, kind: np.dtype) -> tupl
     if np.issubdtype(kind, np.floating):
         if seen.min() >= 0 and seen.max() <= 1:
             return values, ""
-        full = 0.0
+        eight_bits = seen.min() >= 0 and seen.max() <= 255 and (seen == seen.round()).all()
+        full = 255.0 if eight_bits else 0.0
     else:
         full = 2.0 ** max(8, int(seen.max()).bit_length()) - 1
+    if full == 255 and seen.min() >= 0:
+        return values / full, ""
     if full and seen.min() >= 0 and high - low >= _LEAST_RANGE * full:
         return values / full, "" if full == 65535 else f"has values up to {int(seen.max())}: {int(full)} is white"
     told = f"has values from {seen.min():g} to {seen.max():g}: {low:g} is black and {high:g} white"

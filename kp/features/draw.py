@@ -41,7 +41,7 @@ def draw_keypoints(picture: np.ndarray, features: Mapping[str, Tensor]) -> np.nd
 
 
 def draw_matches(
-    picture0: np.ndarray, picture1: np.ndarray, xy0: Tensor, xy1: Tensor, inliers: Tensor, max_lines: int = 300
+    picture0: np.ndarray, picture1: np.ndarray, xy0: Tensor, xy1: Tensor, inliers: Tensor, max_lines: int = 150
 ) -> np.ndarray:
     """Two pictures side by side with lines between matches (M, 2), (M, 2): green those that fit, red the others.
 

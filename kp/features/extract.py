@@ -160,6 +160,8 @@ class Extractor(nn.Module):
             mask=mask,
             threshold=self.detection_threshold,
         )
+        if (height, width) == size:
+            return found
         back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
         return Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid)
 

@@ -86,9 +86,9 @@ def load(path: str | Path, name: str | None = None) -> dict[str, Tensor]:
         raise ValueError(f"there is no file {path}")
     try:
         arrays = reader(path, name)
-    except ValueError:
-        raise
     except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         raise ValueError(f"{path} is damaged, or no file of features: {one_line(error)}") from error
     found = {key: torch.from_numpy(np.ascontiguousarray(value, np.float32))[None] for key, value in arrays.items()}
     if "keypoints" not in found or found["keypoints"].shape[-1:] != (2,):

@@ -128,8 +128,6 @@ def _of_array(image: np.ndarray) -> Pixels:
     if image.dtype.kind == "f":
         grey, valid = _of_float_tensor(torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1))
         return Pixels(grey[0, 0, ..., None].numpy(), None if valid is None else valid[0, 0].numpy())
-    if image.dtype not in (np.uint8, np.uint16) and image.min() >= 0 and image.max() <= 255:
-        image = image.astype(np.uint8)  # 8 bits, counted with larger numbers
     return scaled(image, "the image")
 
 

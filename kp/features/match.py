@@ -40,7 +40,7 @@ def match(
             IJCV 2004, uses 0.8). None: no such test.
 
     Returns:
-        ``matches`` (M, 2), indices of keypoints of image 0 and of image 1; ``scores`` (M,), the cosine of each pair.
+        ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine of each pair.
 
     Raises:
         ValueError: there are no descriptors, or they are of different methods.
@@ -61,6 +61,7 @@ def match(
         pairs = match_mnn(one, two)[1]
     elif min(len(one), len(two)) >= 2:
         pairs = match_smnn(one, two, ratio)[1]
+    pairs = pairs[pairs[:, 0].argsort()]
     scores = (one[pairs[:, 0]] * two[pairs[:, 1]]).sum(1)
     return {"matches": torch.stack([at0[pairs[:, 0]], at1[pairs[:, 1]].to(at0.device)], dim=1), "scores": scores}
 
