@@ -110,11 +110,11 @@ def read_pixels(path: Path, upright: bool = False) -> Pixels:
 def scaled(image: np.ndarray, name: str) -> Pixels:
     """Stored values (H, W) or (H, W, 1, 2, 3 or 4) of any type as :class:`Pixels`. The last of 2 or 4 is opacity.
 
-    8 bits, and whole numbers of any type up to 255, are divided by 255. Integers of more bits are divided by the largest
-    number of the fewest bits that hold them, so that 12 bits are not dark. Where an image uses less than an eighth of
-    that range, as thermal cameras do, or has floating-point values outside [0, 1], as maps of heights do, the range of
-    its values becomes [0, 1], but for one pixel in a thousand at each end, which are clipped. Such a change is a
-    warning.
+    8 bits, and whole numbers of any type up to 255, are divided by 255. Integers of more bits are divided by the
+    largest number of the fewest bits that hold them, so that 12 bits are not dark. Where an image uses less than an
+    eighth of that range, as thermal cameras do, or has floating-point values outside [0, 1], as maps of heights do,
+    the range of its values becomes [0, 1], but for one pixel in a thousand at each end, which are clipped. Such a
+    change is a warning.
 
     Args:
         name: of the image, for the warning.

@@ -50,7 +50,7 @@ def settings(source: str, protocols: Sequence[Protocol], **choices: Any) -> dict
         "protocols": {p.name: {"summary": p.describe()} | vars(p) for p in protocols},
         "source": source,
         **choices,
-        "images": "gray, 8 bits",
+        "images": "gray, 0.299 R + 0.587 G + 0.114 B of the stored pixels; OpenCV's detectors get it in 8 bits",
         "places": "with subpixel: the top of a quadric through 3x3 scores; SIFT, ORB and AKAZE their own; FAST and "
         "random whole pixels",
         "counted": "keypoints whose place in the other view, by the homography, is in front of the camera and within "

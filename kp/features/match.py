@@ -40,7 +40,8 @@ def match(
             IJCV 2004, uses 0.8). None: no such test.
 
     Returns:
-        ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine of each pair.
+        ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine
+        of each pair.
 
     Raises:
         ValueError: there are no descriptors, or they are of different methods.

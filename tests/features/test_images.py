@@ -1,4 +1,4 @@
-"""What is taken for an image: the same picture in any container and type is the same gray, and what is unclear an error."""
+"""What is taken for an image: one picture is the same gray in any container and type. What is unclear is an error."""
 
 import numpy as np
 import pytest
