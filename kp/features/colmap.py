@@ -26,7 +26,8 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
     Args:
         features: for each image's name (its path from COLMAP's image folder) what :meth:`kp.Extractor.extract` gave;
             ``descriptors`` may be there. Those of 128 numbers, none negative, are stored as SIFT, others as float32.
-        matches: for pairs of names, indices (M, 2), as :func:`kp.match` gives.
+        matches: for pairs of names, indices (M, 2), as :func:`kp.match` gives. Of a pair that is there both
+            ways the first counts.
 
     Raises:
         ValueError: pycolmap is not installed, or a pair names an image or keypoint that is not there.
@@ -47,9 +48,18 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
             temporary = Path(folder) / "database.db"
             with pycolmap.Database.open(temporary) as opened:
                 ids = {name: _add_image(opened, name, each) for name, each in features.items()}
-                for (name0, name1), indices in matches.items():
+                for (name0, name1), indices in _one_way(matches).items():
                     opened.write_matches(ids[name0], ids[name1], indices.cpu().numpy().astype(np.uint32))
             temporary.replace(path)
+
+
+def _one_way(matches: Pairs) -> Pairs:
+    """The pairs without those that are there the other way round already: COLMAP knows a pair once."""
+    kept: dict[tuple[str, str], Tensor] = {}
+    for pair, indices in matches.items():
+        if pair[::-1] not in kept:
+            kept[pair] = indices
+    return kept
 
 
 def _check(pair: tuple[str, str], indices: Tensor, features: Mapping[str, Mapping[str, Tensor]]) -> None:

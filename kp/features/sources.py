@@ -20,7 +20,7 @@ class Item(NamedTuple):
     image: Path | Callable[[], np.ndarray]
 
 
-def find_images(inputs: Sequence[str]) -> list[Path | tuple[str, Path]]:
+def find_images(inputs: Sequence[str]) -> list[tuple[str, Path]]:
     """What the inputs name, as (name, path), videos included.
 
     A folder is searched with its folders, and names begin within it; hidden files are left out. A pattern has ``*``,
@@ -32,7 +32,7 @@ def find_images(inputs: Sequence[str]) -> list[Path | tuple[str, Path]]:
     found: dict[str, Path] = {}
     for given in inputs:
         for name, path in _expanded(given):
-            if found.setdefault(name, path) != path:
+            if found.setdefault(name, path).resolve() != path.resolve():
                 raise ImageError(f"{found[name]} and {path} would both be {name!r}: name the folder above them")
     return list(found.items())
 

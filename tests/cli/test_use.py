@@ -1,0 +1,267 @@
+"""kp detect and kp match on folders of mixed files, patterns, lists and videos, as a new user calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+import kp
+from kp.cli.errors import ERROR
+from kp.cli.main import MODULES, main
+from kp.features import files
+
+CAMERA, ASTRONAUT = data.camera()[100:340, 80:400], data.astronaut()[:240, :320, ::-1]
+H_0TO1 = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 20], [1e-4, 0, 1]])
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder with two photographs, one of them in a folder, a damaged file and a text."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "sub").mkdir(parents=True)
+    cv2.imwrite("photos/a.png", CAMERA)
+    cv2.imwrite("photos/sub/b.JPG", ASTRONAUT)
+    Path("photos/broken.jpg").write_bytes(b"x")
+    Path("photos/notes.txt").write_text("x")
+    return tmp_path
+
+
+def video(path, frames=7):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (160, 120))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no video")
+    for number in range(frames):
+        writer.write(np.ascontiguousarray(ASTRONAUT[number : number + 120, number : number + 160]))
+    writer.release()
+
+
+def test_a_folder_of_mixed_files(photos, capsys):
+    assert main(["detect", "photos"]) == ERROR
+    out, err = capsys.readouterr()
+    assert "in 2 images: keypoints.h5" in out
+    assert "photos/broken.jpg is truncated or no image" in err
+    assert err.rstrip().endswith("kp: error: 1 of 3 images could not be read; the others are written")
+    assert files.names_in("keypoints.h5") == ["a.png", "sub/b.JPG"]
+    expected = kp.Extractor().extract("photos/sub/b.JPG")
+    found = kp.load("keypoints.h5", "sub/b.JPG")
+    assert np.array_equal(found["keypoints"], expected["keypoints"])
+    assert {path.name for path in photos.iterdir() if path.suffix != ".lock"} == {"photos", "keypoints.h5"}
+
+
+def test_the_same_command_goes_on_and_other_settings_do_not_mix(photos, capsys):
+    Path("photos/broken.jpg").unlink()
+    assert main(["detect", "photos"]) == 0
+    cv2.imwrite("photos/c.png", CAMERA[::-1])
+    capsys.readouterr()
+    assert main(["detect", "photos"]) == 0
+    assert "in 1 images, 2 were there" in capsys.readouterr().out
+    assert files.names_in("keypoints.h5") == ["a.png", "c.png", "sub/b.JPG"]
+    assert main(["detect", "photos", "--max-keypoints", "5"]) == ERROR
+    assert "made with another max_keypoints: name another --out, or --overwrite it" in capsys.readouterr().err
+    assert main(["detect", "photos", "--max-keypoints", "5", "--overwrite"]) == 0
+    assert kp.load("keypoints.h5", "a.png")["keypoints"].shape == (1, 5, 2)
+
+
+@pytest.mark.parametrize("form", ["npz", "csv"])
+def test_a_file_for_each_image(photos, form):
+    assert (
+        main(["detect", "photos/a.png", "photos/sub", "--format", form, "--out", "points", "--max-keypoints", "9"]) == 0
+    )
+    assert {str(path) for path in Path("points").rglob(f"*.{form}")} == {f"points/a.png.{form}", f"points/b.JPG.{form}"}
+    assert kp.load(f"points/a.png.{form}")["keypoints"].shape == (1, 9, 2)
+
+
+def test_json_and_descriptors(photos):
+    assert main(["detect", "photos/a.png", "--out", "f.json", "--descriptors", "sift", "--max-keypoints", "9"]) == 0
+    assert np.shape(json.loads(Path("f.json").read_text())["a.png"]["descriptors"]) == (9, 128)
+
+
+def test_patterns_are_expanded_here_too(photos):
+    assert main(["detect", "photos/**/*.[Jp][Pn]*", "--out", "f.h5"]) == 0
+    assert files.names_in("f.h5") == ["a.png", "sub/b.JPG"]
+
+
+def test_masks_go_by_the_names_of_images(photos):
+    mask = np.zeros((240, 320), np.uint8)
+    mask[:, 160:] = 1
+    Path("masks/sub").mkdir(parents=True)
+    cv2.imwrite("masks/a.png", mask)
+    assert main(["detect", "photos/a.png", "photos/sub/b.JPG", "--masks", "masks"]) == 0
+    assert (kp.load("keypoints.h5", "a.png")["keypoints"][0, :, 0] > 159).all()
+    assert (kp.load("keypoints.h5", "b.JPG")["keypoints"][0, :, 0] < 159).any()
+
+
+def test_pictures_of_what_was_found(photos):
+    assert main(["detect", "photos/a.png", "photos/sub/b.JPG", "--draw", "seen"]) == 0
+    drawn = cv2.imread("seen/a.png")
+    assert drawn.shape == (240, 320, 3)
+    assert 0.02 < (drawn != CAMERA[..., None]).any(2).mean() < 0.9
+    assert Path("seen/b.JPG").exists()
+
+
+def test_a_video(photos):
+    video("film.mp4")
+    assert main(["detect", "film.mp4", "--every", "3", "--draw", "film-kp.mp4"]) == 0
+    assert files.names_in("keypoints.h5") == ["film.mp4/000000", "film.mp4/000003", "film.mp4/000006"]
+    assert cv2.VideoCapture("film-kp.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    Path("bad.mp4").write_bytes(b"x" * 100)
+    assert main(["detect", "bad.mp4", "--out", "g.h5"]) == ERROR
+
+
+def test_an_interrupted_run_keeps_what_was_found(photos, monkeypatch):
+    from kp.features.store import Store
+
+    put, calls = Store.put, []
+
+    def interrupted(self, name, features):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(name)
+        put(self, name, features)
+
+    monkeypatch.setattr(Store, "put", interrupted)
+    Path("photos/broken.jpg").unlink()
+    assert main(["detect", "photos"]) == 130
+    monkeypatch.setattr(Store, "put", put)
+    assert not Path("keypoints.h5").exists()
+    process = [sys.executable, "-m", "kp", "detect", "photos"]  # the lock of this process is still held here
+    environment = {**os.environ, "PYTHONPATH": str(Path(kp.__file__).parents[1])}
+    done = subprocess.run(process, capture_output=True, text=True, env=environment)
+    assert done.returncode in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nothing.png"], "there is no file or folder nothing.png"),
+        (["photos/*.bmp"], "no image or video matches"),
+        (["photos", "--out", "x.txt"], "must end in .h5, .json, .db"),
+        (["photos", "--out", "x.csv", "--format", "h5"], "must end in .h5"),
+        (["photos", "--out", "photos/a.png", "--format", "csv"], "is a file"),
+        (["photos", "--max-keypoints", "-1"], "--max-keypoints must be at least 0"),
+        (["photos", "--threshold", "nan"], "--threshold"),
+        (["photos", "--threshold", "1"], "--threshold"),
+        (["photos", "--resize", "3"], "--resize must be at least 32"),
+        (["photos", "--every", "0"], "--every"),
+        (["photos", "--weights", "none.safetensors"], "no weights at"),
+        (["photos", "--device", "cuda:77"], "no device"),
+        (["photos", "--masks", "nowhere"], "--masks nowhere is not a folder"),
+        (["photos", "--draw", "photos/a.png"], "--draw photos/a.png is a file"),
+        (["photos/a.png", "photos/sub/../a.png", "masks"], "masks"),
+    ],
+)
+def test_what_cannot_work_is_one_line_before_the_work(photos, capsys, flags, message):
+    before = sorted(photos.rglob("*"))
+    assert main(["detect", *flags]) == ERROR
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert not out
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_two_images_of_one_name_are_refused(photos, capsys):
+    Path("other").mkdir()
+    cv2.imwrite("other/a.png", CAMERA)
+    assert main(["detect", "photos/a.png", "other/a.png"]) == ERROR
+    assert "would both be 'a.png'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pair(photos):
+    cv2.imwrite("b.png", cv2.warpPerspective(ASTRONAUT, H_0TO1, (330, 260)))
+    return ["photos/sub/b.JPG", "b.png"]
+
+
+def test_a_match_prints_its_homography_and_draws(pair, capsys):
+    assert main(["match", *pair, "--draw", "m.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "matches; error below 3 px" in lines[0]
+    H = np.array([line.split() for line in lines[2:5]], float)
+    corners = np.array([[[0.0, 0]], [[319, 0]], [[0, 239]], [[319, 239]]])
+    away = cv2.perspectiveTransform(corners, H) - cv2.perspectiveTransform(corners, H_0TO1)
+    assert np.linalg.norm(away, axis=2).max() < 1.5
+    assert cv2.imread("m.png").shape == (260, 320 + 8 + 330, 3)
+
+
+def test_a_match_as_json(pair, capsys):
+    assert main(["match", *pair, "--json", "--descriptors", "sift", "--ratio", "0.9"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert np.shape(found["H_0to1"]) == (3, 3)
+    assert len(found["matches"]) == len(found["inliers"]) == len(found["keypoints0"]) > 50
+    assert "0 could" not in str(found)
+
+
+@pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
+def test_a_list_of_pairs(pair, capsys, out):
+    if out == "m.db":
+        pytest.importorskip("pycolmap")
+    Path("pairs.txt").write_text("# two images a line\na.png sub/b.JPG\n\na.png broken.jpg\nsub/b.JPG\ta.png\n")
+    assert main(["match", "--pairs", "pairs.txt", "--images", "photos", "--out", out]) == ERROR
+    printed, err = capsys.readouterr()
+    assert len(printed.splitlines()) == 2
+    assert "kp: photos/broken.jpg is truncated" in err
+    assert "1 of 3 pairs could not be matched" in err
+    assert Path(out).stat().st_size > 0
+
+
+def test_nothing_in_common(photos, capsys):
+    cv2.imwrite("black.png", np.zeros((100, 120), np.uint8))
+    assert main(["match", "black.png", "photos/a.png"]) == 0
+    out = capsys.readouterr().out
+    assert "0 matches" in out
+    assert "no homography fits" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["a.png"], "two images are matched, not 1"),
+        ([], "two images are matched, not 0"),
+        (["photos/a.png", "photos/a.png", "--ratio", "1.5"], "--ratio"),
+        (["photos/a.png", "photos/a.png", "--error", "0"], "--error"),
+        (["photos/a.png", "photos/a.png", "--out", "x.csv"], "--out x.csv must end in"),
+        (["photos/a.png", "photos/a.png", "--draw", "x.gif"], "must end in .png"),
+        (["photos/a.png", "photos/a.png", "--descriptors", "none"], "need --descriptors"),
+        (["photos/a.png", "--pairs", "pairs.txt"], "not both"),
+        (["--pairs", "nowhere.txt"], "nowhere.txt"),
+        (["--pairs", "photos/notes.txt"], "two names a line"),
+        (["photos/a.png", "photos/a.png", "--images", "nowhere"], "--images nowhere is not a folder"),
+    ],
+)
+def test_what_cannot_be_matched_is_one_line(photos, capsys, flags, message):
+    assert main(["match", *flags]) == ERROR
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: kp {command} ")
+
+
+def test_version_and_overview(capsys):
+    for flag in ("--version", "--help"):
+        with pytest.raises(SystemExit):
+            main([flag])
+    out = capsys.readouterr().out
+    assert f"kp {kp.__version__}" in out
+    assert all(command in out for command in MODULES)
+
+
+def test_what_is_no_command_is_one_line(capsys):
+    for argv in ([], ["destroy"]):
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert end.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
