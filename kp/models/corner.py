@@ -16,7 +16,7 @@ from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
 from kp.models.detector import Detector, blur, to_grey
 from kp.models.keypoints import Keypoints, extract_keypoints, resized
 from kp.models.ranker import Ranker, reranked
-from kp.support.device import keep_freed_memory
+from kp.support.device import full_precision, keep_freed_memory
 
 _CANDIDATES_PER_KEYPOINT = 4  # of the ranker, in order of score
 _CANDIDATES = 1500  # keypoints a megapixel that the ranker sees at least
@@ -62,7 +62,7 @@ class CornerDetector(Detector):
         if self._opencv_can(grey):
             return self._by_opencv(grey, 0.0)
         n = self.numbers
-        with torch.autocast(grey.device.type, enabled=False):  # neighbouring scores would be equal in half precision
+        with full_precision(grey.device):  # neighbouring scores would be equal in half precision
             total = _total(grey.float() if grey.dtype in (torch.float16, torch.bfloat16) else grey, n)
             return blur(total, n.score_blur) - n.surround_weight * blur(total, n.surround_sigma)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from kp.config import DetectorSettings
 from kp.geometry.coords import resize
+from kp.models.corner_cpu import gaussian_kernel
 from kp.models.keypoints import Keypoints, extract_keypoints
 
 _SIZES_PER_OCTAVE = 2  # sizes at which the image is looked at until one is half as large
@@ -109,7 +110,20 @@ def blur(maps: Tensor, sigma: float) -> Tensor:
     The edge is repeated.
     """
     size = 2 * math.ceil(3 * sigma) + 1
+    if (
+        torch.compiler.is_compiling()
+    ):  # Kornia's operations, ten times as many, would take most of the time of an export
+        return _blur_in_graph(maps, sigma)
     return gaussian_blur2d(maps, (size, size), (sigma, sigma), border_type="replicate")
+
+
+def _blur_in_graph(maps: Tensor, sigma: float) -> Tensor:
+    """The same as :func:`blur`, in four operations and with the kernel as a constant."""
+    kernel, channels = maps.new_tensor(gaussian_kernel(sigma).tolist()), maps.shape[1]
+    r = len(kernel) // 2
+    along_x = kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    maps = F.conv2d(F.pad(maps, (r, r, 0, 0), mode="replicate"), along_x, groups=channels)
+    return F.conv2d(F.pad(maps, (0, 0, r, r), mode="replicate"), along_x.mT, groups=channels)
 
 
 def check(s: DetectorSettings, num_scales: int = 1) -> None:
