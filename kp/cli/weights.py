@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from kp.cli import export
 from kp.config import ENCODERS, WEIGHTS
 from kp.data import photograph_changes
 from kp.evaluation import ablation_results, results, scorecard
@@ -18,9 +19,8 @@ from kp.evaluation.registry import NAMES, OURS, score_maps
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS
 from kp.experiments.variants import TEST_TIME
-from kp.features import onnx
 from kp.models import cost as costs
-from kp.models.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
+from kp.models.checkpoint import SHIPPED, find_weights, load_detector
 from kp.models.encoders import PretrainedError
 from kp.reporting import pages, result_tables
 from kp.reporting.tables import Column, Table
@@ -37,10 +37,8 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Add the parsers of these commands."""
     text = "the detectors that come with kp, and what they cost"
     shown = commands.add_parser("models", help=text, description=costs.__doc__)
-    text = "write a detector as ONNX, for images of any size"
-    other = commands.add_parser("export", help=text, description=onnx.__doc__)
-    other.add_argument("out", type=Path, metavar="OUT.onnx")
-    add_weights(other)
+    text = "write a detector with its keypoints as ONNX, for images of any size"
+    export.add_arguments(commands.add_parser("export", help=text))
     text = "fill README.md and the report with the stored results"
     report = commands.add_parser("report", help=text, description=pages.__doc__)
     report.add_argument("--check", action="store_true", help="write nothing: fail where a page says something else")
@@ -91,12 +89,6 @@ def _add_ablate(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     return parser
 
 
-def add_weights(parser: argparse.ArgumentParser, what_for: str = "") -> None:
-    """The option that names a detector's weights."""
-    text = f"{what_for}shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
-    parser.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
-
-
 def models(args: Namespace) -> None:
     """A line for each of the shipped detectors."""
     check_writable(args.json)
@@ -104,13 +96,6 @@ def models(args: Namespace) -> None:
     print(result_tables.costs(found).text())
     if args.json is not None:
         _write(args.json, found)
-
-
-def export_weights(args: Namespace) -> None:
-    """Write the ONNX file."""
-    check_writable(args.out)
-    write_file(args.out, onnx.to_onnx(load_detector(args.weights), read_metadata(find_weights(args.weights))))
-    print(f"wrote {args.out}: {onnx.IMAGE} (batch, 1, height, width) in [0, 1] -> {onnx.SCORES}, as large")
 
 
 def fill_pages(args: Namespace) -> None:
@@ -229,4 +214,4 @@ def _variants() -> str:
     return "\n".join([*lines, "without training, of --weights:", *(f"{name:{first}}  {docs[name]}" for name in docs)])
 
 
-COMMANDS = {"models": models, "export": export_weights, "score": score, "ablate": ablate, "report": fill_pages}
+COMMANDS = {"models": models, "export": export.run, "score": score, "ablate": ablate, "report": fill_pages}

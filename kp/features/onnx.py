@@ -1,6 +1,6 @@
 """Export of a detector to ONNX, for onnxruntime: images of any size in, keypoints and score maps out.
 
-The keypoints are those of :class:`kp.features.graph.KeypointGraph`: a fixed number of places for each image, best first.
+The file gives a fixed number of places for keypoints in each image, best first.
 """
 
 import json
@@ -22,8 +22,8 @@ _PLACES = ("batch", None, None)  # and of the other outputs
 def to_onnx(graph: KeypointGraph, facts: Mapping[str, Any]) -> bytes:
     """The content of an ONNX file of a detector with its keypoints. Batch, height and width of the images are free.
 
-    The outputs are keypoints (batch, K, 2), keypoint_scores (batch, K), valid (batch, K) and the score map, scores
-    (batch, 1, height, width).
+    The outputs are those of the graph, keypoints (batch, K, 2), keypoint_scores (batch, K) and valid (batch, K), and
+    the score map, scores (batch, 1, height, width).
 
     Args:
         facts: values for JSON, written into the metadata of the file beside the numbers of the graph.
@@ -86,7 +86,7 @@ def _exported(module: nn.Module) -> Any:
 
 
 def _stable_sort(values: Any, *, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """torch's stable sort in ONNX, which torch cannot export itself: of equal values, TopK takes the first one first."""
+    """torch's stable sort in ONNX, which torch cannot export: TopK takes the first of equal values first."""
     from onnxscript import opset18
 
     count = opset18.Gather(opset18.Shape(values), opset18.Constant(value_ints=[dim]))
