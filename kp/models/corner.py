@@ -107,7 +107,7 @@ def _total(grey: Tensor, n: CornerNumbers) -> Tensor:
     height, width = grey.shape[-2:]
     half = mean_2x2(F.pad(grey, (0, width % 2, 0, height % 2), mode="replicate"))
     coarse = sum(n.weight * noble_response(half, halved(sigma), window / 2) for sigma, window in scales[fine:])
-    return total + double(coarse)[..., :height, :width]
+    return total + F.pad(double(coarse), (0, -(width % 2), 0, -(height % 2)))  # exports for odd sizes, unlike a slice
 
 
 def corner_response(grey: Tensor, derivative_sigmas: tuple[float, ...], window_sigmas: tuple[float, ...]) -> Tensor:

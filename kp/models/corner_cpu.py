@@ -140,7 +140,7 @@ def _noble_response(image: np.ndarray, derivative_sigma: float, window_sigma: fl
 
 
 def _blur(image: np.ndarray, sigma: float, dst: np.ndarray | None = None) -> np.ndarray:
-    kernel = gaussian_kernel(sigma)
+    kernel = _gaussian(sigma)
     return _filter(image, kernel, kernel, dst)
 
 
@@ -149,8 +149,7 @@ def _filter(image: np.ndarray, along_x: np.ndarray, along_y: np.ndarray, dst: np
 
 
 @cache
-def gaussian_kernel(sigma: float) -> np.ndarray:
-    """The weights (N,) float32 of a Gaussian, up to ``kernel_radius(sigma)`` pixels from its centre; their sum is 1."""
+def _gaussian(sigma: float) -> np.ndarray:
     steps = np.arange(-kernel_radius(sigma), kernel_radius(sigma) + 1)
     kernel = np.exp(-(steps**2) / (2 * sigma**2))
     return (kernel / kernel.sum()).astype(np.float32)

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from kp.config import DetectorSettings
 from kp.geometry.coords import resize
-from kp.models.corner_cpu import gaussian_kernel
 from kp.models.keypoints import Keypoints, extract_keypoints
 
 _SIZES_PER_OCTAVE = 2  # sizes at which the image is looked at until one is half as large
@@ -119,9 +118,9 @@ def blur(maps: Tensor, sigma: float) -> Tensor:
 
 def _blur_in_graph(maps: Tensor, sigma: float) -> Tensor:
     """The same as :func:`blur`, in four operations and with the kernel as a constant."""
-    kernel, channels = maps.new_tensor(gaussian_kernel(sigma).tolist()), maps.shape[1]
-    r = len(kernel) // 2
-    along_x = kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    r, channels = math.ceil(3 * sigma), maps.shape[1]
+    weights = [math.exp(-(x**2) / (2 * sigma**2)) for x in range(-r, r + 1)]
+    along_x = maps.new_tensor([weight / sum(weights) for weight in weights]).expand(channels, 1, 1, -1)
     maps = F.conv2d(F.pad(maps, (r, r, 0, 0), mode="replicate"), along_x, groups=channels)
     return F.conv2d(F.pad(maps, (0, 0, r, r), mode="replicate"), along_x.mT, groups=channels)
 
