@@ -19,7 +19,13 @@ class Chromium:
     def __init__(self, program: str, profile: Path, size: tuple[int, int] = (1280, 900), flags: tuple = ()) -> None:
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        common = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        common = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+        ]
         # Chromium reads commands from file 3 and writes answers to file 4.
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The page in the browser: in headless Chromium it shows the keypoints of Python, and asks no other host for anything."""
+"""The page in the browser: in headless Chromium it shows the keypoints of Python and asks no other host."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Keypoints in a graph of fixed operations: the keypoints of a loop over pixels, ties and all, whatever runs the graph."""
+"""Keypoints in a graph of fixed operations: those of a loop over pixels, ties and all, whatever runs the graph."""
 
 import copy
 

@@ -2,7 +2,8 @@
 
 const GAP = 8; // CSS pixels between two pictures
 const NARROW = 640; // CSS pixels: below this width two pictures are one above the other
-const RADIUS = 2.5; // CSS pixels of a keypoint's mark
+const RADIUS = 2.5; // CSS pixels of a keypoint's mark on a view of FULL CSS pixels or more; less on a smaller one
+const FULL = 900;
 
 /** Draws pictures [{canvas, keypoints, shown}], `shown` keypoints of each, and matches [[i, j], ...] between two. */
 export function draw(view, pictures, matches, width) {
@@ -21,7 +22,12 @@ export function draw(view, pictures, matches, width) {
   const at = (k, i) => [0, 1].map((axis) => project(pictures[k], places[k], i, axis));
   drawMatches(context, matches, at);
   pictures.forEach(({ shown }, k) => {
-    for (let i = 0; i < shown; i++) drawKeypoint(context, at(k, i));
+    const matched = new Set(matches.map((pair) => pair[k]));
+    const radius = RADIUS * Math.min(1, Math.max(0.6, places[k].width / FULL));
+    for (let i = 0; i < shown; i++) {
+      const ring = pictures.length === 1 || matched.has(i);
+      (ring ? drawRing : drawDot)(context, at(k, i), radius);
+    }
   });
 }
 
@@ -56,7 +62,7 @@ function project({ keypoints }, place, i, axis) {
 function drawMatches(context, matches, at) {
   context.lineWidth = 1;
   matches.forEach(([i, j], k) => {
-    context.strokeStyle = `hsl(${(k * 137.5) % 360} 85% 60% / 0.75)`; // neighbours in the list differ in hue
+    context.strokeStyle = `hsl(${(k * 137.5) % 360} 85% 60% / 0.6)`; // neighbours in the list differ in hue
     context.beginPath();
     context.moveTo(...at(0, i));
     context.lineTo(...at(1, j));
@@ -64,12 +70,20 @@ function drawMatches(context, matches, at) {
   });
 }
 
-function drawKeypoint(context, [x, y]) {
-  for (const [colour, lineWidth] of [["rgb(0 0 0 / 0.6)", 2.5], ["#ffd23f", 1.25]]) {
+function drawRing(context, [x, y], radius) {
+  for (const [colour, lineWidth] of [["rgb(0 0 0 / 0.6)", radius], ["#ffd23f", radius / 2]]) {
     context.strokeStyle = colour;
     context.lineWidth = lineWidth;
     context.beginPath();
-    context.arc(x, y, RADIUS, 0, 2 * Math.PI);
+    context.arc(x, y, radius, 0, 2 * Math.PI);
     context.stroke();
   }
+}
+
+/** A keypoint without a match. */
+function drawDot(context, [x, y], radius) {
+  context.fillStyle = "rgb(255 255 255 / 0.7)";
+  context.beginPath();
+  context.arc(x, y, 0.6 * radius, 0, 2 * Math.PI);
+  context.fill();
 }

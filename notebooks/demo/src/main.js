@@ -54,7 +54,8 @@ async function refresh() {
 
 function show() {
   const there = pictures.filter(Boolean);
-  $("view").hidden = $("save").hidden = !there.length;
+  $("view").hidden = !there.length;
+  $("save").hidden = !there.length || video !== null;
   $("empty").hidden = there.length > 0;
   if (!there.length) return;
   const counts = there.map(({ shown }) => shown).join(" and ");

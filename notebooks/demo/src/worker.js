@@ -6,8 +6,15 @@ import { describe, match } from "./match.js";
 
 ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", self.location.href).href };
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
-const session = ort.InferenceSession.create("kp.onnx", { executionProviders: ["wasm"] });
+const session = load();
 const slots = [null, null]; // the grey image, keypoints and descriptors of each picture
+
+/** The detector after a first run, in which the browser compiles the WebAssembly: it takes several times as long. */
+async function load() {
+  const detector = await ort.InferenceSession.create("kp.onnx", { executionProviders: ["wasm"] });
+  await detector.run({ image: new ort.Tensor("float32", new Float32Array(320 * 240), [1, 1, 240, 320]) });
+  return detector;
+}
 
 /** Keypoints (N * 2) and scores (N), best first, and the milliseconds that the detector took. */
 async function detect({ slot, rgba, width, height }) {
