@@ -45,7 +45,8 @@ class KeypointGraph(nn.Module):
         subpixel: move each keypoint, by half a pixel at most, to the top of a quadric through 3x3 scores.
 
     Raises:
-        ValueError: a number is out of bounds, or the detector has a ranker.
+        ValueError: a number is out of bounds, or the detector has a ranker, whose features have sizes that depend on
+            the content of the image.
 
     Example:
         >>> graph = KeypointGraph(load_detector(), num_keypoints=500)
@@ -65,7 +66,7 @@ class KeypointGraph(nn.Module):
         self.numbers = KeypointNumbers(num_keypoints, nms_radius, remove_borders, detection_threshold, subpixel)
         check(self.numbers)
         if getattr(detector, "ranker", None) is not None and detector.settings.ranker_weight:
-            raise ValueError("a detector with a ranker has no graph of fixed operations: take other weights")
+            raise ValueError("a detector with a ranker cannot be a graph of fixed operations yet: take weights without one")
         self.detector = copy.deepcopy(detector).eval()
         if hasattr(self.detector, "use_opencv"):
             self.detector.use_opencv = False
