@@ -66,7 +66,7 @@ class KeypointGraph(nn.Module):
         self.numbers = KeypointNumbers(num_keypoints, nms_radius, remove_borders, detection_threshold, subpixel)
         check(self.numbers)
         if getattr(detector, "ranker", None) is not None and detector.settings.ranker_weight:
-            raise ValueError("a detector with a ranker cannot be a graph of fixed operations yet: take weights without one")
+            raise ValueError("a graph cannot hold a ranker yet: take weights without one")
         self.detector = copy.deepcopy(detector).eval()
         if hasattr(self.detector, "use_opencv"):
             self.detector.use_opencv = False

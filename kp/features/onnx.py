@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kp.features.graph import KeypointGraph
+from kp.support.errors import one_line
 
 IMAGE = "image"  # input (batch, 1, height, width) in [0, 1]
 KEYPOINTS, KEYPOINT_SCORES, VALID, SCORES = "keypoints", "keypoint_scores", "valid", "scores"  # outputs
@@ -55,11 +56,11 @@ class _WithScores(nn.Module):
 
     def __init__(self, graph: KeypointGraph) -> None:
         super().__init__()
-        self.graph = graph
+        self.finder = graph  # a module called graph would hide the graph of the exported program
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        scores = self.graph.detector.score_map(image)
-        return *self.graph.keypoints(scores), scores
+        scores = self.finder.detector.score_map(image)
+        return *self.finder.keypoints(scores), scores
 
 
 def _exported(module: nn.Module) -> Any:
@@ -80,7 +81,7 @@ def _exported(module: nn.Module) -> Any:
                 custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = one_line(error.__cause__ or error)
         raise ValueError(f"torch {torch.__version__} cannot export this: {reason}") from error
     return program.model_proto
 
