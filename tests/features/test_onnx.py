@@ -134,7 +134,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     assert main(["export", str(tmp_path / "b.onnx"), "--weights", "ranked"]) == ERROR
     (line,) = capsys.readouterr().err.splitlines()
     assert "ranker" in line
-    with pytest.raises(ValueError, match="cannot export this: [^\n]+$"):
+    with pytest.raises(ValueError, match=r"cannot export this: [^\n]+$"):
         to_onnx(KeypointGraph(Unknown()), {})
 
 
