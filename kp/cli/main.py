@@ -15,7 +15,7 @@ GROUPS = {  # module and one line for each command; the module is imported when 
     "your own images": {
         "detect": ("kp.cli.detect", "find keypoints in images, folders and videos"),
         "match": ("kp.cli.match", "match two images, or the pairs in a list"),
-        "export": ("kp.cli.weights", "write a detector as ONNX, for images of any size"),
+        "export": ("kp.cli.export", "write a detector with its keypoints as ONNX, for images of any size"),
     },
     "weights and results": {
         "models": ("kp.cli.weights", "the detectors that come with kp, and what they cost"),

@@ -18,9 +18,8 @@ from kp.evaluation.registry import NAMES, OURS, score_maps
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS
 from kp.experiments.variants import TEST_TIME
-from kp.features import onnx
 from kp.models import cost as costs
-from kp.models.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
+from kp.models.checkpoint import SHIPPED, find_weights, load_detector
 from kp.models.encoders import PretrainedError
 from kp.reporting import pages, result_tables
 from kp.reporting.tables import Column, Table
@@ -37,13 +36,6 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     """The flags of kp models."""
     parser.description = costs.__doc__
     _add_json(parser)
-
-
-def add_export(parser: argparse.ArgumentParser) -> None:
-    """The flags of kp export."""
-    parser.description = onnx.__doc__
-    parser.add_argument("out", type=Path, metavar="OUT.onnx")
-    add_weights(parser)
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -100,12 +92,6 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
 
 
-def add_weights(parser: argparse.ArgumentParser, what_for: str = "") -> None:
-    """The option that names a detector's weights."""
-    text = f"{what_for}shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
-    parser.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
-
-
 def models(args: Namespace) -> None:
     """A line for each of the shipped detectors."""
     check_writable(args.json)
@@ -113,13 +99,6 @@ def models(args: Namespace) -> None:
     print(result_tables.costs(found).text())
     if args.json is not None:
         _write(args.json, found)
-
-
-def export_weights(args: Namespace) -> None:
-    """Write the ONNX file."""
-    check_writable(args.out)
-    write_file(args.out, onnx.to_onnx(load_detector(args.weights), read_metadata(find_weights(args.weights))))
-    print(f"wrote {args.out}: {onnx.IMAGE} (batch, 1, height, width) in [0, 1] -> {onnx.SCORES}, as large")
 
 
 def fill_pages(args: Namespace) -> None:
@@ -240,7 +219,6 @@ def _variants() -> str:
 
 COMMANDS = {
     "models": (add_models, models),
-    "export": (add_export, export_weights),
     "score": (add_score, score),
     "ablate": (add_ablate, ablate),
     "report": (add_report, fill_pages),

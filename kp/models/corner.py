@@ -16,7 +16,7 @@ from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
 from kp.models.detector import Detector, blur, to_grey
 from kp.models.keypoints import Keypoints, extract_keypoints, resized
 from kp.models.ranker import Ranker, reranked
-from kp.support.device import keep_freed_memory
+from kp.support.device import full_precision, keep_freed_memory
 
 _CANDIDATES_PER_KEYPOINT = 4  # of the ranker, in order of score
 _CANDIDATES = 1500  # keypoints a megapixel that the ranker sees at least
@@ -62,7 +62,7 @@ class CornerDetector(Detector):
         if self._opencv_can(grey):
             return self._by_opencv(grey, 0.0)
         n = self.numbers
-        with torch.autocast(grey.device.type, enabled=False):  # neighbouring scores would be equal in half precision
+        with full_precision(grey.device):  # neighbouring scores would be equal in half precision
             total = _total(grey, n)
             return blur(total, n.score_blur) - n.surround_weight * blur(total, n.surround_sigma)
 
@@ -107,7 +107,7 @@ def _total(grey: Tensor, n: CornerNumbers) -> Tensor:
     height, width = grey.shape[-2:]
     half = mean_2x2(F.pad(grey, (0, width % 2, 0, height % 2), mode="replicate"))
     coarse = sum(n.weight * noble_response(half, halved(sigma), window / 2) for sigma, window in scales[fine:])
-    return total + double(coarse)[..., :height, :width]
+    return total + F.pad(double(coarse), (0, -(width % 2), 0, -(height % 2)))  # exports for odd sizes, unlike a slice
 
 
 def corner_response(grey: Tensor, derivative_sigmas: tuple[float, ...], window_sigmas: tuple[float, ...]) -> Tensor:

@@ -116,7 +116,7 @@ def _best_peaks(scores: Tensor, peaks: Tensor, max_keypoints: int, subpixel: boo
     index[image[order], place], valid[image[order], place] = pixel[order], True
     xy = torch.stack([index % width, index // width], dim=-1).to(pixel_grid((1, 1), scores).dtype)
     if subpixel:
-        xy = xy + _subpixel_offsets(scores, index)
+        xy = xy + subpixel_offsets(scores, index)
     return _masked(xy, flat.gather(1, index), valid)
 
 
@@ -187,14 +187,14 @@ def _best_within(order: Tensor, nms_size: int) -> Tensor:
     return nms2d(F.pad(order, (r, r, r, r)), (nms_size, nms_size), mask_only=True)[..., r:-r, r:-r]
 
 
-def _subpixel_offsets(scores: Tensor, index: Tensor) -> Tensor:
+def subpixel_offsets(scores: Tensor, index: Tensor) -> Tensor:
     """Offsets (B, K, 2) in [-0.5, 0.5] px from pixels ``index`` (B, K) to the top of a quadric through 3x3 scores.
 
     The quadric's derivatives are central differences, as in Brown and Lowe, BMVC 2002. Zero where it has no top.
     """
     width = scores.shape[-1]
     padded = F.pad(scores, (1, 1, 1, 1), mode="replicate").flatten(1)  # (B, (H + 2) * (W + 2))
-    centre = (index // width + 1) * (width + 2) + index % width + 1
+    centre = index + 2 * (index // width) + width + 3
 
     def at(dx: int, dy: int) -> Tensor:
         return padded.gather(1, centre + dy * (width + 2) + dx)

@@ -10,6 +10,7 @@ from kp.models.corner import corner_response
 from kp.models.detector import Detector, blur
 from kp.models.encoders import Encoder
 from kp.models.symmetry import settle, symmetrise
+from kp.support.device import full_precision
 
 _MIX_STRIDE = 4  # pixels between two features of the finest pyramid level, which gives the weights of the maps
 _SKIPPED_STAGES = 1  # of the encoder: the stage of stride 2 is not in the pyramid
@@ -72,7 +73,7 @@ class MobileDetector(Detector):
         Only the stem, and the encoder before, may run in half precision. The fourth powers of the response would
         overflow there, and neighbouring scores would become equal.
         """
-        s, full = self.settings, torch.autocast(grey.device.type, enabled=False)
+        s, full = self.settings, full_precision(grey.device)
         with full:
             responses = corner_response(grey.float(), s.derivative_sigmas, s.window_sigmas)
             inputs = [normalised, responses - blur(responses, s.surround_sigma)]

@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 
 import torch
@@ -20,6 +20,13 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"no device {name} here: choose another with --device") from error
     return device
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """A context without autocast. Where there is none it does nothing, because torch would export its body twice."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 @cache

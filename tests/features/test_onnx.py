@@ -1,6 +1,7 @@
-"""ONNX: onnxruntime gives the score maps of torch, at sizes other than that of the export."""
+"""ONNX: onnxruntime gives the keypoints and score maps of torch, at sizes other than that of the export."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -8,10 +9,14 @@ import pytest
 import torch
 from kornia.filters import gaussian_blur2d
 
+import kp
 from kp import __version__, load_detector
 from kp.cli.errors import ERROR
 from kp.cli.main import main
-from kp.features.onnx import IMAGE, SCORES, to_onnx
+from kp.data import photographs
+from kp.data.hpatches import read_image
+from kp.features.graph import KeypointGraph
+from kp.features.onnx import IMAGE, KEYPOINT_SCORES, KEYPOINTS, SCORES, VALID, to_onnx
 from kp.models.detector import Detector
 
 
@@ -31,11 +36,48 @@ def test_score_maps_are_torchs(exported, shape):
     assert expected.std() > 0.1
 
 
+def test_keypoints_on_photographs_are_torchs(exported):
+    same = total = 0
+    for file in photographs.FILES:
+        image = read_image(photographs.folder() / file)
+        with torch.inference_mode():
+            expected = load_detector().keypoints(image, 1024, nms_size=9, border=4, subpixel=True)
+        keep = expected.valid & (expected.scores.sigmoid() > 0.12)
+        keypoints, scores, valid = exported.run([KEYPOINTS, KEYPOINT_SCORES, VALID], {IMAGE: image.numpy()})
+        assert valid.sum() > 500
+        assert abs(int(valid.sum()) - int(keep.sum())) <= 1
+        assert (np.diff(scores) <= 0).all()
+        assert not keypoints[~valid].any()
+        assert not scores[~valid].any()
+        apart = torch.cdist(expected.xy[keep].double(), torch.from_numpy(keypoints[valid]).double()).amin(1)
+        same, total = same + int((apart < 0.01).sum()), total + len(apart)
+    assert same >= 0.999 * total
+
+
+def test_each_image_of_a_batch_has_its_own_keypoints(exported):
+    images = torch.rand(3, 1, 61, 80, generator=torch.Generator().manual_seed(1)).numpy()
+    together = exported.run([KEYPOINTS, VALID], {IMAGE: images})
+    alone = [exported.run([KEYPOINTS, VALID], {IMAGE: image[None]}) for image in images]
+    for found, each in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(found, np.concatenate(each), atol=2e-3)
+
+
+def test_of_equal_scores_the_first_pixel_comes_first(exported):
+    # A checked board: equal corners, which the runtime has to sort as torch does.
+    board = np.kron(np.indices((6, 8)).sum(0) % 2, np.ones((16, 16))).astype(np.float32)[None, None]
+    keypoints, scores, valid = exported.run([KEYPOINTS, KEYPOINT_SCORES, VALID], {IMAGE: board})
+    keypoints, scores = keypoints[valid], scores[valid]
+    equal = np.flatnonzero(np.diff(scores) == 0)
+    assert len(equal) > 5
+    pixels = np.round(keypoints)
+    assert (pixels[equal, 1] * 128 + pixels[equal, 0] < pixels[equal + 1, 1] * 128 + pixels[equal + 1, 0]).all()
+
+
 def test_sizes_are_exported_too(monkeypatch):
     # A blur replaces the network: the file would hold the network once for each size, which takes minutes to export.
     monkeypatch.setattr(Detector, "at_one_scale", lambda self, grey: gaussian_blur2d(20 * grey - 10, (7, 7), (1, 1)))
     detector = Detector(num_scales=4).eval()
-    exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
+    exported = onnxruntime.InferenceSession(to_onnx(KeypointGraph(detector, 20), {}))
     for size in ((97, 66), (123, 240)):
         image = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
@@ -46,7 +88,7 @@ def test_sizes_are_exported_too(monkeypatch):
 @pytest.mark.exact
 def test_a_detector_with_an_encoder_is_exported_too():
     detector = load_detector("mobilenet_v3_small")
-    exported = onnxruntime.InferenceSession(to_onnx(detector, {}))
+    exported = onnxruntime.InferenceSession(to_onnx(KeypointGraph(detector, 20), {}))
     images = torch.rand(2, 1, 97, 65, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = detector(images).numpy()
@@ -56,9 +98,31 @@ def test_a_detector_with_an_encoder_is_exported_too():
 def test_names_and_facts(exported):
     assert [value.name for value in exported.get_inputs()] == [IMAGE]
     assert exported.get_inputs()[0].shape == ["batch", 1, "height", "width"]
+    shapes = {value.name: value.shape for value in exported.get_outputs()}
+    assert list(shapes) == [KEYPOINTS, KEYPOINT_SCORES, VALID, SCORES]
+    assert shapes[KEYPOINTS] == ["batch", 1024, 2]
+    assert shapes[KEYPOINT_SCORES] == shapes[VALID] == ["batch", 1024]
+    assert shapes[SCORES] == ["batch", 1, "height", "width"]
     facts = exported.get_modelmeta().custom_metadata_map
     assert json.loads(facts["kp"]) == __version__
     assert json.loads(facts["settings"])["train"]["seed"] == 0
+    assert json.loads(facts["num_keypoints"]) == 1024
+    assert json.loads(facts["detection_threshold"]) == 0.12
+
+
+def test_the_file_holds_no_path_of_this_machine(onnx_file):
+    assert str(Path(kp.__file__).parents[1]).encode() not in onnx_file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--keypoints", "0"], ["--nms-radius", "-1"], ["--border", "-1"], ["--threshold", "1"], ["--threshold", "nan"]],
+)
+def test_bad_numbers_are_told_before_any_work(flags, tmp_path, capsys):
+    assert main(["export", str(tmp_path / "new" / "a.onnx"), *flags, "--weights", "none"]) == ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert flags[0] in line
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
@@ -67,12 +131,15 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     (tmp_path / "folder.onnx").mkdir()
     assert main(["export", str(tmp_path / "folder.onnx")]) == ERROR
     assert len(capsys.readouterr().err.splitlines()) == 1
-    with pytest.raises(ValueError, match="cannot export this"):
-        to_onnx(Unknown(), {})
+    assert main(["export", str(tmp_path / "b.onnx"), "--weights", "ranked"]) == ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ranker" in line
+    with pytest.raises(ValueError, match=r"cannot export this: [^\n]+$"):
+        to_onnx(KeypointGraph(Unknown()), {})
 
 
-class Unknown(torch.nn.Module):
+class Unknown(Detector):
     """What ONNX has no operator for."""
 
-    def forward(self, image):
-        return torch.linalg.eigvals(image[..., :8, :8]).real
+    def score_map(self, image):
+        return torch.linalg.eigvals(image[..., :8, :8]).real[..., None]
