@@ -1,0 +1,28 @@
+"""kp in hloc: copy this file to ``hloc/extractors/kp.py`` and put ``"model": {"name": "kp"}`` into the configuration.
+
+The image is grey (``"preprocessing": {"grayscale": True, "resize_max": 1600}``). Other entries of ``model`` are those of
+``default_conf``. Give ``as_half=False`` to ``extract_features.main``, which else rounds keypoints to whole pixels.
+"""
+
+from hloc.utils.base_model import BaseModel
+
+import kp
+
+
+class KP(BaseModel):
+    default_conf = {"weights": "default", "max_keypoints": 2048, "threshold": 0.12, "descriptor": "rootsift"}  # noqa: RUF012
+    required_inputs = ["image"]  # noqa: RUF012
+    detection_noise = 1.0  # pixels
+
+    def _init(self, conf):
+        names = {"max_num_keypoints": conf["max_keypoints"], "detection_threshold": conf["threshold"]}
+        self.extractor = kp.Extractor(conf["weights"], **names)
+
+    def _forward(self, data):
+        features = self.extractor.extract(data["image"])
+        descriptors = kp.describe(data["image"], features, self.conf["descriptor"])
+        return {
+            "keypoints": [features["keypoints"][0]],
+            "scores": [features["keypoint_scores"][0]],
+            "descriptors": [descriptors[0].T],  # (D, N)
+        }
