@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
 import kp
 from kp.config import MODELS, WEIGHTS
@@ -72,6 +73,8 @@ def test_every_flag_in_the_readme_exists(monkeypatch, capsys):
 def run(command):
     """The exit code of a command, run in this process and in the current folder."""
     python, *argv = shlex.split(command)
+    if python == "kp":
+        python, argv = "python", ["-m", "kp", *argv]
     assert python == "python", command
     if module := argv[0] == "-m":
         argv = argv[1:]
@@ -132,6 +135,9 @@ def desk(tmp_path_factory):
     (folder / "notebooks" / "results").mkdir(parents=True)
     (folder / "notebooks" / "figures").mkdir()
     (folder / "notebooks" / "results" / "training").symlink_to(ROOT / "notebooks" / "results" / "training")
+    (folder / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        cv2.imwrite(str(folder / "photos" / name), data.camera())
     for name in ("i_a", "v_a"):
         (folder / "ROOT" / name).mkdir(parents=True)
         for number in range(1, 7):

@@ -1,6 +1,6 @@
 """kp in hloc: copy this file to ``hloc/extractors/kp.py`` and put ``"model": {"name": "kp"}`` into the configuration.
 
-The image is grey (``"preprocessing": {"grayscale": True, "resize_max": 1600}``). Other entries of ``model`` are those of
+The image is grey (``"preprocessing": {"grayscale": True, "resize_max": 1600}``). Other entries of ``model`` are as in
 ``default_conf``. Give ``as_half=False`` to ``extract_features.main``, which else rounds keypoints to whole pixels.
 """
 
