@@ -104,6 +104,7 @@ ELSEWHERE = (  # what runs these, or what they stand for
     r"pip install|bin/activate",
     r"torchrun",  # tests/training/test_distributed_training.py
     r"kp export",  # tests/features/test_onnx.py
+    r"kp bench --inference",  # tests/experiments/test_inference.py
     r"python train_homographic.py( --encoder NAME)?$",  # the same for two minutes
     r"kp ablate$",  # the same for two variants
     r"python -m kp( --help)?$",  # the test of flags
