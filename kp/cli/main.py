@@ -27,6 +27,7 @@ GROUPS = {  # module and one line for each command; the module is imported when 
         "preview": ("kp.cli.pictures", "draw labelled pairs of every family, or what a detector finds in them"),
         "statistics": ("kp.cli.pictures", "compare statistics of synthetic images and photographs"),
         "views": ("kp.cli.pictures", "draw overlap, scale, tilt and rotation between the views of a pair"),
+        "lighting": ("kp.cli.pictures", "compare the light of two views, of training and of real sequences by kind"),
         "curves": ("kp.cli.pictures", "draw loss and validation of training runs"),
     },
     "speed": {

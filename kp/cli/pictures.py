@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from kp.config import ENCODER_DEFAULTS
 from kp.data import hpatches
-from kp.experiments import dataset_statistics, viewpoints
+from kp.experiments import dataset_statistics, lighting, viewpoints
 from kp.models.checkpoint import load_detector
 from kp.reporting.images import pair_sheet
 from kp.reporting.tables import Column, Table
@@ -61,6 +61,15 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hpatches", type=Path, metavar="ROOT", help="also show the v_* sequences in this folder")
     parser.add_argument("--pairs", type=int, default=2000, metavar="N", help="number of training pairs (default: 2000)")
     _add_out(parser)
+
+
+def add_lighting(parser: argparse.ArgumentParser) -> None:
+    """The flags of kp lighting."""
+    parser.description = lighting.__doc__
+    text = "also the sequences in this folder, by what changes in them (its INDEX.md, or known names)"
+    parser.add_argument("--hpatches", type=Path, metavar="ROOT", help=text)
+    parser.add_argument("--scenes", type=int, default=100, metavar="N", help="synthetic scenes (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic scenes (default: 0)")
 
 
 def add_curves(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +140,21 @@ def draw_views(args: argparse.Namespace) -> None:
     save_figure(viewpoints.draw(measured), args.out)
 
 
+def compare_lighting(args: argparse.Namespace) -> None:
+    """Print a row for training, and for each kind of sequence."""
+    check_numbers(args, "scenes")
+    sequences = hpatches.read(args.hpatches) if args.hpatches else []
+    with progress(args.scenes + len(sequences), "scene") as bar, torch.inference_mode():
+        measured = {"training": lighting.training(args.scenes, args.seed, bar.update)}
+        if sequences:
+            measured |= lighting.real(args.hpatches, sequences, bar.update)
+    rows = [
+        (f"{who} ({len(values)})", [show(lighting.quantiles(column)) for column in values.T])
+        for who, values in measured.items()
+    ]
+    print(Table("pairs: median (10-90 %)", [Column(name) for name in lighting.QUANTITIES], rows).text())
+
+
 def draw_runs(args: argparse.Namespace) -> None:
     check_picture(args.out)
     save_figure(draw_curves({str(run): read_log(run / "log.jsonl") for run in args.runs}), args.out)
@@ -175,5 +199,6 @@ COMMANDS = {
     "preview": (add_preview, draw_preview),
     "statistics": (add_statistics, measure_world),
     "views": (add_views, draw_views),
+    "lighting": (add_lighting, compare_lighting),
     "curves": (add_curves, draw_runs),
 }
