@@ -147,6 +147,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     ),
     "protocol-native": lambda read: read("test.json")["settings"]["protocols"]["native"]["summary"],
     "table-short": lambda read: measured(read("test.json"), without=_LEFT_OUT).markdown(),
+    "table-greedy": lambda read: measured(read("greedy.json")).markdown(),
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
