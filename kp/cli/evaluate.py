@@ -41,6 +41,7 @@ from kp.reporting.result_tables import difference_lines, printed_kinds, printed_
 from kp.support.device import choose_device
 from kp.support.files import check_writable
 from kp.support.flags import Parser, add_flags, from_args
+from kp.training import distributed
 
 Make = Callable[[], Mapping[str, FindKeypoints | KeypointFiles]]
 
@@ -224,7 +225,7 @@ def run(args: Namespace) -> None:
             raise ValueError("--compare only prints: leave out --json, --report and --export")
         print(compare_files(*args.compare))
         return
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if distributed.ranks() > 1:
         raise ValueError("torchrun is for training: here --workers N shares the sequences among processes")
     root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
     measure(root, args.download, from_args(EvaluateSettings, args), output)

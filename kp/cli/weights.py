@@ -25,7 +25,7 @@ from kp.models.encoders import PretrainedError
 from kp.reporting import pages, result_tables
 from kp.reporting.tables import Column, Table
 from kp.support.device import choose_device
-from kp.support.errors import one_line
+from kp.support.errors import explained, one_line
 from kp.support.files import check_writable, write_file
 from kp.training.trainer import TrainingError
 from kp.training.validation import RealSequences
@@ -202,8 +202,11 @@ def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[t
         print(f"{run.variant}, seed {run.seed} ({number} of {len(runs)} runs): {run.folder}", flush=True)
         try:
             yield run.variant, ablation.train(run)
-        except (TrainingError, PretrainedError, torch.OutOfMemoryError) as error:
-            print(f"{run.variant}, seed {run.seed}: {one_line(error)}", file=sys.stderr)
+        except Exception as error:
+            text = explained(error)
+            if text is None and not isinstance(error, (TrainingError, PretrainedError)):
+                raise
+            print(f"{run.variant}, seed {run.seed}: {text or one_line(error)}", file=sys.stderr)
             failed.append(f"{run.variant} {run.seed}")
     yield from given
 

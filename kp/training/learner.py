@@ -75,7 +75,9 @@ class Learner:
         steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
         self.pairs = (_pairs if self.ranker is None else _groups)(settings, self.generator, steps)
         learnt = self.model if self.ranker is None else self.ranker
-        self.shared = DistributedDataParallel(learnt) if distributed.ranks() > 1 else learnt
+        # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
+        many = distributed.ranks() > 1
+        self.shared = DistributedDataParallel(learnt, broadcast_buffers=False) if many else learnt
 
     @property
     def ranker(self) -> Ranker | None:

@@ -10,10 +10,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from kp.config import RunSettings, check_bounds, complete, to_dict
 from kp.data.pairs import ViewPair
 from kp.data.synthetic.render import parse_mixture
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
+from kp.support.errors import explained, one_line
 from kp.support.process import Interruption
 from kp.training import distributed
 from kp.training.learner import Learner, TrainingError
@@ -123,8 +126,18 @@ class Trainer:
 
         reports = distributed.each(look)
         self.seconds, self.interrupted = reports[0].seconds, any(report.stop_requested for report in reports)
-        self.learner.update(losses[0], lr)
+        self._update(losses[0], lr)
         return {name: fmean(report.terms[name] for report in reports) for name in reports[0].terms}
+
+    def _update(self, loss: Tensor, lr: float) -> None:
+        """One update. Its ranks wait for each other's gradients, so they cannot tell each other of an error."""
+        try:
+            self.learner.update(loss, lr)
+        except Exception as error:
+            if distributed.ranks() == 1:
+                raise
+            text = explained(error) or f"{type(error).__name__}: {one_line(error)}"
+            raise distributed.RankError(f"rank {distributed.rank()}, step {self.learner.step + 1}: {text}") from error
 
     def validate(self, validation: Validation | None) -> None:
         """Measure the averaged weights, show them, keep them unless others are better, and write a checkpoint."""

@@ -572,3 +572,57 @@ def test_a_file_that_cannot_be_written_does_not_keep_the_report_from_being_writt
     assert code == 2
     assert "/dev/full cannot be written" in err
     assert (tmp_path / "page" / "index.html").exists()
+
+
+def out_of_memory_of(kind):
+    """What raises the error that a library raises where memory runs out."""
+    return {
+        "torch": lambda: torch.empty(1 << 46, dtype=torch.uint8),
+        "numpy": lambda: np.zeros(1 << 60, np.uint8),
+        "opencv": lambda: cv2.copyMakeBorder(np.zeros((2, 2), np.uint8), 0, 1 << 30, 0, 1 << 30, cv2.BORDER_REPLICATE),
+    }[kind]
+
+
+@pytest.mark.parametrize("place", ["finding", "matching"])
+@pytest.mark.parametrize("kind", ["torch", "numpy", "opencv"])
+def test_what_was_measured_before_memory_ran_out_is_written(root, tmp_path, capsys, monkeypatch, kind, place):
+    module, name = (benchmark, "find_in") if place == "finding" else (benchmark.matching, "measure_pair")
+    real, calls = getattr(module, name), []
+
+    def later(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 5:  # in the second sequence: three images, two pairs
+            out_of_memory_of(kind)()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, later)
+    flags = ["--detectors", "fast", *(["harris"] if place == "matching" else []), "--json", tmp_path / "t.json"]
+    code, out, err = run(capsys, "--hpatches", root, *flags)
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert "on v_wall: out of memory (" in last
+    assert "Traceback" not in err
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["complete"] is False
+    assert {pair["sequence"] for pair in content["pairs"]} == {"i_lamp"}
+    assert "fast" in out
+
+
+def test_after_a_fault_of_kp_what_was_measured_is_written_too(root, tmp_path, capsys, monkeypatch):
+    real = benchmark.views
+
+    def wrong(sequence, sizes):
+        return real(sequence, sizes) if sequence.name == "i_lamp" else {}["a fault"]
+
+    monkeypatch.setattr(benchmark, "views", wrong)
+    with pytest.raises(KeyError):
+        run(capsys, "--hpatches", root, "--detectors", "fast", "--json", tmp_path / "t.json")
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["complete"] is False
+    assert {pair["sequence"] for pair in content["pairs"]} == {"i_lamp"}
+
+
+@pytest.mark.parametrize("size", ["abc", "-3", "1.5", "2"])
+def test_variables_of_torchrun_are_one_line(root, capsys, monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert ("torchrun is for training" if size == "2" else "WORLD_SIZE is") in error(capsys, "--hpatches", root)

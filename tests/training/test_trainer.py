@@ -412,3 +412,15 @@ def test_the_last_validation_is_part_of_a_run_by_the_clock(tmp_path):
     assert trainer.progress == 0.5
     trainer.validation_seconds = 20.0
     assert trainer.progress == 0.75
+
+
+@pytest.mark.parametrize("when", ["draw", "update"])
+def test_memory_that_runs_out_is_one_line_and_the_checkpoint_is_kept(tmp_path, when):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FULL", when)
+        running = start("--out", tmp_path, "--steps", 100000, *FLAGS)
+    _, stderr = running.communicate(timeout=120)
+    assert running.returncode == 1
+    assert "Traceback" not in stderr
+    assert "train_homographic.py: error: out of memory" in stderr.splitlines()[-1]
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
