@@ -176,7 +176,8 @@ def ablate(args: Namespace) -> None:
         hpatches.read(args.validation)
     device, failed = choose_device(args.device), []
     check_writable(args.json)
-    check_writable(args.out / "run")
+    if runs:
+        check_writable(args.out / "run")
     real = RealSequences(args.validation, device) if args.validation else None
     try:
         for name, weights in chain(_trained(runs, failed), given):
