@@ -322,7 +322,8 @@ def test_a_run_of_another_process_does_not_stop_the_others(ablate, tmp_path, cap
 
 def _put_many(path, first):
     for seed in range(first, first + 25):
-        ablation_results.put(path, {"variant": "a", "seed": seed, "weights": {}, "scores": {}, "flags": None})
+        facts = {"weights": {}, "scores": {}, "flags": None, "steps": 1, "batch": 1, "image_size": 32}
+        ablation_results.put(path, facts | {"variant": "a", "seed": seed})
 
 
 def test_two_processes_that_write_one_file_lose_no_entry(tmp_path):

@@ -1,9 +1,10 @@
-"""Trainings that begin from weights, or on photographs of a folder: what they take over, record, refuse and go on with."""
+"""Trainings that begin from weights, or on photographs of a folder: what they take over, record and refuse."""
 
 import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -13,7 +14,8 @@ import torch
 
 import train_homographic
 from kp.cli.evaluate import main as evaluate
-from kp.data import photographs
+from kp.config import RunSettings
+from kp.data import photograph_scenes, photographs
 from kp.models.checkpoint import SHIPPED, load_checkpoint, load_detector, read_metadata, read_weights
 from kp.training import trainer as trainer_module
 from kp.training.initial import read_initial
@@ -105,17 +107,15 @@ def test_drawn_scenes_do_not_become_photographs(tmp_path, images, capsys):
 @pytest.mark.parametrize("name", ["ranked", "mobilenet_v3_small"])
 def test_a_training_begins_with_the_weights_it_is_given(name, tmp_path):
     initial = read_initial(name)
-    from dataclasses import replace
-
-    from kp.config import RunSettings
-
     s = replace(RunSettings(), detector=initial.detector)
     learner = Learner(replace(s, train=replace(s.train, device="cpu")))
     learner.begin_with(initial.tensors)
     image, shipped = torch.rand(1, 1, 64, 80), load_detector(name)
     for network in (learner.model, learner.average.module):
-        assert torch.equal(network.eval().score_map(image), shipped.score_map(image))
-        assert torch.equal(network.keypoints(image, 20).xy, shipped.keypoints(image, 20).xy)
+        found, expected = network.eval().score_map(image), shipped.score_map(image)
+        assert torch.allclose(found, expected, atol=1e-2 * expected.std().item())  # in another memory format
+    for key, value in initial.tensors.items():
+        assert torch.equal(learner.model.state_dict()[key], value), key
 
 
 def test_where_a_run_began_is_recorded_and_stays_so(tmp_path):
@@ -138,8 +138,6 @@ def test_where_a_run_began_is_recorded_and_stays_so(tmp_path):
 
 
 def test_a_photograph_that_goes_away_ends_the_run_in_one_line(tmp_path, images, monkeypatch, capsys):
-    from kp.data import photograph_scenes
-
     monkeypatch.setattr(photograph_scenes.PhotographScenes, "_keep", lambda *_: (images / "gone").touch())
     real = photograph_scenes.PhotographScenes.render
 
