@@ -320,7 +320,8 @@ def test_a_run_of_another_process_does_not_stop_the_others(ablate, tmp_path, cap
     assert len(ablate("ema 0.9", "default", *TINY)) == 2
 
 
-def _put_many(path, first):
+def _put_many(path, first, barrier):
+    barrier.wait(120)
     for seed in range(first, first + 25):
         facts = {"weights": {}, "scores": {}, "flags": None, "steps": 1, "batch": 1, "image_size": 32}
         ablation_results.put(path, facts | {"variant": "a", "seed": seed})
@@ -328,7 +329,8 @@ def _put_many(path, first):
 
 def test_two_processes_that_write_one_file_lose_no_entry(tmp_path):
     path, context = tmp_path / "a.json", get_context("spawn")
-    writers = [context.Process(target=_put_many, args=(path, 25 * n)) for n in range(2)]
+    barrier = context.Barrier(2)
+    writers = [context.Process(target=_put_many, args=(path, 25 * n, barrier)) for n in range(2)]
     for writer in writers:
         writer.start()
     for writer in writers:
