@@ -16,7 +16,8 @@ from kp.support.flags import add_flags, from_args, given
 from kp.training import distributed
 from kp.training.choices import check, check_given
 from kp.training.initial import check_agrees, read_initial
-from kp.training.trainer import CHECKPOINT_FILE, WEIGHTS_FILE, Trainer, TrainingError, claimed, resume
+from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
+from kp.training.trainer import Trainer, TrainingError, resume
 
 DESCRIPTION = """Train on synthetic geometry: no photograph, no download, no flag needed.
 

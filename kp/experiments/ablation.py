@@ -23,7 +23,8 @@ from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.support.flags import Parser, add_flags, from_args, given
 from kp.training.choices import check, check_given
-from kp.training.trainer import CHECKPOINT_FILE, WEIGHTS_FILE, Trainer, claimed, resume
+from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
+from kp.training.trainer import Trainer, resume
 from kp.training.validation import RealSequences
 
 _MOBILE = (  # an encoder with the scales of the shipped weights

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kp.config import RunSettings, complete, to_dict
-from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
+from kp.config import RunSettings, complete
+from kp.data.pairs import ViewPair
 from kp.data.photograph_scenes import PhotographScenes
 from kp.data.synthetic.render import render
-from kp.data.synthetic.scene import Scene
-from kp.data.view_groups import ViewGroup, view_groups
+from kp.data.view_groups import ViewGroup
 from kp.evaluation.metrics import repeatability
 from kp.geometry.coords import Size
 from kp.geometry.homography import compose
@@ -32,10 +31,9 @@ from kp.models.ranker import Ranker, reranked
 from kp.support.device import choose_device, keep_freed_memory
 from kp.support.errors import one_line
 from kp.training import distributed
+from kp.training.batches import random_groups, random_pairs
 from kp.training.losses import corner_loss, repeatability_losses
 from kp.training.ranking import CANDIDATES_PER_KEYPOINT, ranking_loss, repeated_shares
-
-DrawScenes = Callable[[int, Size, torch.Generator], Scene]
 
 _RANK_SEED = 0x1E3779B97F4A7C15  # step between the seeds of two ranks, so large that two runs share no seed
 _PREFETCHED_PIXELS = 256 * 160**2  # of one view of all pairs that a GPU draws at once: this takes a gibibyte
@@ -80,7 +78,7 @@ class Learner:
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
         steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
         scenes = photographs.render if photographs else partial(render, families=settings.world.families)
-        self.pairs = (_pairs if self.ranker is None else _groups)(settings, self.generator, steps, scenes)
+        self.pairs = (random_pairs if self.ranker is None else random_groups)(settings, self.generator, steps, scenes)
         learnt = self.model if self.ranker is None else self.ranker
         # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
         many = distributed.ranks() > 1
@@ -240,42 +238,6 @@ def _prefetch_steps(device: torch.device, settings: RunSettings) -> int:
         if device.type == "cpu"
         else max(1, _PREFETCHED_PIXELS // (settings.train.batch * settings.world.image_size**2))
     )
-
-
-def _pairs(
-    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
-) -> PrefetchedPairs:
-    world, light = settings.world, to_dict(settings.light)
-    draw = view_pairs(
-        settings.train.batch * prefetch_steps,
-        (world.image_size, world.image_size),
-        generator,
-        render=scenes,
-        photometric=light.pop("photometric"),
-        light=light,
-        illumination_only=world.illumination_only,
-        viewpoint_only=world.viewpoint_only,
-        **world.ranges(),
-    )
-    return PrefetchedPairs(draw, generator, prefetch_steps)
-
-
-def _groups(
-    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
-) -> PrefetchedPairs:
-    world = settings.world
-    draw = view_groups(
-        settings.train.batch * prefetch_steps,
-        world.views,
-        (world.image_size, world.image_size),
-        generator,
-        render=scenes,
-        camera=settings.camera,
-        still=world.still,
-        detail=world.detail,
-        **world.ranges(),
-    )
-    return PrefetchedPairs(draw, generator, prefetch_steps)
 
 
 def _repeatability(keypoints: Keypoints, H: Tensor, size: Size, count: int) -> Tensor:

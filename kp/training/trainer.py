@@ -5,8 +5,7 @@ A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensor
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -18,39 +17,16 @@ from kp.data.pairs import ViewPair
 from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
 from kp.support.errors import explained, one_line
-from kp.support.files import FileError, InUseError, check_writable, locked
 from kp.support.process import Interruption
 from kp.training import distributed
 from kp.training.choices import check
 from kp.training.initial import InitialWeights
 from kp.training.learner import Learner, TrainingError
 from kp.training.logger import Logger, forget_later_steps
+from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.validation import Validation, better
 
-__all__ = ["CHECKPOINT_FILE", "WEIGHTS_FILE", "Trainer", "TrainingError", "claimed", "learning_rate", "resume"]
-
-WEIGHTS_FILE, CHECKPOINT_FILE = "weights.safetensors", "checkpoint.pt"
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made if there is none: a second run in it would mix with the first.
-
-    Raises:
-        InUseError: another process trains there.
-        FileError: nothing can be written there.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise FileError(f"{folder} is a file: choose another folder for the run")
-    check_writable(folder / CHECKPOINT_FILE)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder / "run", wait=False))
-        except InUseError:
-            raise InUseError(
-                f"another process trains in {folder}: wait for its end, or choose another folder"
-            ) from None
-        yield
+__all__ = ["Trainer", "TrainingError", "learning_rate", "resume"]
 
 
 def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:

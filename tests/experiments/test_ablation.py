@@ -306,7 +306,7 @@ def test_an_out_that_is_a_file_is_told_before_anything_is_trained(tmp_path, scor
 
 
 def test_a_run_of_another_process_does_not_stop_the_others(ablate, tmp_path, capsys):
-    code = "import sys, time; from pathlib import Path; from kp.training.trainer import claimed\n"
+    code = "import sys, time; from pathlib import Path; from kp.training.run_folder import claimed\n"
     code += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
     command = [sys.executable, "-c", code, str(tmp_path / "runs" / "ema-0.9-0")]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
