@@ -218,7 +218,7 @@ class TrainSettings:
         by_model=(0.6, 0.4),
     )
     weight_decay: float = setting(1e-4, "of AdamW", bounds=(0, 10))
-    clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, 1e6))
+    clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, 1e12))
     ema: float = setting(
         0.99, "memory of the averaged weights, which are what is validated and saved, a step", bounds=(0, 1)
     )
