@@ -4,10 +4,9 @@ checkpoints are made from it.
 Only the commands, the training and the detector know settings objects. Every other function takes plain values.
 """
 
-import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 MODELS = (  # weights that come with kp
@@ -31,10 +30,12 @@ def setting(
     help: str,
     choices: tuple | None = None,
     metavar: str | None = None,
-    bounds: tuple[float, float] = (0, math.inf),
+    bounds: tuple[float, float] | None = None,
     by_model: tuple[float, float] | None = None,
 ) -> Any:
     """A dataclass field that also knows its command-line help, choices, placeholder and, for numbers, its bounds.
+
+    Every number has bounds, both of which are finite: so NaN and infinity are out of them, too.
 
     ``by_model`` are the defaults without an encoder, and with one, of a setting that is None until :func:`complete`.
     """
@@ -52,39 +53,53 @@ class DetectorSettings:
         ("none", *ENCODERS),
     )
     derivative_sigmas: tuple[float, ...] = setting(
-        (0.7, 1.4, 2.8, 4.0), "pixels: blur of the image before its derivatives, for each scale of the corner response"
+        (0.7, 1.4, 2.8, 4.0),
+        "pixels: blur of the image before its derivatives, for each scale of the corner response",
+        bounds=(0.1, 100),
     )
     window_sigmas: tuple[float, ...] = setting(
-        (1.5, 2.0, 4.0, 5.6), "pixels: blur of the products of these derivatives, for each scale"
+        (1.5, 2.0, 4.0, 5.6), "pixels: blur of the products of these derivatives, for each scale", bounds=(0.1, 100)
     )
-    half_size_scales: int = setting(2, "coarsest scales that are computed at half the size of the image; no encoder")
+    half_size_scales: int = setting(
+        2, "coarsest scales that are computed at half the size of the image; no encoder", bounds=(0, 16)
+    )
     score_blur: float = setting(
-        1.0, "pixels (standard deviation) over which the score map is smoothed", bounds=(ABOVE_ZERO, math.inf)
+        1.0, "pixels (standard deviation) over which the score map is smoothed", bounds=(0.1, 100)
     )
     surround_sigma: float = setting(
-        4.0, "pixels (standard deviation) of the surround whose mean score is subtracted", bounds=(ABOVE_ZERO, math.inf)
+        4.0, "pixels (standard deviation) of the surround whose mean score is subtracted", bounds=(0.1, 100)
     )
-    surround_weight: float = setting(0.9, "share of that mean that is subtracted")
+    surround_weight: float = setting(0.9, "share of that mean that is subtracted", bounds=(0, 10))
     response_gain: float = setting(
-        4.0, "weight, before training, of the corner response: of all scales; with an encoder, of the finest"
+        4.0,
+        "weight, before training, of the corner response: of all scales; with an encoder, of the finest",
+        bounds=(0, 1000),
     )
     thinning: float = setting(
-        10.0, "outside training, scores lose so many times what they lack to the best within 1 px"
+        10.0, "outside training, scores lose so many times what they lack to the best within 1 px", bounds=(0, 1000)
     )
-    ranker_width: int = setting(48, "numbers in each hidden layer of the ranker of keypoints; 0: none; no encoder")
-    ranker_weight: float = setting(1.0, "of the ranker's logit, added to the score of a keypoint; 0: not used")
+    ranker_width: int = setting(
+        48, "numbers in each hidden layer of the ranker of keypoints; 0: none; no encoder", bounds=(0, 1024)
+    )
+    ranker_weight: float = setting(
+        1.0, "of the ranker's logit, added to the score of a keypoint; 0: not used", bounds=(0, 1000)
+    )
     stride: int = setting(8, "pixels between two features of the coarsest stage that is kept", (8, 16))
-    width: int = setting(32, "channels of the feature pyramid", bounds=(1, math.inf))
-    stem_channels: int = setting(12, "learnt full-resolution maps", bounds=(1, math.inf))
+    width: int = setting(32, "channels of the feature pyramid", bounds=(1, 1024))
+    stem_channels: int = setting(12, "learnt full-resolution maps", bounds=(1, 1024))
     symmetric: bool = setting(True, "kernels that do not change when turned or mirrored: nor do the score maps then")
     normalised: bool = setting(True, "encoder and stem see grey in units of the contrast around, not grey itself")
     contrast_sigma: float = setting(
-        8.0, "pixels (standard deviation) over which that contrast is measured", bounds=(ABOVE_ZERO, math.inf)
+        8.0, "pixels (standard deviation) over which that contrast is measured", bounds=(0.1, 100)
     )
-    darkness: float = setting(0.3, "weight, before training, of dark spots beside the corner response; 0: no such map")
-    dark_slope: float = setting(3.0, "of a dark spot, for a pixel that is darker than its surround by the contrast")
+    darkness: float = setting(
+        0.3, "weight, before training, of dark spots beside the corner response; 0: no such map", bounds=(0, 100)
+    )
+    dark_slope: float = setting(
+        3.0, "of a dark spot, for a pixel that is darker than its surround by the contrast", bounds=(0, 1000)
+    )
     mix_blur: float = setting(
-        8.0, "pixels (standard deviation) over which the weights of the maps are smoothed", bounds=(1, math.inf)
+        8.0, "pixels (standard deviation) over which the weights of the maps are smoothed", bounds=(1, 1000)
     )
     pretrained: bool = setting(False, "begin with ImageNet weights for the encoder, downloaded once")
 
@@ -99,14 +114,18 @@ class WorldSettings:
         "shows them all) or a group, classic or planes, whose weight its families share",
         metavar="FAMILY",
     )
-    image_size: int | None = setting(
-        None, "side of a training view in pixels", bounds=(32, math.inf), by_model=(480, 160)
+    image_size: int | None = setting(None, "side of a training view in pixels", bounds=(32, 4096), by_model=(480, 160))
+    max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side", bounds=(0, 1))
+    max_scale: float = setting(
+        1.8, "factor of a view's scale, either way, log-uniform; between two views its square", bounds=(1, 10)
     )
-    max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side")
-    max_scale: float = setting(1.8, "factor of a view's scale, either way, log-uniform; between two views its square")
-    max_rotation: float = setting(60.0, "degrees of a view's rotation, either way; between two views twice that")
-    max_shear: float = setting(45.0, "degrees of a view's shear, either way")
-    max_perspective: float = setting(0.4, "change of depth from the centre to the corners of a view, in [0, 1)")
+    max_rotation: float = setting(
+        60.0, "degrees of a view's rotation, either way; between two views twice that", bounds=(0, 180)
+    )
+    max_shear: float = setting(45.0, "degrees of a view's shear, either way", bounds=(0, 80))
+    max_perspective: float = setting(
+        0.4, "change of depth from the centre to the corners of a view, in [0, 1)", bounds=(0, 0.95)
+    )
     illumination_only: float = setting(
         0.25, "share of pairs whose views differ almost only in light and translation", bounds=(0, 1)
     )
@@ -127,33 +146,45 @@ class LightSettings:
     photometric: float = setting(
         1.0, "strength of all of them, up to 2, of which a view draws a share; 0 is none", bounds=(0, 2)
     )
-    exposure: float = setting(2.0, "stops of light either way; the sensor clips")
-    gamma: float = setting(1.6, "power of grey, factor either way, log-uniform")
-    contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform")
-    colour_cast: float = setting(1.5, "factor of each channel either way, log-uniform; nothing where images are grey")
-    illumination: float = setting(1.5, "stops of light either way, falling off smoothly over the image")
-    shadow: float = setting(0.9, "share of the light that a cast shadow takes, in [0, 1]")
-    specular: float = setting(0.8, "grey that spots of glare add, in [0, 1]")
-    noise: float = setting(0.04, "standard deviation of the sensor's noise, as a share of the grey range")
-    jpeg: float = setting(30.0, "lowest quality of JPEG compression, from 1; 100 is none")
-    defocus: float = setting(1.5, "standard deviation of the blur, in pixels")
-    motion: float = setting(7.0, "path of a shaken camera, in pixels")
+    exposure: float = setting(2.0, "stops of light either way; the sensor clips", bounds=(0, 16))
+    gamma: float = setting(1.6, "power of grey, factor either way, log-uniform", bounds=(1, 100))
+    contrast: float = setting(1.6, "factor of grey about the image's mean, either way, log-uniform", bounds=(1, 100))
+    colour_cast: float = setting(
+        1.5, "factor of each channel either way, log-uniform; nothing where images are grey", bounds=(1, 100)
+    )
+    illumination: float = setting(1.5, "stops of light either way, falling off smoothly over the image", bounds=(0, 16))
+    shadow: float = setting(0.9, "share of the light that a cast shadow takes, in [0, 1]", bounds=(0, 1))
+    specular: float = setting(0.8, "grey that spots of glare add, in [0, 1]", bounds=(0, 1))
+    noise: float = setting(
+        0.04, "standard deviation of the sensor's noise, as a share of the grey range", bounds=(0, 1)
+    )
+    jpeg: float = setting(30.0, "lowest quality of JPEG compression, from 1; 100 is none", bounds=(1, 100))
+    defocus: float = setting(1.5, "standard deviation of the blur, in pixels", bounds=(0, 100))
+    motion: float = setting(7.0, "path of a shaken camera, in pixels", bounds=(0, 100))
 
 
 @dataclass(frozen=True)
 class CameraSettings:
     """The camera that photographs a scene several times for the ranking of keypoints."""
 
-    bracket_stops: float = setting(4.0, "stops by which a view is exposed more or less than for a middle grey, at most")
-    scene_stops: float = setting(3.0, "stops between the brightest and the darkest light on a scene, at most")
-    full_well: tuple[float, float] = setting((300.0, 5000.0), "electrons that saturate a pixel: sets the photon noise")
-    read_noise: tuple[float, float] = setting((0.0005, 0.006), "standard deviation of the read noise, of the full well")
-    s_curve: float = setting(0.6, "share of a smooth step that is mixed into the tone curve, at most")
-    sharpening: float = setting(1.0, "share of the detail below 1 px that is added again, at most")
-    jpeg_quality: tuple[float, float] = setting((70.0, 97.0), "of JPEG, lowest and highest")
-    out_of_focus: float = setting(2.0, "pixels (standard deviation) of the blur of some views, at most")
+    bracket_stops: float = setting(
+        4.0, "stops by which a view is exposed more or less than for a middle grey, at most", bounds=(0, 16)
+    )
+    scene_stops: float = setting(
+        3.0, "stops between the brightest and the darkest light on a scene, at most", bounds=(0, 16)
+    )
+    full_well: tuple[float, float] = setting(
+        (300.0, 5000.0), "electrons that saturate a pixel: sets the photon noise", bounds=(1, 1e9)
+    )
+    read_noise: tuple[float, float] = setting(
+        (0.0005, 0.006), "standard deviation of the read noise, of the full well", bounds=(1e-9, 1)
+    )
+    s_curve: float = setting(0.6, "share of a smooth step that is mixed into the tone curve, at most", bounds=(0, 1))
+    sharpening: float = setting(1.0, "share of the detail below 1 px that is added again, at most", bounds=(0, 10))
+    jpeg_quality: tuple[float, float] = setting((70.0, 97.0), "of JPEG, lowest and highest", bounds=(1, 100))
+    out_of_focus: float = setting(2.0, "pixels (standard deviation) of the blur of some views, at most", bounds=(0, 20))
     out_of_focus_share: float = setting(0.15, "share of the views that are out of focus", bounds=(0, 1))
-    hard_jpeg: float = setting(10.0, "lowest quality of JPEG of some views")
+    hard_jpeg: float = setting(10.0, "lowest quality of JPEG of some views", bounds=(1, 100))
     hard_jpeg_share: float = setting(0.15, "share of the views that are compressed hard", bounds=(0, 1))
 
 
@@ -162,38 +193,44 @@ class TrainSettings:
     """The training."""
 
     steps: int | None = setting(
-        None, "length of the whole run, unless --minutes is given", bounds=(1, math.inf), by_model=(300, 200)
+        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200)
     )
     minutes: float | None = setting(
-        None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, math.inf)
+        None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, 1e6)
     )
     batch: int | None = setting(
         None,
         "scenes a step, of each rank under torchrun; with an encoder a GPU takes 64 and more",
-        bounds=(1, math.inf),
+        bounds=(1, 4096),
         by_model=(2, 8),
     )
     prefetch_steps: int = setting(
-        0, "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte"
+        0,
+        "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte",
+        bounds=(0, 4096),
     )
-    lr: float | None = setting(
-        None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, math.inf), by_model=(3e-3, 1e-3)
+    lr: float | None = setting(None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(3e-3, 1e-3))
+    warmup: int | None = setting(
+        None, "steps in which the learning rate rises to its peak", by_model=(20, 100), bounds=(0, 1e9)
     )
-    warmup: int | None = setting(None, "steps in which the learning rate rises to its peak", by_model=(20, 100))
     decay: float | None = setting(
         None,
         "share of the run, at its end, in which the learning rate falls to zero",
         bounds=(0, 1),
         by_model=(0.6, 0.4),
     )
-    weight_decay: float = setting(1e-4, "of AdamW")
-    clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, math.inf))
+    weight_decay: float = setting(1e-4, "of AdamW", bounds=(0, 10))
+    clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, 1e12))
     ema: float = setting(
         0.99, "memory of the averaged weights, which are what is validated and saved, a step", bounds=(0, 1)
     )
-    corner_weight: float = setting(0.001, "weight of the corner labels")
-    localization_weight: float = setting(0.03, "weight of the distance between a keypoint and its repetition")
-    repeatability_weight: float = setting(1.0, "weight of the share of keypoints that the other view does not repeat")
+    corner_weight: float = setting(0.001, "weight of the corner labels", bounds=(0, 1e6))
+    localization_weight: float = setting(
+        0.03, "weight of the distance between a keypoint and its repetition", bounds=(0, 1e6)
+    )
+    repeatability_weight: float = setting(
+        1.0, "weight of the share of keypoints that the other view does not repeat", bounds=(0, 1e6)
+    )
     keypoints_per_megapixel: float | None = setting(
         None,
         "keypoints of a view that the losses look at, for each megapixel that both views share",
@@ -203,12 +240,14 @@ class TrainSettings:
     temperature: float = setting(
         0.3,
         "of scores: the repeatability loss is undecided about keypoints within so much of the last that counts",
-        bounds=(ABOVE_ZERO, math.inf),
+        bounds=(ABOVE_ZERO, 1e3),
     )
-    match_radius: float = setting(1.0, "pixels within which a keypoint is repeated, in the repeatability loss")
+    match_radius: float = setting(
+        1.0, "pixels within which a keypoint is repeated, in the repeatability loss", bounds=(0, 100)
+    )
     seed: int = setting(0, "of the weights and of every pair", bounds=(0, 2**63 - 1))
-    validate_every: float = setting(5.0, "minutes between validations; each writes a checkpoint")
-    save_every: float = setting(0.5, "minutes between checkpoints")
+    validate_every: float = setting(5.0, "minutes between validations; each writes a checkpoint", bounds=(0, 1e6))
+    save_every: float = setting(0.5, "minutes between checkpoints", bounds=(0, 1e6))
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
 
@@ -254,10 +293,16 @@ class EvaluateSettings:
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
     subset: str = setting("all", "d2net leaves out the eight HPatches sequences of very large images", ("all", "d2net"))
     protocol: tuple[str, ...] = setting(("native",), "one table for each of these; see below", metavar="NAME")
-    max_keypoints: int | None = setting(None, "best keypoints of each view that count, instead of the protocol's")
-    threshold: float | None = setting(None, "pixels within which a keypoint repeats another, instead of the protocol's")
+    max_keypoints: int | None = setting(
+        None, "best keypoints of each view that count, instead of the protocol's", bounds=(1, 1e6)
+    )
+    threshold: float | None = setting(
+        None, "pixels within which a keypoint repeats another, instead of the protocol's", bounds=(0, 100)
+    )
     nms_size: int | None = setting(
-        None, "non-maximum suppression of every detector, odd kernel in pixels, instead of the protocol's"
+        None,
+        "non-maximum suppression of every detector, odd kernel in pixels, instead of the protocol's",
+        bounds=(1, 99),
     )
     nms: str | None = setting(
         None,
@@ -265,7 +310,9 @@ class EvaluateSettings:
         "keypoint suppresses, as in rpautrat's code; instead of the protocol's",
         ("window", "greedy"),
     )
-    border: int | None = setting(None, "pixels at an image's edge without keypoints, instead of the protocol's")
+    border: int | None = setting(
+        None, "pixels at an image's edge without keypoints, instead of the protocol's", bounds=(0, 1000)
+    )
     weights: Path = setting(
         Path(WEIGHTS), "of the detector kp: a name of python -m kp models, or a file", metavar="NAME|FILE"
     )
@@ -277,6 +324,7 @@ class EvaluateSettings:
         "sizes in which kp and the shipped detectors look at an image: several begin at 1.41 times its own, each 0.71 "
         "of the one before; 4 find more again, and place them better, in large images that are blurred or zoomed, in "
         "four times the time",
+        bounds=(1, 12),
     )
     keypoints: Path | None = setting(
         None,
@@ -295,8 +343,8 @@ class EvaluateSettings:
     curves: bool = setting(
         False, "then measure the built-in photographs turned by 0 to 180 degrees, scaled by 1/4 to 4"
     )
-    seed: int = setting(0, "seed of the random detector and of the built-in sequences")
-    workers: int = setting(1, "processes that share the sequences; the numbers do not depend on it")
+    seed: int = setting(0, "seed of the random detector and of the built-in sequences", bounds=(0, 2**63 - 1))
+    workers: int = setting(1, "processes that share the sequences; the numbers do not depend on it", bounds=(1, 256))
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps")
 
 
@@ -313,16 +361,21 @@ class OutputSettings:
     )
 
 
-def check_bounds(settings: RunSettings) -> None:
-    """Raises ValueError, naming the flag, on a number outside the bounds of its setting."""
-    for group in vars(settings).values():
+def check_bounds(*groups: Any) -> None:
+    """Raises ValueError, naming the flag and what is allowed, on a number outside the bounds of its setting."""
+    for group in groups:
         for f in fields(group):
-            value, (low, high) = getattr(group, f.name), f.metadata["bounds"]
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if is_number and not (math.isfinite(value) and low <= value <= high):
-                least = "above 0" if low == ABOVE_ZERO else f"at least {low}"
-                most = "" if high == math.inf else f" and at most {high:g}"
-                raise ValueError(f"--{f.name.replace('_', '-')} must be {least}{most}, not {value}")
+            value, bounds = getattr(group, f.name), f.metadata["bounds"]
+            if bounds is None or value is None:
+                continue
+            flag, numbers = "--" + f.name.replace("_", "-"), value if isinstance(value, tuple) else (value,)
+            low, high = bounds
+            for number in numbers:
+                if not low <= number <= high:
+                    least = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
+                    raise ValueError(f"{flag} must be {least} and at most {high:g}, not {number}")
+            if get_args(f.type) == (float, float) and value[0] > value[1]:
+                raise ValueError(f"{flag} is the lowest and the highest value, not {value[0]} and {value[1]}")
 
 
 def by_flag(settings: RunSettings) -> dict[str, Any]:

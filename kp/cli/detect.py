@@ -76,6 +76,7 @@ def _each(files: Any, args: argparse.Namespace, extractor: Any, store: Any, show
     from kp.data.image_files import ImageError, read_pixels
     from kp.features.draw import picture_of
     from kp.features.sources import items
+    from kp.support.errors import named
 
     for name, image in items(files, args.every):
         try:
@@ -84,12 +85,13 @@ def _each(files: Any, args: argparse.Namespace, extractor: Any, store: Any, show
                 continue
             image = image if isinstance(image, Path) else image()
             mask = None if args.masks is None else _mask(args.masks, name)
-            features = features_of(extractor, image, mask, args.descriptors)
+            with named(name):
+                features = features_of(extractor, image, mask, args.descriptors)
             if args.draw is not None:
                 whole = read_pixels(image, args.exif == "apply").values if isinstance(image, Path) else image / 255
                 show(name, picture_of(whole), features)
-        except ImageError as error:
-            yield name, None, str(error)
+        except ValueError as error:
+            yield name, None, str(error.__cause__ if isinstance(error.__cause__, ImageError) else error)
         else:
             yield name, None if name in store else features, None
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kp.cli.errors import exit_code
-from kp.config import MODELS, EvaluateSettings, OutputSettings
+from kp.config import MODELS, EvaluateSettings, OutputSettings, check_bounds
 from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
@@ -41,6 +41,7 @@ from kp.reporting.result_tables import difference_lines, printed_kinds, printed_
 from kp.support.device import choose_device
 from kp.support.files import check_writable
 from kp.support.flags import Parser, add_flags, from_args
+from kp.training import distributed
 
 Make = Callable[[], Mapping[str, FindKeypoints | KeypointFiles]]
 
@@ -61,10 +62,11 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     Raises ValueError with a message of one line, before anything is measured where that is possible; what was measured
     is written before it is raised.
     """
+    check_bounds(s)
     names = _names(s)  # checked before a download
     changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "nms", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
-    _check(s, output)
+    _check(root, s, output)
     export = benchmark.exporter(output.export, names, len(chosen)) if output.export else None
     if export and s.subpixel:
         s = replace(s, subpixel=False)
@@ -126,14 +128,16 @@ def _make(
     return {name: detectors[name] for name in names if name in detectors}
 
 
-def _check(s: EvaluateSettings, output: OutputSettings) -> None:
-    """Raises ValueError where the work could not be shared, or a file not be written, before anything is measured."""
-    if s.scales < 1:
-        raise ValueError(f"--scales must be at least 1, not {s.scales}")
-    if s.workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {s.workers}")
-    check_writable(output.json)
+def _check(root: Path | None, s: EvaluateSettings, output: OutputSettings) -> None:
+    """Raises ValueError on a path or a choice that cannot be used, before anything is measured."""
+    if root is None and s.subset != "all":
+        raise ValueError("--subset chooses among the sequences of --hpatches: add it, or leave out --subset")
+    for flag, folder in (("--keypoints", s.keypoints), ("--baseline-weights", s.baseline_weights)):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{flag}: {folder} is not a folder")
     check_writable(output.report and output.report / PAGE)
+    check_writable(output.export and output.export / "file")
+    check_writable(output.json)  # last: it may name a folder that the others have just made
     if s.curves:
         photographs.folder()
 
@@ -224,7 +228,7 @@ def run(args: Namespace) -> None:
             raise ValueError("--compare only prints: leave out --json, --report and --export")
         print(compare_files(*args.compare))
         return
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if distributed.ranks() > 1:
         raise ValueError("torchrun is for training: here --workers N shares the sequences among processes")
     root = Path(hpatches.FOLDER) if args.download and args.hpatches is None else args.hpatches
     measure(root, args.download, from_args(EvaluateSettings, args), output)

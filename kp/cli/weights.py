@@ -5,13 +5,14 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kp.config import ENCODERS, WEIGHTS
-from kp.data import photograph_changes
+from kp.config import ENCODERS, WEIGHTS, EvaluateSettings, check_bounds
+from kp.data import hpatches, photograph_changes
 from kp.evaluation import ablation_results, results, scorecard
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.registry import NAMES, OURS, score_maps
@@ -24,8 +25,8 @@ from kp.models.encoders import PretrainedError
 from kp.reporting import pages, result_tables
 from kp.reporting.tables import Column, Table
 from kp.support.device import choose_device
-from kp.support.errors import one_line
-from kp.support.files import check_writable, write_file
+from kp.support.errors import explained, one_line
+from kp.support.files import InUseError, check_writable, write_file
 from kp.training.trainer import TrainingError
 from kp.training.validation import RealSequences
 
@@ -115,8 +116,7 @@ def fill_pages(args: Namespace) -> None:
 def score(args: Namespace) -> None:
     """A line of numbers for each detector."""
     check_writable(args.json)
-    if args.scales < 1:
-        raise ValueError(f"--scales must be at least 1, not {args.scales}")
+    check_bounds(EvaluateSettings(scales=args.scales))
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
     maps = {name: _score_map(name, device, args.scales) for name in names}
@@ -158,12 +158,17 @@ def ablate(args: Namespace) -> None:
     names = list(dict.fromkeys(args.names or (*VARIANTS, *TEST_TIME)))
     if unknown := [name for name in names if name not in VARIANTS and name not in TEST_TIME]:
         raise ValueError(f"no variant is called {unknown[0]}: see --list")
-    check_writable(args.json)
-    ablation_results.read(args.json)  # an error is told before hours of work
+    runs, given = _planned(args, names)  # an error is told before hours of work
+    ablation_results.read(args.json)
+    if args.validation:
+        hpatches.read(args.validation)
     device, failed = choose_device(args.device), []
+    check_writable(args.json)
+    if runs:
+        check_writable(args.out / "run")
     real = RealSequences(args.validation, device) if args.validation else None
     try:
-        for name, weights in _trained(args, names, failed):
+        for name, weights in chain(_trained(runs, failed), given):
             _enter(args, name, weights, device, real)
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on", file=sys.stderr)
@@ -175,8 +180,8 @@ def ablate(args: Namespace) -> None:
         raise ValueError(f"{len(failed)} of the runs failed: {', '.join(failed)}")
 
 
-def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[tuple[str, Path]]:
-    """Yield variants and their weights as soon as they are trained. After a run that fails, the others still run."""
+def _planned(args: Namespace, names: list[str]) -> tuple[list[ablation.Run], list[tuple[str, Path]]]:
+    """The runs, and the variants without training with the weights they are of. Raises ValueError."""
     shared = [
         f"--{name.replace('_', '-')}={getattr(args, name)}"
         for name in ("steps", "batch", "image_size", "device")
@@ -184,16 +189,24 @@ def _trained(args: Namespace, names: list[str], failed: list[str]) -> Iterator[t
     ]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
     given_weights = find_weights(args.weights)
-    if given := [(name, given_weights) for name in names if name in TEST_TIME]:
-        load_detector(args.weights)  # an error is told before the training
+    given = [(name, given_weights) for name in names if name in TEST_TIME]
+    if given:
+        load_detector(args.weights)
+    return runs, given
+
+
+def _trained(runs: list[ablation.Run], failed: list[str]) -> Iterator[tuple[str, Path]]:
+    """Yield variants and their weights as soon as they are trained. After a run that fails, the others still run."""
     for number, run in enumerate(runs, start=1):
         print(f"{run.variant}, seed {run.seed} ({number} of {len(runs)} runs): {run.folder}", flush=True)
         try:
             yield run.variant, ablation.train(run)
-        except (TrainingError, PretrainedError, torch.OutOfMemoryError) as error:
-            print(f"{run.variant}, seed {run.seed}: {one_line(error)}", file=sys.stderr)
+        except Exception as error:
+            text = explained(error)
+            if text is None and not isinstance(error, (TrainingError, PretrainedError, InUseError)):
+                raise
+            print(f"{run.variant}, seed {run.seed}: {text or one_line(error)}", file=sys.stderr)
             failed.append(f"{run.variant} {run.seed}")
-    yield from given
 
 
 def _enter(args: Namespace, name: str, weights: Path, device: torch.device, real: RealSequences | None) -> None:

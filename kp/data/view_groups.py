@@ -1,6 +1,6 @@
 """Groups of views of one plane under a camera that brackets: what the ranker of keypoints is trained on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,6 +11,7 @@ from kp.config import CameraSettings
 from kp.data.camera import bracket
 from kp.data.pairs import canvas_size
 from kp.data.synthetic.render import render
+from kp.data.synthetic.scene import Scene
 from kp.geometry.coords import Size
 from kp.geometry.homography import RandomHomography
 
@@ -33,7 +34,7 @@ def view_groups(
     size: Size,
     generator: torch.Generator,
     *,
-    families: Iterable[str] | None = None,
+    render: Callable[[int, Size, torch.Generator], Scene] = render,
     camera: CameraSettings = CameraSettings(),
     still: float = 0.8,
     detail: int = 2,
@@ -45,7 +46,7 @@ def view_groups(
         batch: scenes of a group.
         views: photographs of each scene.
         size: (H, W) of a view.
-        families: a mixture, see :func:`kp.data.synthetic.render.parse_mixture`; None is the default.
+        render: draws the scenes: (batch, size, generator) -> Scene.
         still: share of the scenes whose views are all from one place, as a tripod's; the others move between views.
         detail: scenes are drawn so many times as large, and reduced, so that they have as much detail as photographs.
         **ranges: limits of :func:`kp.geometry.homography.random_homographies`.
@@ -53,7 +54,7 @@ def view_groups(
     look = RandomHomography(size, padding="reflection", antialias=True, generator=generator, **ranges)
     canvas = tuple(detail * side for side in canvas_size(size))
     while True:
-        scene = render(batch, canvas, generator, families).image
+        scene = render(batch, canvas, generator).image
         scene = F.avg_pool2d(scene, detail) if detail > 1 else scene
         look.strength = torch.rand(batch, generator=generator, device=generator.device)
         moves = torch.rand(batch, generator=generator, device=generator.device) >= still

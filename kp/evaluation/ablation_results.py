@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kp.support.files import write_file
+from kp.support.files import locked, write_file
 
 Entry = Mapping[str, Any]
 
@@ -42,10 +42,11 @@ def scored(path: Path) -> list[dict[str, Any]]:
 def put(path: Path, entry: Entry) -> None:
     """Add an entry to a file, in place of the one of its variant and seed; others keep their order.
 
-    The file is read again and replaced in one step, so two processes may share it and nothing is ever half written.
+    The file is locked, read again and replaced in one step: two processes may share it, and nothing is half written.
     """
-    entries = {_key(old): old for old in read(path)} | {_key(entry): entry}
-    write_file(path, (json.dumps({"entries": list(entries.values())}, indent=1, allow_nan=False) + "\n").encode())
+    with locked(path):
+        entries = {_key(old): old for old in read(path)} | {_key(entry): entry}
+        write_file(path, (json.dumps({"entries": list(entries.values())}, indent=1, allow_nan=False) + "\n").encode())
 
 
 def find(entries: Sequence[Entry], variant: str, seed: int) -> Entry | None:

@@ -45,7 +45,7 @@ from kp.evaluation.registry import OURS, FindKeypoints, KeypointFiles
 from kp.features.describe import rootsift
 from kp.geometry.coords import Size, covisible_mask, invert
 from kp.models.keypoints import Keypoints
-from kp.support.errors import one_line
+from kp.support.errors import named
 from kp.support.files import check_writable
 from kp.support.parallel import map_items
 
@@ -64,7 +64,7 @@ examples:
 
 HPatches: {DOWNLOAD}."""
 
-STOPS = (KeyboardInterrupt, ValueError, OSError)  # end the measuring, but lose nothing that was measured
+STOPS = (KeyboardInterrupt, Exception)  # end the measuring, but lose nothing that was measured: whatever the class
 Export = Callable[[ImageSequence, dict[str, list[Keypoints]], list[Size]], None]
 
 
@@ -143,14 +143,15 @@ def measure_sequence(
     between = views(sequence, sizes)
     records = []
     for name, found in keypoints.items():
-        features = [rootsift(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
-        for pair, shared in zip(detected_pairs(sequence, images, found), between, strict=True):
-            scores = metrics.measure_pair(
-                pair.keypoints0, pair.keypoints1, pair.H_0to1, shared, protocol.max_keypoints, protocol.threshold
-            )
-            described = features[0], features[pair.number - 1]
-            scores |= matching.measure_pair(*described, pair.H_0to1[0], pair.size0)
-            records.append(_record(sequence, name, protocol, pair.number, scores))
+        with named(f"{name} on {sequence.name}"):
+            features = [rootsift(*seen, protocol.max_keypoints) for seen in zip(images, found, strict=True)]
+            for pair, shared in zip(detected_pairs(sequence, images, found), between, strict=True):
+                scores = metrics.measure_pair(
+                    pair.keypoints0, pair.keypoints1, pair.H_0to1, shared, protocol.max_keypoints, protocol.threshold
+                )
+                described = features[0], features[pair.number - 1]
+                scores |= matching.measure_pair(*described, pair.H_0to1[0], pair.size0)
+                records.append(_record(sequence, name, protocol, pair.number, scores))
     return records
 
 
@@ -162,10 +163,8 @@ def _record(
 
 
 def _find_all(what: str, find: FindKeypoints | KeypointFiles, prepared: Sequence["PreparedImage"]) -> list[Keypoints]:
-    try:
+    with named(what):
         return [find_in(each, find) for each in prepared]
-    except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
-        raise ValueError(f"{what}: {one_line(error) if str(error) else 'out of memory'}") from error
 
 
 class PreparedImage(NamedTuple):
@@ -214,7 +213,7 @@ def views(sequence: ImageSequence, sizes: list[Size]) -> list[tuple[Tensor, Tens
 
 
 def collect(records: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], BaseException | None]:
-    """All records, or those that came before Ctrl-C or bad input; and what stopped the measuring, or None."""
+    """All records, or those that came before Ctrl-C or an error; and what stopped the measuring, or None."""
     done = []
     try:
         for record in records:

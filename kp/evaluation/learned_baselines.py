@@ -180,7 +180,7 @@ def _download(name: str) -> tuple[Any, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one for each failed try: the last reason is enough
             state = load_state_dict_from_url(
-                list(URLS[name]), map_location="cpu", file_name=FILES[name], timeout=TIMEOUT
+                list(URLS[name]), map_location="cpu", file_name=FILES[name], timeout=TIMEOUT, weights_only=True
             )
     except (RuntimeError, OSError, ValueError) as error:
         reason = _one_line(error.__cause__ or error)

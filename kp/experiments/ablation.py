@@ -21,8 +21,10 @@ from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
 from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
-from kp.support.flags import Parser, add_flags, from_args
-from kp.training.trainer import WEIGHTS_FILE, Trainer, check, resume
+from kp.support.flags import Parser, add_flags, from_args, given
+from kp.training.choices import check, check_given
+from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
+from kp.training.trainer import Trainer, resume
 from kp.training.validation import RealSequences
 
 _MOBILE = (  # an encoder with the scales of the shipped weights
@@ -110,6 +112,7 @@ def parse(name: str, flags: Sequence[str]) -> RunSettings:
     settings = from_args(RunSettings, parser.parse_args(flags))
     try:
         check(settings)
+        check_given(given(parser, flags), settings.detector.encoder)
     except ValueError as error:
         parser.error(str(error))
     return settings
@@ -129,9 +132,14 @@ def train(run: Run) -> Path:
     """The weights of a run, which is trained to its end unless it was.
 
     Raises what :class:`kp.training.trainer.Trainer` does, and ValueError where its folder holds a run with other
-    settings.
+    settings; InUseError where another process trains there.
     """
-    weights, checkpoint = run.folder / WEIGHTS_FILE, run.folder / "checkpoint.pt"
+    with claimed(run.folder):
+        return _train(run)
+
+
+def _train(run: Run) -> Path:
+    weights, checkpoint = run.folder / WEIGHTS_FILE, run.folder / CHECKPOINT_FILE
     settings = replace(run.settings, train=replace(run.settings.train, validate_every=_NO_VALIDATION))
     if not checkpoint.exists():
         Trainer(settings, run.folder).run()

@@ -9,6 +9,7 @@ The numbers are of whole views. Real pairs are images 1 and k of a sequence, by 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from kp.config import RunSettings, complete
 from kp.data.hpatches import ImageSequence
+from kp.data.synthetic.render import render
 from kp.data.view_groups import view_groups
 from kp.evaluation.kinds import kinds
 from kp.geometry.block_filters import noise
@@ -36,7 +38,7 @@ def training(groups: int, seed: int, tick: Callable[[], object]) -> Tensor:
         world.views,
         size,
         generator,
-        families=world.families,
+        render=partial(render, families=world.families),
         still=world.still,
         detail=world.detail,
         **world.ranges(),

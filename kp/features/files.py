@@ -10,15 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from kp.support.errors import one_line
-from kp.support.files import FileError, check_writable, replaced, write_file
+from kp.support.files import check_writable, locked, replaced, write_file
 
 SUFFIXES = (".h5", ".npz", ".csv", ".json")
 
-_LOCK_SECONDS = 60.0
 _SETTINGS = "kp_settings"  # attribute of an h5
 _H5_NAMES = {"keypoints": "keypoints", "scores": "keypoint_scores", "descriptors": "descriptors"}
 _H5_NAMES |= {"image_size": "image_size"}
@@ -154,15 +152,11 @@ def _write_h5(
     import h5py
 
     check_writable(path)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS)
-    try:
-        with lock, replaced(path) as temporary, h5py.File(temporary, "a" if add else "w") as file:
-            for name, arrays in images.items():
-                _put(file, name, arrays)
-            if settings is not None:
-                file.attrs[_SETTINGS] = json.dumps(settings)
-    except Timeout:
-        raise FileError(f"{path} is being written by another program") from None
+    with locked(path), replaced(path) as temporary, h5py.File(temporary, "a" if add else "w") as file:
+        for name, arrays in images.items():
+            _put(file, name, arrays)
+        if settings is not None:
+            file.attrs[_SETTINGS] = json.dumps(settings)
 
 
 def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -4,16 +4,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from kp.features import files
 from kp.features.colmap import write_colmap
-from kp.support.files import check_writable, write_file
+from kp.support.files import InUseError, check_writable, locked, write_file
 
 FORMATS = ("h5", "npz", "csv", "json", "colmap")
 
@@ -47,10 +47,10 @@ class Store:
         check_writable(out if self.one_file else out / _SETTINGS)
         finished = self._finished(overwrite)
         check_writable(self.folder / _SETTINGS)
-        self._lock = FileLock(self.folder / ".lock")
+        self._lock = ExitStack()
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
+            self._lock.enter_context(locked(self.folder / _SETTINGS, wait=False))
+        except InUseError:
             raise ValueError(f"{out} is being written by another run") from None
         if overwrite:
             self._forget()
@@ -76,7 +76,11 @@ class Store:
             else:
                 files.save_all(self.out, found, add=self.names > self.parts, settings=self.settings)
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
+        self.close()
+
+    def close(self) -> None:
+        """Let other runs write here."""
+        self._lock.close()
 
     def _path(self, name: str) -> Path:
         if self.one_file:  # names can be longer than those of files

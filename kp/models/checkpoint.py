@@ -77,7 +77,7 @@ def save_weights(path: Path, detector: Detector, settings: Mapping[str, Mapping[
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """What :func:`save_weights` recorded beside the weights. Raises CheckpointError."""
-    return _read(path)[1]
+    return read_weights(path)[1]
 
 
 @cache
@@ -131,20 +131,28 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
     if num_scales < 1:
         raise ValueError(f"an image is looked at in at least one size, not {num_scales}")
     path = find_weights(weights)
-    tensors, metadata = _read(path)
+    tensors, facts = read_weights(path)
+    settings = detector_settings(path, facts)
     try:
-        recorded = metadata["settings"]["detector"]
-        settings = from_dict(DetectorSettings, recorded)
-        if missing := sorted(
-            set(to_dict(settings)) - set(recorded)
-        ):  # today's defaults are not what it was trained with
-            raise ValueError(f"settings {', '.join(missing)} are missing: written by an earlier version?")
         detector = make_detector(settings, num_scales=num_scales, pretrained=False)
         detector.load_state_dict(tensors)
         detector.settle()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
     return detector.eval().to(device)
+
+
+def detector_settings(path: Path, facts: Mapping[str, Any]) -> DetectorSettings:
+    """The detector's settings among the facts of a file of weights. Raises CheckpointError where some are missing."""
+    try:
+        recorded = facts["settings"]["detector"]
+        settings = from_dict(DetectorSettings, recorded)
+        missing = sorted(set(to_dict(settings)) - set(recorded))
+        if missing:  # today's defaults are not what it was trained with
+            raise ValueError(f"settings {', '.join(missing)} are missing: written by an earlier version?")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
+    return settings
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -175,7 +183,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a file of weights, as they were trained, and :func:`read_metadata`. Raises CheckpointError."""
     if not path.is_file():
         names = ", ".join(SHIPPED)
         raise CheckpointError(f"no weights at {path}: train some with train_homographic.py, or take {names}")

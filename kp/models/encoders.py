@@ -1,6 +1,8 @@
 """Mobile encoders by name, cut at a stride: torchvision's MobileNetV3 and timm's MobileNetV4, for one grey channel."""
 
+import hashlib
 import pickle
+import re
 from pathlib import Path
 from urllib.error import URLError
 
@@ -66,7 +68,7 @@ def _layers(name: str, pretrained: bool) -> list[nn.Module]:
             path = _timm_file(_TIMM[name])
             try:
                 model = timm.create_model(_TIMM[name], pretrained=True, pretrained_cfg_overlay={"file": str(path)})
-            except (SafetensorError, OSError, RuntimeError) as error:
+            except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
                 raise _damaged(path, error) from error
         return [nn.Sequential(model.conv_stem, model.bn1), *model.blocks]
     raise ValueError(f"unknown encoder {name}; there are {', '.join([*_TORCHVISION, *_TIMM])}")
@@ -99,25 +101,43 @@ def _stages(layers: list[nn.Module], stride: int) -> tuple[list[nn.Sequential], 
 
 
 def _load(model: nn.Module, weights: torchvision.models.WeightsEnum) -> None:
-    """Load torchvision's weights, downloaded if they are not there yet."""
+    """Load torchvision's weights, downloaded if they are not there yet.
+
+    Torchvision's own loader unpickles any object of the file, and believes a file that is there already. Here the file
+    is read with ``weights_only``, so that it cannot run code, and its hash is checked each time.
+    """
     path = _checkpoints() / weights.url.rsplit("/", 1)[-1]
-    there = path.exists()
+    _fetch(weights.url, path)
     try:
-        model.load_state_dict(weights.get_state_dict(progress=True, check_hash=True))
-    except (URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise (_damaged(path, error) if there else _missing(weights.url, path, error)) from error
+        _check_hash(path)
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged pickle can raise anything
+        raise _damaged(path, error) from error
+
+
+def _check_hash(path: Path) -> None:
+    """Raises ValueError where a file's SHA-256 does not begin with the digits that end its name, as torch.hub's do."""
+    expected = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if expected and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(expected[1]):
+        raise ValueError("its SHA-256 is not the one in its name")
 
 
 def _timm_file(tag: str) -> Path:
     """Where the weights of a timm model lie, downloaded if they are not there yet."""
-    url, path = _HUB.format(tag=tag), _checkpoints() / f"{tag}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path), progress=True)
-        except (URLError, OSError, RuntimeError) as error:
-            raise _missing(url, path, error) from error
+    path = _checkpoints() / f"{tag}.safetensors"
+    _fetch(_HUB.format(tag=tag), path)
     return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Download a file unless it is there. Raises PretrainedError, which says where to put it by hand."""
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=True)
+    except (URLError, OSError, RuntimeError, ValueError) as error:
+        raise _missing(url, path, error) from error
 
 
 def _checkpoints() -> Path:
@@ -125,7 +145,9 @@ def _checkpoints() -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> PretrainedError:
-    return PretrainedError(f"{path} does not hold the weights ({one_line(error)}): delete it to download it again")
+    unpickled = isinstance(error, pickle.UnpicklingError)  # torch's message is advice to run what the file holds
+    reason = "it is no file of plain weights" if unpickled else one_line(error)
+    return PretrainedError(f"{path} does not hold the weights ({reason}): delete it to download it again")
 
 
 def _missing(url: str, path: Path, error: Exception) -> PretrainedError:

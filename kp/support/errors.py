@@ -1,4 +1,13 @@
-"""Errors as one line of text."""
+"""Errors as one line of text, and which errors of libraries are the machine's rather than a fault of kp."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|insufficient memory|can(?:'t|not) allocate|failed to allocate"
+)
+_DEVICE_FAILED = re.compile(r"cuda error|cudnn error|cublas error|cudnn_status|cublas_status|device-side assert")
 
 
 def one_line(error: BaseException, max_length: int = 200) -> str:
@@ -10,3 +19,49 @@ def one_line(error: BaseException, max_length: int = 200) -> str:
     inner = getattr(error, "reason", error)  # urllib wraps the first error
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return " ".join(str(text).split())[:max_length]
+
+
+def is_library_error(error: BaseException) -> bool:
+    """Whether an error is of the classes that torch and OpenCV raise for everything."""
+    return isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out.
+
+    Python and numpy raise MemoryError, CUDA torch.OutOfMemoryError. Torch's allocator on the CPU raises a plain
+    RuntimeError, and OpenCV a cv2.error: their text tells.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return is_library_error(error) and bool(_NO_MEMORY.search(str(error).lower()))
+
+
+def explained(error: BaseException) -> str | None:
+    """What happened and what to do, in one line, where the machine failed; None for any other error."""
+    if is_out_of_memory(error):
+        advice = "use smaller images, fewer at once (--batch) or fewer --workers, or another --device"
+        return f"out of memory ({one_line(error, 120)}): {advice}"
+    if is_library_error(error) and _DEVICE_FAILED.search(str(error).lower()):
+        return f"the device failed ({one_line(error, 120)}): choose another with --device"
+    return None
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Inside the ``with`` block, what the input, the machine or a library did wrong is a ValueError about ``what``.
+
+    Raises:
+        ValueError: instead of ValueError, MemoryError, RuntimeError or cv2.error; one line that begins with ``what``.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = explained(error)
+        if text is None and isinstance(error, ValueError):
+            text = one_line(error)
+        if text is None and is_library_error(error):
+            text = f"{type(error).__name__}: {one_line(error)}"
+        if text is None:
+            raise
+        raise ValueError(f"{what}: {text}") from error

@@ -1,4 +1,8 @@
-"""Writing files. A reader sees the whole old file or the whole new file, never a part of one."""
+"""Writing files. A reader sees the whole old file or the whole new file, never a part of one.
+
+Who reads a file, changes its content and writes it again does so inside :func:`locked`, or the change of another
+process in between would be lost.
+"""
 
 import os
 import shutil
@@ -7,11 +11,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kp.support.errors import one_line
 
 
 class FileError(OSError):
     """A file cannot be written. The message is one line that names the file."""
+
+
+class InUseError(FileError):
+    """Another process holds a file or a folder."""
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a file for this process, by a lock on ``.<name>.lock`` beside it, whose folder is made if there is none.
+
+    The operating system frees the lock when the process ends, also when it is killed; the empty lock file may stay.
+    Within a process the lock may be taken again.
+
+    Raises:
+        InUseError: another process holds it, and ``wait`` is False.
+        FileError: the lock file cannot be written.
+    """
+    path = path.resolve()
+    lock = FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise InUseError(f"{path} is in use by another process") from None
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {one_line(error)}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:

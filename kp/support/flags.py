@@ -1,6 +1,8 @@
 """Command lines made from settings classes, whose fields are made by :func:`kp.config.setting`."""
 
 import argparse
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import Field, fields, is_dataclass
 from typing import NoReturn, TypeVar, get_args, get_origin
 
@@ -36,6 +38,13 @@ def from_args(cls: type[T], args: argparse.Namespace) -> T:
     """The settings of one class, or of a class of such groups, out of parsed arguments."""
     values = {f.name: from_args(f.type, args) if is_dataclass(f.type) else getattr(args, f.name) for f in fields(cls)}
     return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def given(parser: argparse.ArgumentParser, words: Sequence[str] | None = None) -> set[str]:
+    """The names of the arguments that a command line has, whatever their values; ``words`` None: of this process."""
+    absent, blank = object(), deepcopy(parser)
+    blank.set_defaults(**dict.fromkeys(vars(parser.parse_args(words)), absent))
+    return {name for name, value in vars(blank.parse_args(words)).items() if value is not absent}
 
 
 def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kp.config import RunSettings, complete, to_dict
-from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
+from kp.config import RunSettings, complete
+from kp.data.pairs import ViewPair
+from kp.data.photograph_scenes import PhotographScenes
 from kp.data.synthetic.render import render
-from kp.data.view_groups import ViewGroup, view_groups
+from kp.data.view_groups import ViewGroup
 from kp.evaluation.metrics import repeatability
 from kp.geometry.coords import Size
 from kp.geometry.homography import compose
@@ -28,7 +29,9 @@ from kp.models.detector import Detector
 from kp.models.keypoints import Keypoints, resized
 from kp.models.ranker import Ranker, reranked
 from kp.support.device import choose_device, keep_freed_memory
+from kp.support.errors import one_line
 from kp.training import distributed
+from kp.training.batches import random_groups, random_pairs
 from kp.training.losses import corner_loss, repeatability_losses
 from kp.training.ranking import CANDIDATES_PER_KEYPOINT, ranking_loss, repeated_shares
 
@@ -52,10 +55,11 @@ def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, **choices: floa
 class Learner:
     """A network, the average of its weights, its optimiser and its pairs. ``step`` counts the updates so far.
 
-    With ``fresh`` False a state is loaded afterwards, so no pretrained weights are downloaded.
+    With ``fresh`` False a state is loaded afterwards, so no pretrained weights are downloaded. ``photographs`` take the
+    place of drawn scenes.
     """
 
-    def __init__(self, settings: RunSettings, fresh: bool = True) -> None:
+    def __init__(self, settings: RunSettings, fresh: bool = True, photographs: PhotographScenes | None = None) -> None:
         self.settings, self.step = complete(settings), 0
         settings = self.settings
         train = settings.train
@@ -73,9 +77,12 @@ class Learner:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
         steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
-        self.pairs = (_pairs if self.ranker is None else _groups)(settings, self.generator, steps)
+        scenes = photographs.render if photographs else partial(render, families=settings.world.families)
+        self.pairs = (random_pairs if self.ranker is None else random_groups)(settings, self.generator, steps, scenes)
         learnt = self.model if self.ranker is None else self.ranker
-        self.shared = DistributedDataParallel(learnt) if distributed.ranks() > 1 else learnt
+        # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
+        many = distributed.ranks() > 1
+        self.shared = DistributedDataParallel(learnt, broadcast_buffers=False) if many else learnt
 
     @property
     def ranker(self) -> Ranker | None:
@@ -155,6 +162,14 @@ class Learner:
             "torch": [state for _, _, state in chance],
         }
 
+    def begin_with(self, tensors: dict[str, Tensor]) -> None:
+        """Take over a detector's weights, before the first step. Raises TrainingError where they do not fit."""
+        try:
+            self.model.load_state_dict(tensors)
+            self.average.module.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise TrainingError(f"the weights are of another network: {one_line(error)}") from error
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave. Raises TrainingError where the network is another."""
         try:
@@ -165,6 +180,8 @@ class Learner:
                 "the checkpoint is of another network: leave the network's flags as they were"
             ) from error
         self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:  # the checkpoint's numbers, but for what a resumed run may change
+            group["weight_decay"] = self.settings.train.weight_decay
         if state["scaler"]:  # empty where the run did not scale its gradients
             self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
@@ -221,38 +238,6 @@ def _prefetch_steps(device: torch.device, settings: RunSettings) -> int:
         if device.type == "cpu"
         else max(1, _PREFETCHED_PIXELS // (settings.train.batch * settings.world.image_size**2))
     )
-
-
-def _pairs(settings: RunSettings, generator: torch.Generator, prefetch_steps: int) -> PrefetchedPairs:
-    world, light = settings.world, to_dict(settings.light)
-    draw = view_pairs(
-        settings.train.batch * prefetch_steps,
-        (world.image_size, world.image_size),
-        generator,
-        render=partial(render, families=world.families),
-        photometric=light.pop("photometric"),
-        light=light,
-        illumination_only=world.illumination_only,
-        viewpoint_only=world.viewpoint_only,
-        **world.ranges(),
-    )
-    return PrefetchedPairs(draw, generator, prefetch_steps)
-
-
-def _groups(settings: RunSettings, generator: torch.Generator, prefetch_steps: int) -> PrefetchedPairs:
-    world = settings.world
-    draw = view_groups(
-        settings.train.batch * prefetch_steps,
-        world.views,
-        (world.image_size, world.image_size),
-        generator,
-        families=world.families,
-        camera=settings.camera,
-        still=world.still,
-        detail=world.detail,
-        **world.ranges(),
-    )
-    return PrefetchedPairs(draw, generator, prefetch_steps)
 
 
 def _repeatability(keypoints: Keypoints, H: Tensor, size: Size, count: int) -> Tensor:

@@ -5,34 +5,28 @@ A run lives in one folder: ``checkpoint.pt`` to go on from, ``weights.safetensor
 """
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from kp.config import RunSettings, check_bounds, complete, to_dict
+from torch import Tensor
+
+from kp.config import RunSettings, complete, to_dict
 from kp.data.pairs import ViewPair
-from kp.data.synthetic.render import parse_mixture
+from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
+from kp.support.errors import explained, one_line
 from kp.support.process import Interruption
 from kp.training import distributed
+from kp.training.choices import check
+from kp.training.initial import InitialWeights
 from kp.training.learner import Learner, TrainingError
 from kp.training.logger import Logger, forget_later_steps
+from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.validation import Validation, better
 
-__all__ = ["WEIGHTS_FILE", "Trainer", "TrainingError", "check", "learning_rate", "resume"]
-
-WEIGHTS_FILE = "weights.safetensors"
-
-
-def check(settings: RunSettings) -> None:
-    """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
-    parse_mixture(settings.world.families)
-    check_bounds(settings)
-    if settings.detector.encoder == "none" and not settings.detector.ranker_width:
-        raise ValueError("--ranker-width 0 without an --encoder leaves nothing to train")
-    if settings.world.illumination_only + settings.world.viewpoint_only > 1:
-        raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
+__all__ = ["Trainer", "TrainingError", "learning_rate", "resume"]
 
 
 def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:
@@ -49,13 +43,27 @@ class Trainer:
     Args:
         fresh: False where a state is loaded afterwards; then no pretrained weights are downloaded.
         validation: folder of real sequences; the weights that score best there are kept, without it the last ones.
+        initial: weights to begin with; ``settings`` must have their detector.
+        photographs: of which the scenes are made; None: they are drawn.
     """
 
-    def __init__(self, settings: RunSettings, folder: Path, fresh: bool = True, validation: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        folder: Path,
+        fresh: bool = True,
+        validation: Path | None = None,
+        initial: InitialWeights | None = None,
+        photographs: PhotographScenes | None = None,
+    ) -> None:
         check(settings)
         self.settings, self.folder, self.validation = complete(settings), folder, validation
         revision()  # read now, and cached: files may change during the training
-        self.learner = Learner(self.settings, fresh)
+        self.learner = Learner(self.settings, fresh and initial is None, photographs)
+        if initial is not None:
+            self.learner.begin_with(initial.tensors)
+        self.photographs = photographs
+        self.init = initial.record if initial else None  # what weights say they began from
         self.began, self.seconds = time.perf_counter(), 0.0
         self.validation_seconds: float | None = None  # expected, of the last validation
         self.scores: dict[str, float] = {}
@@ -70,6 +78,11 @@ class Trainer:
         is not finite, and OSError where a file cannot be written; the last checkpoint stays as it was. An error of one
         rank is raised by all.
         """
+        with ExitStack() as held:
+            distributed.alone(lambda: held.enter_context(claimed(self.folder)))
+            return self._run()
+
+    def _run(self) -> dict[str, float]:
         validation = distributed.alone(lambda: Validation(self.learner.device, root=self.validation))
         self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
         if self.validation_seconds is None and self.settings.train.minutes is not None:
@@ -123,8 +136,18 @@ class Trainer:
 
         reports = distributed.each(look)
         self.seconds, self.interrupted = reports[0].seconds, any(report.stop_requested for report in reports)
-        self.learner.update(losses[0], lr)
+        self._update(losses[0], lr)
         return {name: fmean(report.terms[name] for report in reports) for name in reports[0].terms}
+
+    def _update(self, loss: Tensor, lr: float) -> None:
+        """One update. Its ranks wait for each other's gradients, so they cannot tell each other of an error."""
+        try:
+            self.learner.update(loss, lr)
+        except Exception as error:
+            if distributed.ranks() == 1:
+                raise
+            text = explained(error) or f"{type(error).__name__}: {one_line(error)}"
+            raise distributed.RankError(f"rank {distributed.rank()}, step {self.learner.step + 1}: {text}") from error
 
     def validate(self, validation: Validation | None) -> None:
         """Measure the averaged weights, show them, keep them unless others are better, and write a checkpoint."""
@@ -151,12 +174,16 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to take the very next step."""
         own = {"settings": to_dict(self.settings), "seconds": self.seconds, "scores": self.scores, "kept": self.kept}
+        own["init"] = self.init
+        if self.photographs is not None:
+            own["images"] = {"folder": str(self.photographs.folder)} | self.photographs.record()
         return own | self.learner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave. Raises TrainingError where the network is another."""
         self.learner.load_state_dict(state)
         self.seconds, self.scores, self.kept = state["seconds"], state["scores"], state.get("kept", {})
+        self.init = state.get("init")
 
     def _clock(self) -> float:
         """Seconds of this run so far, those before it was resumed included."""
@@ -181,6 +208,7 @@ class Trainer:
     def _write(self, state: dict[str, Any], weights: bool) -> None:
         """Write the weights first, so that a checkpoint never names weights that are not there."""
         if weights:
+            origin = {"init": self.init, "images": self.photographs and self.photographs.record()}
             save_weights(
                 self.folder / WEIGHTS_FILE,
                 self.learner.average.module,
@@ -188,8 +216,9 @@ class Trainer:
                 step=self.learner.step,
                 seconds=round(self.seconds, 1),
                 scores=self.scores,
+                **{name: fact for name, fact in origin.items() if fact},
             )
-        save_checkpoint(self.folder / "checkpoint.pt", state)
+        save_checkpoint(self.folder / CHECKPOINT_FILE, state)
 
 
 class _RankReport(NamedTuple):
@@ -200,9 +229,25 @@ class _RankReport(NamedTuple):
     stop_requested: bool
 
 
-def resume(state: dict[str, Any], settings: RunSettings, folder: Path, validation: Path | None = None) -> Trainer:
-    """The trainer of a run's checkpoint, to go on with these settings in this folder. Raises TrainingError."""
-    trainer = Trainer(settings, folder, fresh=False, validation=validation)
+def resume(
+    state: dict[str, Any],
+    settings: RunSettings,
+    folder: Path,
+    validation: Path | None = None,
+    photographs: PhotographScenes | None = None,
+) -> Trainer:
+    """The trainer of a run's checkpoint, to go on with these settings in this folder.
+
+    Raises:
+        TrainingError: the network is another.
+        ValueError: the run was trained on photographs, and these are others.
+    """
+    began, now = state.get("images"), photographs and photographs.record()
+    if began and {**began, **(now or {"sha256": None})}["sha256"] != began["sha256"]:
+        raise ValueError(f"the run began on other photographs than those of --images now: restore {began['name']}")
+    if now and not began:
+        raise ValueError("--images: the run began on drawn scenes: leave it out, or begin a new run with --init")
+    trainer = Trainer(settings, folder, fresh=False, validation=validation, photographs=photographs)
     trainer.load_state_dict(state)
     if not (folder / WEIGHTS_FILE).exists():
         trainer.kept = {}

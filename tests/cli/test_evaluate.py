@@ -261,17 +261,31 @@ def test_hpatches_without_a_folder_says_what_to_download(capsys, tmp_path, monke
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--threshold", "-1"], "--threshold must be 0 pixels or more"),
+        (["--threshold", "-1"], "--threshold must be at least 0 and at most 100, not -1.0"),
         (["--threshold", "nan"], "--threshold"),
         (["--threshold", "inf"], "--threshold"),
         (["--threshold", "three"], "--threshold"),
         (["--max-keypoints", "0"], "--max-keypoints must be at least 1"),
         (["--max-keypoints", "1.5"], "--max-keypoints"),
         (["--nms-size", "8"], "--nms-size must be odd"),
-        (["--scales", "0"], "--scales must be at least 1, not 0"),
+        (["--scales", "0"], "--scales must be at least 1 and at most 12, not 0"),
         (["--nms", "soft"], "--nms"),
-        (["--nms-size", "-3"], "--nms-size must be odd"),
-        (["--border", "-1"], "--border must be 0 pixels or more"),
+        (["--nms-size", "-3"], "--nms-size must be at least 1 and at most 99"),
+        (["--nms-size", "999"], "--nms-size must be at least 1 and at most 99"),
+        (["--nms-size", "2000001"], "--nms-size must be at least 1 and at most 99"),
+        (["--max-keypoints", "9" * 400], "--max-keypoints must be at least 1 and at most"),
+        (["--seed", "-1"], "--seed must be at least 0"),
+        (["--seed", "9" * 30], "--seed must be at least 0"),
+        (["--workers", "100000"], "--workers must be at least 1 and at most 256"),
+        (["--scales", "99"], "--scales must be at least 1 and at most 12"),
+        (["--baseline-weights", "nowhere"], "--baseline-weights: nowhere is not a folder"),
+        (["--keypoints", "nowhere"], "nowhere is not a folder"),
+        (["--json", "."], ". is a folder"),
+        (["--json", "page", "--report", "page"], "page is a folder"),
+        (["--json", "/proc/nowhere/t.json"], "cannot be written"),
+        (["--report", "/proc/nowhere"], "cannot be written"),
+        (["--device", "hpu"], "no device hpu here"),
+        (["--border", "-1"], "--border must be at least 0 and at most 1000"),
         (["--split", "x"], "--split"),
         (["--protocol", "superpoint"], "--protocol"),
         (["--workers", "0"], "--workers"),
@@ -572,3 +586,68 @@ def test_a_file_that_cannot_be_written_does_not_keep_the_report_from_being_writt
     assert code == 2
     assert "/dev/full cannot be written" in err
     assert (tmp_path / "page" / "index.html").exists()
+
+
+def out_of_memory_of(kind):
+    """What raises the error that a library raises where memory runs out."""
+    return {
+        "torch": lambda: torch.empty(1 << 46, dtype=torch.uint8),
+        "numpy": lambda: np.zeros(1 << 60, np.uint8),
+        "opencv": lambda: cv2.copyMakeBorder(np.zeros((2, 2), np.uint8), 0, 1 << 30, 0, 1 << 30, cv2.BORDER_REPLICATE),
+    }[kind]
+
+
+@pytest.mark.parametrize("place", ["finding", "matching"])
+@pytest.mark.parametrize("kind", ["torch", "numpy", "opencv"])
+def test_what_was_measured_before_memory_ran_out_is_written(root, tmp_path, capsys, monkeypatch, kind, place):
+    module, name = (benchmark, "find_in") if place == "finding" else (benchmark.matching, "measure_pair")
+    real, calls = getattr(module, name), []
+
+    def later(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 5:  # in the second sequence: three images, two pairs
+            out_of_memory_of(kind)()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, later)
+    flags = ["--detectors", "fast", *(["harris"] if place == "matching" else []), "--json", tmp_path / "t.json"]
+    code, out, err = run(capsys, "--hpatches", root, *flags)
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert "on v_wall: out of memory (" in last
+    assert "Traceback" not in err
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["complete"] is False
+    assert {pair["sequence"] for pair in content["pairs"]} == {"i_lamp"}
+    assert "fast" in out
+
+
+def test_after_a_fault_of_kp_what_was_measured_is_written_too(root, tmp_path, capsys, monkeypatch):
+    real = benchmark.views
+
+    def wrong(sequence, sizes):
+        return real(sequence, sizes) if sequence.name == "i_lamp" else {}["a fault"]
+
+    monkeypatch.setattr(benchmark, "views", wrong)
+    with pytest.raises(KeyError):
+        run(capsys, "--hpatches", root, "--detectors", "fast", "--json", tmp_path / "t.json")
+    content = json.loads((tmp_path / "t.json").read_text())
+    assert content["complete"] is False
+    assert {pair["sequence"] for pair in content["pairs"]} == {"i_lamp"}
+
+
+@pytest.mark.parametrize("size", ["abc", "-3", "1.5", "2"])
+def test_variables_of_torchrun_are_one_line(root, capsys, monkeypatch, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert ("torchrun is for training" if size == "2" else "WORLD_SIZE is") in error(capsys, "--hpatches", root)
+
+
+def test_a_subset_of_hpatches_needs_hpatches(capsys):
+    assert "--subset chooses among the sequences of --hpatches" in error(capsys, "--subset", "d2net")
+
+
+def test_numbers_at_their_bounds_are_measured(root, capsys):
+    """What the bounds allow must not fail in the middle of the work."""
+    for flags in (["--nms-size", 99], ["--border", 1000], ["--threshold", 0], ["--seed", 2**63 - 1]):
+        code, _, err = run(capsys, "--hpatches", root, "--detectors", "harris", "random", "corner", *flags)
+        assert code == 0, err

@@ -2,7 +2,11 @@
 
 import json
 import re
+import subprocess
+import sys
 from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,8 +68,8 @@ def test_every_variant_can_be_trained_and_is_another_run():
 
 
 def test_flags_mean_what_they_mean_in_training():
-    settings = parse("x", ["--steps", "7", "--families", "classic", "leaves=2", "--stride", "16", "--lr", "0.1"])
-    assert (settings.train.steps, settings.train.lr, settings.detector.stride) == (7, 0.1, 16)
+    settings = parse("x", ["--steps", "7", "--families", "classic", "leaves=2", "--views", "3", "--lr", "0.1"])
+    assert (settings.train.steps, settings.train.lr, settings.world.views) == (7, 0.1, 3)
     assert settings.world.families == ("classic", "leaves=2")
     assert parse("x", []) == RunSettings()
 
@@ -76,6 +80,7 @@ def test_flags_mean_what_they_mean_in_training():
         (["--strid", "16"], "unrecognized arguments"),
         (["--stride", "7"], "invalid choice"),
         (["--ema", "2"], "--ema must be"),
+        (["--width", "16"], "--width has no effect without an --encoder"),
         (["--families", "cats"], "cats"),
         (["--match-radius"], "expected one argument"),
     ],
@@ -185,6 +190,9 @@ def test_a_run_that_fails_does_not_stop_the_others(ablate, monkeypatch, capsys):
         (["default", "--device", "cuda:99"], "no device cuda:99"),
         (["sub-pixel", "--weights", "nowhere"], "no weights at nowhere"),
         (["--table", "nowhere.json"], "holds no scores"),
+        (["default", "--batch", "99999999"], "--batch must be at least 1 and at most 4096"),
+        (["default", "--image-size", "8"], "--image-size must be at least 32"),
+        (["default", "--validation", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_bad_input_is_one_line(ablate, tmp_path, capsys, arguments, message):
@@ -280,3 +288,52 @@ def test_names_become_folders():
     assert slug("ema 0.9") == "ema-0.9"
     assert slug("No, really: A/B") == "no-really-a-b"
     assert weights.RESULTS.parts[0] == "runs"  # not among what is committed: the report's table is written on purpose
+
+
+def test_a_validation_that_does_not_fit_comes_after_what_is_wrong_with_the_runs(ablate, monkeypatch, capsys):
+    """Measuring the floor takes minutes: it must not come first."""
+    monkeypatch.setattr(weights, "RealSequences", lambda *_: pytest.fail("the floor was measured"))
+    monkeypatch.setattr(weights.hpatches, "read", lambda root: [])
+    assert ablate("default", "--steps", "0", "--validation", "somewhere", code=1) == []
+    assert ablate("sub-pixel", "--weights", "nowhere", "--validation", "somewhere", code=1) == []
+    assert "no weights at nowhere" in capsys.readouterr().err
+
+
+def test_an_out_that_is_a_file_is_told_before_anything_is_trained(tmp_path, scored, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["ablate", "default", "--out", str(tmp_path / "file"), "--json", str(tmp_path / "a.json"), *TINY]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_run_of_another_process_does_not_stop_the_others(ablate, tmp_path, capsys):
+    code = "import sys, time; from pathlib import Path; from kp.training.run_folder import claimed\n"
+    code += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
+    command = [sys.executable, "-c", code, str(tmp_path / "runs" / "ema-0.9-0")]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    try:
+        assert other.stdout.readline() == b"held\n"
+        assert [e["variant"] for e in ablate("ema 0.9", "default", *TINY, code=1)] == ["default"]
+        assert "ema 0.9, seed 0: another process trains in" in capsys.readouterr().err
+    finally:
+        other.kill()
+        other.wait()
+    assert len(ablate("ema 0.9", "default", *TINY)) == 2
+
+
+def _put_many(path, first, barrier):
+    barrier.wait(120)
+    for seed in range(first, first + 25):
+        facts = {"weights": {}, "scores": {}, "flags": None, "steps": 1, "batch": 1, "image_size": 32}
+        ablation_results.put(path, facts | {"variant": "a", "seed": seed})
+
+
+def test_two_processes_that_write_one_file_lose_no_entry(tmp_path):
+    path, context = tmp_path / "a.json", get_context("spawn")
+    barrier = context.Barrier(2)
+    writers = [context.Process(target=_put_many, args=(path, 25 * n, barrier)) for n in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+        assert writer.exitcode == 0
+    assert sorted(entry["seed"] for entry in ablation_results.read(path)) == list(range(50))

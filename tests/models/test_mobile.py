@@ -354,14 +354,11 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-def fake_weights(url):
-    class Weights:
-        def get_state_dict(self, **kwargs):
-            return torch.hub.load_state_dict_from_url(url, model_dir=torch.hub.get_dir() + "/checkpoints", **kwargs)
+class FakeWeights:
+    """Stands for torchvision's weights of one address."""
 
-    weights = Weights()
-    weights.url = url
-    return weights
+    def __init__(self, url):
+        self.url = url
 
 
 def test_torchvision_weights_are_downloaded_and_summed_to_grey(tmp_path, hub, monkeypatch):
@@ -371,7 +368,7 @@ def test_torchvision_weights_are_downloaded_and_summed_to_grey(tmp_path, hub, mo
     torch.save(model.state_dict(), tmp_path / "w.pth")
     digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()[:8]
     served = (tmp_path / "w.pth").rename(tmp_path / f"mobilenet-{digest}.pth")
-    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", fake_weights(served.as_uri()))
+    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", FakeWeights(served.as_uri()))
     encoder = Encoder("mobilenet_v3_small", 8, pretrained=True)
     assert (hub / served.name).exists()
     grey = torch.rand(1, 1, 32, 32)
@@ -396,7 +393,7 @@ def test_timm_weights_are_downloaded(tmp_path, hub, monkeypatch):
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenetv4_conv_small"])
 def test_offline_names_the_file_and_where_to_put_it(tmp_path, hub, monkeypatch, name):
     missing = (tmp_path / "nowhere").as_uri()
-    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", fake_weights(missing + "/v3-01234567.pth"))
+    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", FakeWeights(missing + "/v3-01234567.pth"))
     monkeypatch.setattr(encoders, "_HUB", missing + "/{tag}/model.safetensors")
     with pytest.raises(PretrainedError) as caught:
         Encoder(name, 8, pretrained=True)
@@ -412,3 +409,78 @@ def test_a_damaged_download_says_what_to_delete(hub):
     (hub / f"{tag}.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(PretrainedError, match="delete it"):
         Encoder("mobilenetv4_conv_small", 8, pretrained=True)
+
+
+class Malicious:
+    """A pickle of this makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def served(tmp_path, content):
+    """A file of torchvision's manner that holds the content, its hash in its name."""
+    torch.save(content, tmp_path / "w.pth")
+    digest = hashlib.sha256((tmp_path / "w.pth").read_bytes()).hexdigest()[:8]
+    return (tmp_path / "w.pth").rename(tmp_path / f"mobilenet-{digest}.pth")
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_pretrained_weights_cannot_run_code(tmp_path, hub, monkeypatch, cached):
+    """The hash is right: the file was made by whoever serves it."""
+    file = served(tmp_path, {"evil": Malicious(tmp_path / "owned")})
+    if cached:
+        hub.mkdir(parents=True)
+        (hub / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", FakeWeights(file.as_uri()))
+    with pytest.raises(PretrainedError, match=r"no file of plain weights.*delete it") as caught:
+        Encoder("mobilenet_v3_small", 8, pretrained=True)
+    assert str(hub / file.name) in str(caught.value)
+    assert not (tmp_path / "owned").exists()
+    torch.load(hub / file.name, weights_only=False)
+    assert (tmp_path / "owned").exists(), "the file was harmless"
+
+
+def test_timm_weights_cannot_run_code(tmp_path, hub):
+    path = hub / f"{encoders._TIMM['mobilenetv4_conv_small']}.safetensors"
+    hub.mkdir(parents=True)
+    torch.save({"evil": Malicious(tmp_path / "owned")}, path)
+    with pytest.raises(PretrainedError, match="delete it"):
+        Encoder("mobilenetv4_conv_small", 8, pretrained=True)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "of another model", "changed"])
+def test_a_file_of_the_cache_is_not_believed(tmp_path, hub, monkeypatch, damage):
+    import torchvision
+
+    file = served(tmp_path, torchvision.models.mobilenet_v3_small().state_dict())
+    hub.mkdir(parents=True)
+    data = file.read_bytes()
+    if damage == "cut off":
+        data = data[:10_000]
+    elif damage == "changed":  # a whole file with other numbers
+        torch.manual_seed(1)
+        torch.save(torchvision.models.mobilenet_v3_small().state_dict(), tmp_path / "other.pth")
+        data = (tmp_path / "other.pth").read_bytes()
+    else:
+        file = served(tmp_path, torchvision.models.mobilenet_v3_large().state_dict())
+        data = file.read_bytes()
+    (hub / file.name).write_bytes(data)
+    monkeypatch.setitem(encoders._TORCHVISION, "mobilenet_v3_small", FakeWeights(file.as_uri()))
+    with pytest.raises(PretrainedError) as caught:
+        Encoder("mobilenet_v3_small", 8, pretrained=True)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{hub / file.name} does not hold the weights" in message
+    assert "delete it" in message
+    assert ("SHA-256" in message) == (damage != "of another model")
+
+
+def test_the_names_of_torchvision_hold_a_hash():
+    for weights in encoders._TORCHVISION.values():
+        name = weights.url.rsplit("/", 1)[-1]
+        assert len(name.rsplit("-", 1)[-1].removesuffix(".pth")) >= 8

@@ -2,11 +2,13 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from kp.support.files import FileError, check_writable, write_file
+from kp.support.files import FileError, InUseError, check_writable, locked, write_file
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -42,3 +44,34 @@ def test_a_place_that_cannot_be_written_is_found_before(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="cannot be written"):
         check_writable(tmp_path / "file" / "below")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from kp.support.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_file_is_held_against_other_processes_and_free_when_they_are_killed(tmp_path):
+    path = tmp_path / "new" / "file"
+    command, root = [sys.executable, "-c", HOLD, str(path)], Path(__file__).parents[2]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InUseError, match="is in use by another process"), locked(path, wait=False):
+            pytest.fail("both hold it")
+    finally:
+        other.kill()
+        other.wait()
+    with locked(path, wait=False), locked(path, wait=False):  # within a process it may be taken again
+        assert not path.exists()
+
+
+def test_a_lock_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot be written"), locked(tmp_path / "file" / "below"):
+        pytest.fail("held")

@@ -1,4 +1,7 @@
-"""train_homographic.py with a small validation, for torchrun; the rank in POISONED has a loss that is not finite."""
+"""train_homographic.py with a small validation, for torchrun; the rank in POISONED has a loss that is not finite.
+
+Where FULL is draw or update, the memory of rank 1 runs out there, in its third step.
+"""
 
 import os
 import sys
@@ -18,4 +21,22 @@ trainer_module.Validation = partial(Validation, batches=1, batch=4, size=(48, 64
 if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
     real = learner.repeatability_losses
     learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"localization": torch.tensor(float("nan"))}
+
+
+class Full(learner.Learner):
+    """Has memory for two steps."""
+
+    def look(self, batch):
+        if self.step == 2 and os.environ["FULL"] == "draw":
+            raise MemoryError
+        return super().look(batch)
+
+    def update(self, loss, lr):
+        if self.step == 2 and os.environ["FULL"] == "update":
+            torch.empty(1 << 46, dtype=torch.uint8)
+        super().update(loss, lr)
+
+
+if "FULL" in os.environ and os.environ.get("RANK", "1") == "1":
+    trainer_module.Learner = Full
 sys.exit(train_homographic.main())

@@ -21,6 +21,7 @@ from kp.models.checkpoint import (
     save_checkpoint,
 )
 from kp.models.mobile import MobileDetector
+from kp.support.files import InUseError
 from kp.training import learner
 from kp.training import trainer as trainer_module
 from kp.training.logger import Logger, forget_later_steps
@@ -48,6 +49,9 @@ FLAGS = [
     "--save-every",
     "0",
 ]
+
+
+ENCODER = FLAGS[:2]
 
 
 def losses(trainer, steps):
@@ -137,7 +141,7 @@ def test_a_run_writes_all_it_promises(tmp_path):
     assert set(lines[0]["loss"]) == {"corner", "localization", "repeatability"}
     assert lines[-1]["validation"] == scores
     assert list(tmp_path.glob("events.out.tfevents*"))
-    assert not list(tmp_path.glob(".*")), "a temporary file was left behind"
+    assert [path.name for path in tmp_path.glob(".*")] in ([], [".run.lock"]), "a temporary file was left behind"
     facts = read_metadata(tmp_path / "weights.safetensors")
     assert facts["settings"] == json.loads(json.dumps(to_dict(complete(SMALL))))
     assert facts["step"] == 6
@@ -313,29 +317,37 @@ def test_ctrl_c_saves(tmp_path, number):
     [
         (["--resume", "{tmp}/nowhere"], "no checkpoint at"),
         (["--resume", "{tmp}/damaged"], "not a checkpoint of kp, or is damaged"),
-        (["--resume", "{tmp}/run", "--encoder", "mobilenet_v3_large"], "another network"),
+        (["--resume", "{tmp}/run", "--encoder", "mobilenet_v3_large"], "--encoder has no place in a run that goes on"),
+        (["--resume", "{tmp}/run", "--seed", "5"], "--seed has no place in a run that goes on"),
+        (["--resume", "{tmp}/run", "--darkness=0.1"], "--darkness has no place in a run that goes on"),
+        (["--resume", "{tmp}/run", "--pretrained"], "--pretrained has no place in a run that goes on"),
+        (["--resume", "{tmp}/run", "--no-symmetric"], "--symmetric has no place in a run that goes on"),
+        (["--resume", "{tmp}/run", "--init", "ranked"], "--init has no place in a run that goes on"),
+        (["--resume", "{tmp}/run", "--views", "3"], "--views has no effect with the encoder mobilenet_v3_small"),
+        (["--resume", "{tmp}/run", "--lr", "nan"], "--lr must be above 0"),
+        (["--resume", "{tmp}/run", "--images", "{tmp}"], "has no photograph that can be read"),
         (["--resume", "{tmp}/run", "--out", "{tmp}/other"], "leave out --out"),
         (["--out", "{tmp}/run"], "holds a run"),
         (["--out", "{tmp}/a-file"], "a-file"),
-        (["--max-perspective", "1.5"], "max_perspective must be"),
+        (["--max-perspective", "1.5"], "--max-perspective must be"),
         (["--device", "cuda:99"], "no device cuda:99"),
         (["--batch", "0"], "--batch must be at least 1"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--minutes", "-1"], "--minutes must be above 0"),
         (["--minutes", "1", "--steps=5"], "--steps or --minutes: choose one"),
         (["--min", "5"], "unrecognized arguments: --min 5"),
-        (["--width", "0"], "--width must be at least 1"),
+        ([*ENCODER, "--width", "0"], "--width must be at least 1"),
         (["--lr", "nan"], "--lr must be above 0"),
-        (["--temperature", "0"], "--temperature must be above 0"),
-        (["--mix-blur", "0.5"], "--mix-blur must be at least 1"),
+        ([*ENCODER, "--temperature", "0"], "--temperature must be above 0"),
+        ([*ENCODER, "--mix-blur", "0.5"], "--mix-blur must be at least 1"),
         (["--scales", "2"], "unrecognized arguments: --scales 2"),
         (["--keypoints-per-megapixel", "inf"], "--keypoints-per-megapixel must be above 0"),
-        (["--photometric", "3"], "--photometric must be at least 0 and at most 2"),
+        ([*ENCODER, "--photometric", "3"], "--photometric must be at least 0 and at most 2"),
         (["--seed", "99999999999999999999"], "--seed must be"),
         (["--image-size", "8"], "--image-size must be at least"),
         (["--encoder", "resnet50"], "invalid choice"),
-        (["--illumination-only", "2"], "--illumination-only must be at least 0 and at most 1"),
-        (["--illumination-only", "0.7"], "their sum is at most 1"),
+        ([*ENCODER, "--illumination-only", "2"], "--illumination-only must be at least 0 and at most 1"),
+        ([*ENCODER, "--illumination-only", "0.7"], "their sum is at most 1"),
         (["--window-sigmas", "1"], "one number for each scale"),
     ],
 )
@@ -412,3 +424,59 @@ def test_the_last_validation_is_part_of_a_run_by_the_clock(tmp_path):
     assert trainer.progress == 0.5
     trainer.validation_seconds = 20.0
     assert trainer.progress == 0.75
+
+
+@pytest.mark.parametrize("when", ["draw", "update"])
+def test_memory_that_runs_out_is_one_line_and_the_checkpoint_is_kept(tmp_path, when):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FULL", when)
+        running = start("--out", tmp_path, "--steps", 100000, *FLAGS)
+    _, stderr = running.communicate(timeout=120)
+    assert running.returncode == 1
+    assert "Traceback" not in stderr
+    assert "train_homographic.py: error: out of memory" in stderr.splitlines()[-1]
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
+
+
+# --- what a resumed run may change, and who holds its folder ---
+
+
+def test_what_may_change_in_a_run_that_goes_on_does_act(tmp_path):
+    """The weight decay is also in the optimiser's state, whose number must not win."""
+    trainer = Trainer(SMALL, tmp_path)
+    trainer.take_step()
+    changes = {"weight_decay": 0.25, "clip": 0.1, "ema": 0.5, "lr": 0.01, "repeatability_weight": 2.0}
+    settings = replace(SMALL, train=replace(SMALL.train, **changes))
+    resumed = resume(trainer.state_dict(), settings, tmp_path)
+    assert [group["weight_decay"] for group in resumed.learner.optimiser.param_groups] == [0.25]
+    same = resume(trainer.state_dict(), SMALL, tmp_path)
+    for name, value in changes.items():
+        one = resume(trainer.state_dict(), replace(SMALL, train=replace(SMALL.train, **{name: value})), tmp_path)
+        for each in (one, same):
+            each.load_state_dict(trainer.state_dict())
+            each.take_step()
+        weights = (each.learner.average.module.mix.weight for each in (one, same))
+        assert not torch.equal(*weights), name
+
+
+def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_it_free(tmp_path, capsys):
+    running = start("--out", tmp_path / "run", "--steps", 100000, *FLAGS)
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "run" / "checkpoint.pt").exists():
+            assert time.monotonic() < until
+            assert running.poll() is None
+            time.sleep(0.02)
+        for arguments in (["--out", tmp_path / "run", *FLAGS], ["--resume", tmp_path / "run", "--steps", 1]):
+            assert train(*arguments) == 1
+            error = capsys.readouterr().err
+            assert f"another process trains in {tmp_path / 'run'}" in error
+            assert error.count("\n") == 1
+        with pytest.raises(InUseError):
+            Trainer(SMALL, tmp_path / "run").run()
+    finally:
+        running.kill()
+        running.wait()
+    step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
+    assert train("--resume", tmp_path / "run", "--steps", step + 1) == 0
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"] == step + 1

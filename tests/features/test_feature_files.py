@@ -1,6 +1,10 @@
 """Files of features: there and back, hloc's layout, COLMAP's database; nothing is lost or half-written."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,7 +178,7 @@ def test_a_store_goes_on_where_it_was_interrupted(tmp_path, form):
     out = tmp_path / f"f.{form}"
     first = Store(out, form, {"threshold": 0.1})
     first.put("x" * 300, features(seed=1))
-    first._lock.release()  # as when the process ends
+    first.close()  # as when the process ends
     again = Store(out, form, {"threshold": 0.1})
     assert "x" * 300 in again
     again.put("b", features(seed=2))
@@ -186,8 +190,14 @@ def test_a_store_goes_on_where_it_was_interrupted(tmp_path, form):
 
 def test_a_store_is_not_shared_or_mixed(tmp_path):
     store = Store(tmp_path / "f.h5", "h5", {"threshold": 0.1})
-    with pytest.raises(ValueError, match="being written by another run"):
-        Store(tmp_path / "f.h5", "h5", {"threshold": 0.1})
+    code = f"""
+from pathlib import Path
+from kp.features.store import Store
+Store(Path({str(tmp_path / "f.h5")!r}), "h5", {{"threshold": 0.1}})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(kp.__file__).parents[1])}
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "being written by another run" in other.stderr
     store.put("a", features())
     store.finish()
     with pytest.raises(ValueError, match="made with another threshold"):

@@ -1,0 +1,71 @@
+"""Which settings a training takes: within bounds, of use to its model, and free to change where a run goes on.
+
+A flag that does nothing is refused, not only warned of. A run takes minutes to hours and records its settings; a
+refused command takes a second.
+"""
+
+from collections.abc import Collection
+from dataclasses import fields
+
+from kp.config import CameraSettings, DetectorSettings, LightSettings, RunSettings, check_bounds
+from kp.data.synthetic.render import parse_mixture
+from kp.models import detector
+
+_DETECTOR, _LIGHT, _CAMERA = (
+    [f.name for f in fields(group)] for group in (DetectorSettings, LightSettings, CameraSettings)
+)
+WITH_ENCODER = frozenset(  # settings that only a run with an encoder uses
+    (
+        *("stride", "width", "stem_channels", "symmetric", "normalised", "contrast_sigma", "darkness", "dark_slope"),
+        *("mix_blur", "pretrained", "illumination_only", "viewpoint_only", *_LIGHT),
+        *("corner_weight", "localization_weight", "repeatability_weight", "temperature", "match_radius"),
+    )
+)
+WITHOUT_ENCODER = frozenset(  # settings that only a run without an encoder uses: those of the ranker
+    ("half_size_scales", "ranker_width", "ranker_weight", "views", "still", "detail", *_CAMERA)
+)
+FIXED = dict.fromkeys(_DETECTOR, "its detector stays as it began")  # where a run goes on
+FIXED |= {"seed": "its random numbers go on", "init": "it has begun"}
+OF_SCENES = frozenset(("families", "detail", "corner_weight"))  # settings of drawn scenes, which photographs replace
+
+
+def check(settings: RunSettings) -> None:
+    """Raises ValueError, naming the flag, on a setting with which nothing can be trained."""
+    check_bounds(*vars(settings).values())
+    train, world = settings.train, settings.world
+    try:
+        parse_mixture(world.families)
+    except ValueError as error:
+        raise ValueError(f"--families: {error}") from None
+    detector.check(settings.detector)
+    if settings.detector.encoder == "none" and not settings.detector.ranker_width:
+        raise ValueError("--ranker-width 0 without an --encoder leaves nothing to train")
+    if settings.detector.encoder != "none" and not (
+        train.corner_weight or train.localization_weight or train.repeatability_weight
+    ):
+        raise ValueError(
+            "--corner-weight, --localization-weight and --repeatability-weight are all 0: nothing to train"
+        )
+    if world.illumination_only + world.viewpoint_only > 1:
+        raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
+
+
+def check_given(given: Collection[str], encoder: str, *, goes_on: bool = False, photographs: bool = False) -> None:
+    """Raises ValueError, naming the flag, where a setting that was ``given`` would do nothing but be recorded.
+
+    Args:
+        given: names of the settings that the command line has, see :func:`kp.support.flags.given`.
+        encoder: of the run, or ``none``.
+        goes_on: whether a run goes on, whose other settings are recorded already.
+        photographs: whether the scenes are photographs of a folder.
+    """
+    for name in sorted(given):
+        flag = "--" + name.replace("_", "-")
+        if goes_on and name in FIXED:
+            raise ValueError(f"{flag} has no place in a run that goes on ({FIXED[name]}): leave it out")
+        if encoder == "none" and name in WITH_ENCODER:
+            raise ValueError(f"{flag} has no effect without an --encoder: leave it out, or choose an encoder")
+        if encoder != "none" and name in WITHOUT_ENCODER:
+            raise ValueError(f"{flag} has no effect with the encoder {encoder}: leave it out")
+        if photographs and name in OF_SCENES:
+            raise ValueError(f"{flag} has no effect with --images, whose scenes are photographs: leave it out")

@@ -1,0 +1,211 @@
+"""Every number of a training has bounds that are checked before any work; a flag that would do nothing is refused."""
+
+import math
+import sys
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import get_args
+
+import pytest
+
+import train_homographic
+from kp.cli import train as command
+from kp.config import (
+    ABOVE_ZERO,
+    CameraSettings,
+    DetectorSettings,
+    EvaluateSettings,
+    LightSettings,
+    RunSettings,
+    TrainSettings,
+    WorldSettings,
+    check_bounds,
+)
+from kp.training.choices import FIXED, WITH_ENCODER, WITHOUT_ENCODER, check
+from kp.training.learner import Learner
+
+FIELDS = [f for group in fields(RunSettings) for f in fields(group.type)]
+
+
+def is_number(f):
+    kinds = {f.type, *get_args(f.type)} - {type(None), Ellipsis}
+    return kinds <= {int, float}
+
+
+def kind(f):
+    return int if int in {f.type, *get_args(f.type)} else float
+
+
+NUMBERS = [f for f in [*FIELDS, *fields(EvaluateSettings)] if is_number(f) or get_args(f.type)[:1] == (float,)]
+
+
+def words(f, value):
+    """The flag with the value in each of its places."""
+    flag = "--" + f.name.replace("_", "-")
+    return [flag, *[str(value)] * len(f.default)] if isinstance(f.default, tuple) else [f"{flag}={value}"]
+
+
+def wrong_values(f):
+    low, high = f.metadata["bounds"]
+    below = 0 if low == ABOVE_ZERO else low - 1
+    values = [below, high * 2 + 1, 10**30]
+    if kind(f) is float:
+        values += ["nan", "inf", "-inf", 1e300, below if low == ABOVE_ZERO else low - 1e-3]
+    else:
+        values = [int(value) for value in values]
+    return values
+
+
+def test_every_number_has_bounds_that_are_finite():
+    assert len(NUMBERS) > 60
+    for f in NUMBERS:
+        if f.metadata["choices"] is None:
+            assert f.metadata["bounds"] is not None, f.name
+            assert all(map(math.isfinite, f.metadata["bounds"])), f.name
+
+
+@pytest.fixture
+def no_work(tmp_path, monkeypatch):
+    """Fails the test where a run begins, and where a folder is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "Trainer", lambda *_, **__: pytest.fail("the work began"))
+    yield
+    assert list(tmp_path.iterdir()) == []
+
+
+def train(monkeypatch, capsys, *arguments):
+    """Exit code and the only line of errors."""
+    monkeypatch.setattr(sys, "argv", ["train_homographic.py", *map(str, arguments)])
+    code = train_homographic.main()
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("train_homographic.py: error: ")
+    assert not any("Traceback" in line for line in error)
+    return code, error[-1]
+
+
+@pytest.mark.parametrize("f", [f for f in FIELDS if f.metadata["bounds"]], ids=lambda f: f.name)
+def test_a_number_out_of_bounds_is_refused_before_any_work(no_work, monkeypatch, capsys, f):
+    flag = "--" + f.name.replace("_", "-")
+    model = ["--encoder", "mobilenet_v3_small"] if f.name in WITH_ENCODER else []
+    for value in wrong_values(f):
+        code, line = train(monkeypatch, capsys, *model, *words(f, value))
+        assert code not in (0, 130), value
+        assert flag in line, value
+        assert " and at most " in line or "argument --" in line, value  # argparse takes -inf for a flag
+    code, line = train(monkeypatch, capsys, *model, *words(f, "seven"))
+    assert code not in (0, 130)
+    assert flag in line
+
+
+@pytest.mark.parametrize("f", [f for f in fields(EvaluateSettings) if f.metadata["bounds"]], ids=lambda f: f.name)
+def test_a_number_of_evaluate_out_of_bounds_names_its_flag(f):
+    for value in wrong_values(f):
+        if isinstance(value, str):
+            value = float(value)
+        with pytest.raises(ValueError, match=r"^--" + f.name.replace("_", "-") + ".* and at most "):
+            check_bounds(replace(EvaluateSettings(), **{f.name: value}))
+
+
+def test_numbers_at_their_bounds_are_accepted():
+    for group in fields(RunSettings):
+        for f in fields(group.type):
+            for value in f.metadata["bounds"] or ():
+                value = (value,) * len(f.default) if isinstance(f.default, tuple) else value
+                check_bounds(replace(group.type(), **{f.name: value}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--jpeg-quality", "90", "50"], "--jpeg-quality is the lowest and the highest value"),
+        (["--jpeg-quality", "50"], "--jpeg-quality"),
+        (["--jpeg-quality", "50", "nan"], "--jpeg-quality must be"),
+        (["--derivative-sigmas", "1", "2"], "one number for each scale"),
+        (["--derivative-sigmas", "1", "2", "nan", "4"], "--derivative-sigmas must be"),
+        (["--half-size-scales", "5"], "--half-size-scales must be at most the number of scales"),
+        (["--families", "cats"], "--families: unknown family cats"),
+        (["--families", "leaves=nan"], "--families: "),
+        (["--families", "leaves=0"], "--families: "),
+        (["--families"], "--families"),
+        (["--max-translation", "5"], "--max-translation must be at least 0 and at most 1, not 5.0"),
+        (["--encoder", "mobilenet_v3_small", "--viewpoint-only", "2"], "--viewpoint-only must be at least 0 and at"),
+        (["--encoder", "mobilenet_v3_small", "--viewpoint-only", "0.9"], "their sum is at most 1"),
+        (["--validation", "nowhere"], "nowhere does not exist"),
+        (["--images", "nowhere"], "--images: nowhere is not a folder"),
+        (["--init", "nowhere"], "no weights at nowhere"),
+        (["--init", "default"], "--init default: nothing of these weights is learnt"),
+        (["--init", "ranked", "--ranker-width", "16"], "--ranker-width is 48 in the weights of --init ranked, not 16"),
+        (["--init", "ranked", "--encoder", "mobilenet_v3_small"], "--encoder is none in the weights of --init ranked"),
+        (["--init", "mobilenet_v3_small", "--pretrained"], "--pretrained begins with other weights than --init"),
+        (["--resume", "nowhere", "--init", "ranked"], "no checkpoint at nowhere"),
+        (["--out", "/proc/nowhere"], "cannot be written"),
+        (["--out", "/dev/null"], "is a file: choose another folder"),
+        (
+            [
+                *("--encoder", "mobilenet_v3_small", "--corner-weight", "0", "--localization-weight", "0"),
+                *("--repeatability-weight", "0"),
+            ],
+            "nothing to train",
+        ),
+    ],
+)
+def test_other_choices_that_are_wrong_are_one_line_before_any_work(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "Trainer", lambda *_, **__: pytest.fail("the work began"))
+    code, line = train(monkeypatch, capsys, *arguments)
+    assert code not in (0, 130)
+    assert message in line
+
+
+# --- flags that would do nothing ---
+
+
+@pytest.mark.parametrize("f", FIELDS, ids=lambda f: f.name)
+def test_a_flag_of_another_model_is_refused(no_work, monkeypatch, capsys, f):
+    for encoder, others in (("none", WITH_ENCODER), ("mobilenet_v3_small", WITHOUT_ENCODER)):
+        if f.name not in others:
+            continue
+        given = words(f, f.default if not isinstance(f.default, tuple) else f.default[0])
+        given = ["--" + f.name] if f.type is bool else given
+        code, line = train(monkeypatch, capsys, "--encoder", encoder, *given)
+        assert code not in (0, 130)
+        assert "--" + f.name.replace("_", "-") + " has no effect with" in line
+
+
+@pytest.mark.parametrize(("encoder", "unused"), [("none", WITH_ENCODER), ("mobilenet_v3_small", WITHOUT_ENCODER)])
+def test_a_model_reads_none_of_the_settings_of_the_other(monkeypatch, encoder, unused):
+    """A training step, with settings that note what is read of them; those of the light are read all at once."""
+    s, names = RunSettings(detector=DetectorSettings(encoder=encoder)), set()
+    small = replace(s, world=replace(s.world, image_size=64), train=replace(s.train, batch=1, device="cpu"))
+
+    def noting(self, name):
+        if sys._getframe(1).f_globals["__name__"] not in ("dataclasses", "kp.config"):  # these copy them all
+            names.add(name)
+        return object.__getattribute__(self, name)
+
+    for group in (DetectorSettings, WorldSettings, CameraSettings, TrainSettings):
+        monkeypatch.setattr(group, "__getattribute__", noting)
+    trained = Learner(small)
+    loss, _ = trained.look(next(trained.pairs))
+    trained.update(loss, 1e-3)
+    checked = {"half_size_scales", "darkness", "mix_blur", "contrast_sigma", "pretrained"}  # also where not used
+    assert not names & unused - checked
+    assert {"image_size", "batch", "clip", "keypoints_per_megapixel", "score_blur"} <= names, "nothing was noted"
+    other = WITHOUT_ENCODER if encoder == "none" else WITH_ENCODER
+    assert other - names <= {*vars(LightSettings()), "ranker_width", "ranker_weight"} | checked, "noted too little"
+
+
+def test_each_setting_is_of_one_model_or_of_both():
+    assert not WITH_ENCODER & WITHOUT_ENCODER
+    assert {f.name for f in FIELDS} >= WITH_ENCODER | WITHOUT_ENCODER
+    assert {f.name for f in fields(CameraSettings)} <= WITHOUT_ENCODER
+    check(RunSettings())
+
+
+def test_fixed_settings_are_those_that_a_checkpoint_decides():
+    assert set(FIXED) == {*vars(DetectorSettings()), "seed", "init"}
+
+
+def test_no_name_is_used_twice():
+    names = sorted(f.name for f in FIELDS)
+    assert all(a != b for a, b in pairwise(names))
