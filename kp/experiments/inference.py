@@ -163,11 +163,15 @@ def _alone(patience: float | None, threads: int, work: Callable, *values: object
     process.start()
     sender.close()
     try:
-        return receiver.recv() if receiver.poll(patience) else f"no result within {patience} seconds"
+        if receiver.poll(patience):
+            return receiver.recv()
+        process.kill()
+        return f"no result within {patience} seconds"
     except EOFError:
         process.join()
         return f"its process ended with exit code {process.exitcode}"
     finally:
+        process.join(10)  # torch's compiler cleans up after itself
         process.kill()
         process.join()
 
