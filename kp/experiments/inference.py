@@ -34,7 +34,7 @@ __all__ = ["MEMORY", "PATIENCE", "REFERENCE", "REPEATS", "TURNS", "Cost", "measu
 
 MEMORY = 8 * 2**30  # bytes: a detector whose process asks for more is left out
 PATIENCE = 300  # seconds: a detector that takes longer to start, to compile and to see one image is left out
-TURNS = 20  # seconds: a detector sees as many images as fit into them, by the time of its first one, but at least 1
+TURNS = 60  # seconds: a detector sees as many images as fit into them, by the time of its first one, but at least 1
 REPEATS = 15
 _FILE = "brick.png"  # of the built-in photographs: textured all over, so that every detector has 1000 keypoints
 _STATUS = Path("/proc/self/status")
