@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -11,7 +13,8 @@ from kp.data import standin
 from kp.evaluation import results
 from kp.experiments import inference
 from kp.experiments.speed import benchmark, default_batch, profile
-from kp.reporting import result_tables
+from kp.geometry.coords import Size
+from kp.reporting import inference_tables
 from kp.support.device import choose_device
 from kp.support.files import check_writable, write_file
 
@@ -21,11 +24,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch", type=int, help="images or pairs made together (default: 16, on CUDA 128)")
     parser.add_argument("--threads", type=int, nargs="+", help="CPU threads, one run each (default: as torch chooses)")
-    text = "instead, what 1000 keypoints cost, in time and memory, beside XFeat, Harris, FAST, ORB and SIFT"
+    text = "instead, what 1000 keypoints cost, in time and memory, beside detectors of Kornia and of OpenCV"
     parser.add_argument("--inference", action="store_true", help=text)
-    text = "of the image, with --inference (default: 480 640)"
-    parser.add_argument("--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help=text)
-    text = "write these numbers, with --inference"
+    text = "of the image, one run each, with --inference (default: 480x640)"
+    parser.add_argument("--size", nargs="+", default=["480x640"], metavar="HxW", help=text)
+    text = f"images for each detector, fewer for the slow ones, with --inference (default: {inference.REPEATS})"
+    parser.add_argument("--repeats", type=int, default=inference.REPEATS, metavar="N", help=text)
+    text = "write these numbers after each run, with --inference"
     parser.add_argument("--json", type=Path, metavar="FILE", help=text)
     parser.add_argument("--profile", action="store_true", help="also list the slowest operations")
 
@@ -56,23 +61,35 @@ def time_parts(args: argparse.Namespace) -> None:
 
 
 def time_inference(args: argparse.Namespace) -> None:
-    """A table for each number of threads: time, its ratio to XFeat's, memory."""
-    if min(args.size) < 64 or min(args.threads or [1]) < 1:
-        raise ValueError("--size must be at least 64 64, and --threads at least 1")
+    """A table for each size and number of threads: time, its ratio to XFeat's, memory."""
+    sizes = [_size(text) for text in args.size]
+    if min(args.threads or [1]) < 1 or args.repeats < 1:
+        raise ValueError("--threads and --repeats must be at least 1")
     check_writable(args.json)
-    found = []
-    for threads in args.threads or [1, torch.get_num_threads()]:
-        costs = inference.measure(tuple(args.size), threads)
-        found += [cost._asdict() for cost in costs]
-        print(result_tables.inference(found[-len(costs) :], inference.REFERENCE).text() + "\n", flush=True)
-    if args.json:
-        content = {
-            "size": list(args.size),
-            "reference": inference.REFERENCE,
-            "costs": found,
-            "versions": results.versions(),
-        }
-        write_file(args.json, (json.dumps(content, indent=1) + "\n").encode())
+    threads = dict.fromkeys(args.threads or [1, torch.get_num_threads()])
+    content = {"reference": inference.REFERENCE, "costs": [], "versions": _versions()}
+    for costs in inference.measure(dict.fromkeys(sizes), threads, args.repeats):
+        found = [cost._asdict() for cost in costs]
+        content["costs"] += found
+        print(inference_tables.one(found, inference.REFERENCE).text() + "\n", flush=True)
+        if args.json:
+            write_file(args.json, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _size(text: str) -> Size:
+    """(H, W) of a text like 480x640."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or min(map(int, match.groups())) < 64:
+        raise ValueError(f"--size must be like 480x640, height first, and at least 64x64, not {text}")
+    return int(match[1]), int(match[2])
+
+
+def _versions() -> dict[str, str]:
+    """Of what is timed."""
+    try:
+        return {**results.versions(), "onnxruntime": version("onnxruntime")}
+    except PackageNotFoundError:
+        return results.versions()
 
 
 def write_standin(args: argparse.Namespace) -> None:

@@ -2,9 +2,11 @@
 
 These pages are edited by hand, except between two markers: <!-- kp:NAME --> and <!-- /kp -->. What stands between them
 is replaced by what NAME stands for, such as a table. Its numbers come from the files in notebooks/results. An opening
-marker that ends its line holds a block; any other marker holds a part of a sentence.
+marker that ends its line holds a block; any other marker holds a part of a sentence. The figure of what keypoints cost
+is drawn from them too.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +16,9 @@ from typing import Any
 
 from kp.config import RunSettings, complete
 from kp.evaluation.summary import SPLITS
-from kp.reporting import result_tables
-from kp.reporting.page_tables import Read, ablation, errors, kinds, measured, models, swept
+from kp.models.cost import SIZE
+from kp.reporting import inference_tables, plots, result_tables
+from kp.reporting.page_tables import Content, Read, ablation, errors, kinds, measured, models, swept
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("notebooks/results")
@@ -25,9 +28,13 @@ _MARKER = re.compile(r"<!-- (?:kp:|/kp)[^\n]*?-->")
 
 
 def fill() -> dict[Path, str]:
-    """The text of every page by its path. Raises ValueError where a page, marker or result is missing or damaged."""
+    """The text of every page and figure by its path.
+
+    Raises ValueError where a page, marker or result is missing or damaged.
+    """
     read = _reader(ROOT / RESULTS)
-    return {ROOT / name: fill_text(_text(ROOT / name), name, read) for name in PAGES}
+    filled = {ROOT / name: fill_text(_text(ROOT / name), name, read) for name in PAGES}
+    return filled | {ROOT / name: draw(ROOT / name, read) for name, draw in FIGURES.items()}
 
 
 def differing(pages: Mapping[Path, str]) -> list[Path]:
@@ -104,21 +111,40 @@ def _seeds(read: Read) -> str:
     return "; ".join(lines)
 
 
+def _costs(read: Read, threads: int) -> list[Content]:
+    """What keypoints of an image of the common size cost."""
+    costs = [cost for cost in read("inference.json")["costs"] if tuple(cost["size"]) == SIZE]
+    return [cost for cost in costs if cost["threads"] == threads]
+
+
 def _ratio(read: Read, name: str, threads: int) -> str:
     """The time of a detector as a share of XFeat's."""
-    content = read("inference.json")
-    costs = {cost["name"]: cost["milliseconds"] for cost in content["costs"] if cost["threads"] == threads}
-    return f"{costs[name] / costs[content['reference']]:.2f}"
+    costs = {cost["name"]: cost["milliseconds"] for cost in _costs(read, threads)}
+    return f"{costs[name] / costs[read('inference.json')['reference']]:.2f}"
 
 
 def _inference(read: Read) -> str:
     """A table for each number of threads."""
-    costs, reference = (read("inference.json")[key] for key in ("costs", "reference"))
-    numbers = dict.fromkeys(cost["threads"] for cost in costs)
-    tables = [result_tables.inference([c for c in costs if c["threads"] == n], reference) for n in numbers]
+    content = read("inference.json")
+    numbers = dict.fromkeys(cost["threads"] for cost in content["costs"])
+    tables = [inference_tables.one(costs, content["reference"]) for n in numbers if (costs := _costs(read, n))]
     return "\n\n".join(table.markdown() for table in tables)
 
 
+def _inference_figure(path: Path, read: Read) -> str:
+    """The SVG file of the times on one thread.
+
+    If the file that is there was drawn from the same numbers it is kept: another matplotlib would draw other bytes.
+    """
+    costs = [cost for cost in read("inference.json")["costs"] if cost["threads"] == 1]
+    mark = f"<!-- {hashlib.sha256(json.dumps(costs, sort_keys=True).encode()).hexdigest()} -->"
+    if path.exists() and mark in (old := _text(path)):
+        return old
+    colours = plots.palette([cost["name"] for cost in costs])
+    return f"{plots.svg(plots.cost_lines(costs, colours)).decode()}{mark}\n"
+
+
+FIGURES: dict[str, Callable[[Path, Read], str]] = {"notebooks/figures/inference.svg": _inference_figure}
 _SETS = ("test", "validation")
 _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
     *((name, "kp", "corner", ("i", "v")) for name in _SETS),
@@ -157,6 +183,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "minutes": _minutes,
     "seeds": _seeds,
     "inference": _inference,
+    "inference-sizes": lambda read: inference_tables.by_size(read("inference.json")["costs"]).markdown(),
     **{
         f"ratio-{name}-{threads}": partial(_ratio, name=name, threads=threads)
         for name in ("default", "ranked")

@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
@@ -141,6 +142,27 @@ def curve_lines(rows: Sequence[Row], measure: str, colours: Mapping[str, str]) -
 
 
 @_styled
+def cost_lines(costs: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A line per detector: milliseconds against the pixels of the image. Rows without milliseconds are left out."""
+    figure = Figure((6.4, 5.2), layout="constrained")
+    axes = figure.add_subplot(xlabel="pixels of the image", ylabel="milliseconds", xscale="log", yscale="log")
+    axes.grid()
+    ends = {}
+    for name in dict.fromkeys(cost["name"] for cost in costs if cost["milliseconds"] is not None):
+        ours = [cost for cost in costs if cost["name"] == name and cost["milliseconds"] is not None]
+        x, y = zip(*sorted((cost["size"][0] * cost["size"][1], cost["milliseconds"]) for cost in ours), strict=True)
+        axes.plot(x, y, "o--" if ours[0]["descriptors"] else "o-", ms=3, lw=1.4, color=colours[name])
+        ends[name] = (x[-1], y[-1])
+    sizes = {cost["size"][0] * cost["size"][1]: "{}x{}".format(*cost["size"]) for cost in costs}
+    axes.set_xticks(list(sizes), list(sizes.values()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")
+    _explain(figure, [Line2D([], [], color=_GREY, ls="--", label="with descriptors")])
+    _name_at_right(axes, ends, colours)
+    return figure
+
+
+@_styled
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file. Its text is shown in the system's font. The same figure gives the same bytes."""
     buffer = io.BytesIO()
@@ -171,10 +193,10 @@ def _explain(figure: Figure, artists: Sequence[Artist]) -> None:
 
 def _name_at_right(axes: Axes, points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> None:
     """Write each name at the right of the axes, near the height of its point, and join name and point by a line."""
-    low, high = axes.get_ylim()
     names = list(points)[::-1]  # of points with equal heights, the first is on top
     names.sort(key=lambda name: points[name][1])
-    heights = _spaced([(points[name][1] - low) / (high - low) for name in names], 0.065)
+    to_axes = axes.transData - axes.transAxes
+    heights = _spaced([to_axes.transform(points[name])[1] for name in names], 0.065)
     for name, height in zip(names, heights, strict=True):
         line = {"arrowstyle": "-", "lw": 0.7, "color": colours[name], "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4}
         place = {"xytext": (1.06, height), "textcoords": "axes fraction", "va": "center", "annotation_clip": False}

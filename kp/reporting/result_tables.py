@@ -217,14 +217,3 @@ def _score(scores: Mapping[str, float], name: str) -> float | None:
     if over not in scores or (under and not scores.get(under)):
         return None
     return scores[over] / scores[under] if under else scores[over]
-
-
-def inference(costs: Sequence[Result], reference: str) -> Table:
-    """A row for each :class:`kp.experiments.inference.Cost`, as a dict, of one number of threads, fastest first."""
-    slowest = next(cost["milliseconds"] for cost in costs if cost["name"] == reference)
-    columns = [Column("ms", digits=1), Column(f"of {reference}", digits=2), Column("bytes a pixel", digits=0)]
-    rows = [
-        (cost["name"], [cost["milliseconds"], cost["milliseconds"] / slowest, cost["bytes_per_pixel"]])
-        for cost in sorted(costs, key=lambda cost: cost["milliseconds"])
-    ]
-    return Table(f"{costs[0]['threads']} thread{'s' * (costs[0]['threads'] > 1)}", columns, rows)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -125,17 +126,50 @@ def test_differences_are_a_list_and_single_numbers(root):
     assert "-->-0.125 [-0.625, +0.375]<!--" in text
 
 
+def cost(name, milliseconds, size=(480, 640), skipped=""):
+    numbers = {"name": name, "size": list(size), "threads": 1, "milliseconds": milliseconds, "repeats": 5}
+    return numbers | {"bytes_per_pixel": 9, "descriptors": name == "xfeat", "skipped": skipped}
+
+
+COSTS = [
+    cost("xfeat", 80),
+    cost("default", 20),
+    cost("xfeat", None, (2160, 3840), "it is too large"),
+    cost("default", 540, (2160, 3840)),
+]
+
+
 def test_time_is_a_share_of_that_of_xfeat(root):
-    costs = [
-        {"name": n, "threads": 1, "milliseconds": ms, "bytes_per_pixel": 9}
-        for n, ms in (("xfeat", 80), ("default", 20))
-    ]
-    (root / pages.RESULTS / "inference.json").write_text(json.dumps({"reference": "xfeat", "costs": costs}))
-    (root / "page.md").write_text("<!-- kp:ratio-default-1 -->0<!-- /kp -->\n<!-- kp:inference -->\n<!-- /kp -->\n")
+    write_costs(root, COSTS)
+    names = "ratio-default-1 -->0<!-- /kp -->", "inference -->\n<!-- /kp -->", "inference-sizes -->\n<!-- /kp -->"
+    (root / "page.md").write_text("\n".join(f"<!-- kp:{name}" for name in names))
     assert main(["report"]) == 0
     text = (root / "page.md").read_text()
     assert "-->0.25<!--" in text
-    assert "| default | 20.0 | 0.25 | 9 |" in text
+    assert "| default | 20.0 | 0.25 | 9 | 5 | no |" in text
+    assert "| milliseconds | 1 thread: 480x640 | 1 thread: 2160x3840 |" in text
+    assert "| xfeat | 80.0 | - |" in text
+    assert "| default | 20.0 | 540.0 |" in text
+    assert text.count("xfeat skipped (2160x3840, 1 thread): it is too large") == 1
+
+
+def test_the_figure_of_costs_is_drawn_when_they_change(root, monkeypatch):
+    figure = root / "figure.svg"
+    monkeypatch.setattr(pages, "FIGURES", {figure.name: pages._inference_figure})
+    write_costs(root, COSTS)
+    assert main(["report"]) == 0
+    first = figure.read_text()
+    assert {"default", "xfeat", "480x640"} <= {node.text for node in ElementTree.fromstring(first).iter()}
+    figure.write_text(first.replace("<svg", "<svg ", 1))  # as another matplotlib would write it
+    assert main(["report", "--check"]) == 0
+    write_costs(root, [*COSTS, cost("sift", 50)])
+    assert main(["report", "--check"]) == 1
+    assert main(["report"]) == 0
+    assert ">sift<" in figure.read_text()
+
+
+def write_costs(root, costs):
+    (root / pages.RESULTS / "inference.json").write_text(json.dumps({"reference": "xfeat", "costs": costs}))
 
 
 PAGE = "Text of *hand*, kp:x.\n\n<!-- kp:rotation -->\nold\n<!-- /kp -->\n\nBut {} is inline.\n".format(
@@ -160,6 +194,7 @@ But <!-- kp:minutes -->ranked 54<!-- /kp --> is inline.
 def root(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "ROOT", tmp_path)
     monkeypatch.setattr(pages, "PAGES", ("page.md",))
+    monkeypatch.setattr(pages, "FIGURES", {})
     (tmp_path / pages.RESULTS).mkdir(parents=True)
     (tmp_path / "page.md").write_text(PAGE)
     (tmp_path / pages.RESULTS / "builtin.json").write_text(json.dumps(CONTENT))

@@ -140,6 +140,24 @@ def test_names_stay_at_their_points_where_there_is_room_and_share_the_way_where_
     assert found["c"] - found["b"] == pytest.approx(0.065)
 
 
+def test_costs_are_lines_over_pixels_and_dashed_with_descriptors():
+    sizes, times = [(200, 300), (100, 100)], {"kp": [6, 1], "xfeat": [None, 4]}
+    costs = [
+        {"name": name, "size": size, "milliseconds": value, "descriptors": name == "xfeat"}
+        for name, values in times.items()
+        for size, value in zip(sizes, values, strict=True)
+    ]
+    figure = plots.cost_lines(costs, plots.palette(list(times)))
+    axes = figure.axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[10000, 1], [60000, 6]], [[10000, 4]]]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["200x300", "100x100"]
+    heights = names_of(axes)
+    assert heights["kp"] > heights["xfeat"]
+    assert b"with descriptors" in plots.svg(figure)
+
+
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", r"$\nosuchmacro{$", "a & 'b' \"c\""])
 @pytest.mark.parametrize("draw", [plots.repeatability_bars, plots.use_scatter, plots.homography_bars])
 def test_any_name_is_text_in_the_file(draw, name):
