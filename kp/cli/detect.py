@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     store = Store(out, form, _settings(args), args.overwrite)
     total = sum(count_frames(path, args.every) for _, path in files)
     failed, found, new = 0, 0, 0
-    with one_line_warnings(), tqdm(total=total, unit="image", leave=False, dynamic_ncols=True) as bar, draw as show:
+    with one_line_warnings(), _bar(total) as bar, draw as show:
         for name, features, error in _each(files, args, extractor, store, show):
             bar.update()
             if error is not None:
@@ -69,6 +69,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"{found} keypoints in {new} images{f', {earlier} were there' if earlier else ''}: {out}")
     if failed:
         raise ValueError(f"{failed} of {failed + new + earlier} images could not be read; the others are written")
+
+
+def _bar(total: int) -> tqdm:
+    from kp.support.process import progress_interval
+
+    return tqdm(total=total, unit="image", leave=False, dynamic_ncols=True, mininterval=progress_interval())
 
 
 def _each(files: Any, args: argparse.Namespace, extractor: Any, store: Any, show: Callable[..., None]) -> Iterator[Any]:

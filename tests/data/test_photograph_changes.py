@@ -180,4 +180,4 @@ def test_the_command_shows_and_writes_them(blobs, capsys, tmp_path):
     detector = load_detector("mobilenet_v3_small", scales=2)
     assert content["scores"]["mobilenet_v3_small"] == pytest.approx(scorecard(detector, full_size=True))
     assert main(["score", "harris", "--full-size", "--scales", "0"]) == 1
-    assert capsys.readouterr().err.endswith("--scales must be at least 1, not 0\n")
+    assert capsys.readouterr().err.endswith("--scales must be at least 1 and at most 12, not 0\n")

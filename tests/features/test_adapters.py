@@ -78,7 +78,7 @@ def test_hloc(adapter):
 def test_glue_factory(adapter):
     (model,) = models(adapter, Base)
     batch = torch.cat([IMAGE, torch.zeros_like(IMAGE)])
-    found = model({"max_num_keypoints": 50, "detection_threshold": 0.12})({"image": batch})
+    found = model({"max_num_keypoints": 50, "detection_threshold": 0.105})({"image": batch})
     assert found["keypoints"].shape == (2, 50, 2)
     assert found["keypoint_scores"].shape == (2, 50)
     assert found["descriptors"].shape == (2, 50, 128)

@@ -84,7 +84,7 @@ def test_keypoints_are_those_of_python(page, tmp_path, name):
     with torch.inference_mode():
         expected = load_detector().keypoints(grey, 500, nms_size=9, border=4, subpixel=True)
     scores = expected.scores.sigmoid()
-    keep = expected.valid & (scores > 0.12)
+    keep = expected.valid & (scores > 0.105)
     distances = torch.cdist(expected.xy[keep].double(), torch.from_numpy(found[:, 1:3]))
     assert len(found) == keep.sum() == 500
     assert (distances.amin(1) < 0.1).double().mean() >= 0.998  # the last of the 500 may be another one

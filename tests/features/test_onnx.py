@@ -42,7 +42,7 @@ def test_keypoints_on_photographs_are_torchs(exported):
         image = read_image(photographs.folder() / file)
         with torch.inference_mode():
             expected = load_detector().keypoints(image, 1024, nms_size=9, border=4, subpixel=True)
-        keep = expected.valid & (expected.scores.sigmoid() > 0.12)
+        keep = expected.valid & (expected.scores.sigmoid() > 0.105)
         keypoints, scores, valid = exported.run([KEYPOINTS, KEYPOINT_SCORES, VALID], {IMAGE: image.numpy()})
         assert valid.sum() > 500
         assert abs(int(valid.sum()) - int(keep.sum())) <= 1
@@ -107,7 +107,7 @@ def test_names_and_facts(exported):
     assert json.loads(facts["kp"]) == __version__
     assert json.loads(facts["settings"])["train"]["seed"] == 0
     assert json.loads(facts["num_keypoints"]) == 1024
-    assert json.loads(facts["detection_threshold"]) == 0.12
+    assert json.loads(facts["detection_threshold"]) == 0.105
 
 
 def test_the_file_holds_no_path_of_this_machine(onnx_file):

@@ -10,7 +10,7 @@ import kp
 
 
 class KP(BaseModel):
-    default_conf = {"weights": "default", "max_keypoints": 2048, "threshold": 0.12, "descriptor": "rootsift"}  # noqa: RUF012
+    default_conf = {"weights": "default", "max_keypoints": 2048, "threshold": 0.105, "descriptor": "rootsift"}  # noqa: RUF012
     required_inputs = ["image"]  # noqa: RUF012
     detection_noise = 1.0  # pixels
 
