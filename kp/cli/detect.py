@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     """Find, write, draw. Raises ValueError at the end if an image could not be read."""
     from kp.features.sources import count_frames, find_images
     from kp.features.store import Store
+    from kp.support.process import print_line
 
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, not {args.every}")
@@ -66,7 +67,8 @@ def run(args: argparse.Namespace) -> None:
                 new, found = new + 1, found + features["keypoints"].shape[1]
     store.finish()
     earlier = len(store.names) - new
-    print(f"{found} keypoints in {new} images{f', {earlier} were there' if earlier else ''}: {out}")
+    images = f"{new} image{'' if new == 1 else 's'}"
+    print_line(f"{found} keypoints in {images}{f', {earlier} were there' if earlier else ''}: {out}")
     if failed:
         raise ValueError(f"{failed} of {failed + new + earlier} images could not be read; the others are written")
 

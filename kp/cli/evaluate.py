@@ -1,8 +1,6 @@
 """One run of ``evaluate.py``: check everything, measure, print, write."""
 
-import os
 import signal
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +39,7 @@ from kp.reporting.result_tables import difference_lines, printed_kinds, printed_
 from kp.support.device import choose_device
 from kp.support.files import check_writable
 from kp.support.flags import Parser, add_flags, from_args
+from kp.support.process import print_line
 from kp.training import distributed
 
 Make = Callable[[], Mapping[str, FindKeypoints | KeypointFiles]]
@@ -154,14 +153,14 @@ def _measure(
     done = _Measured([], [], [])
     for protocol, make in makers.items():
         started = time.perf_counter()
-        _say(f"{source}, {len(sequences)} sequences, {protocol.describe()}")
+        print_line(f"{source}, {len(sequences)} sequences, {protocol.describe()}")
         records, done.stop = benchmark.collect(benchmark.evaluate(sequences, make, protocol, export, s.workers))
         rows = summarise(records, s.split)
         checks = published.check(rows, records, protocol)
         seconds = f"{time.perf_counter() - started:.0f} s"
         kinds = printed_kinds(summarise_kinds(records))
         parts = [*kinds, *difference_lines(above_floors(records, s.split)), *checks, seconds]
-        _say("\n".join([printed_results(rows, skipped), *parts]))
+        print_line("\n".join([printed_results(rows, skipped), *parts]))
         done.records += records
         done.checks += checks
         if done.stop is not None:
@@ -172,9 +171,9 @@ def _measure(
 def _measure_curves(done: _Measured, make: Make, protocol: Protocol, s: EvaluateSettings) -> None:
     try:
         done.curves = sweeps.measure(make, protocol, s.seed, s.workers)
-        _say(printed_sweeps(done.curves))
+        print_line(printed_sweeps(done.curves))
     except benchmark.STOPS as stop:
-        _say("the curves were not finished, and are left out")
+        print_line("the curves were not finished, and are left out")
         done.stop = stop
 
 
@@ -194,15 +193,7 @@ def _write(
             detectors = make(protocol)
             name = "kp" if "kp" in detectors else next(iter(detectors))
             shown = examples(sequences, content["pairs"], name, detectors[name], protocol) if content["pairs"] else []
-            _say(f"see {write_page(output.report, content, shown)}")
-
-
-def _say(text: str) -> None:
-    """Print at once. If the reader has gone, as with ``| head``, print nothing more: the files are still written."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print_line(f"see {write_page(output.report, content, shown)}")
 
 
 def parse(argv: list[str] | None) -> Namespace:

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Match, print, write, draw. Raises ValueError at the end if an image could not be read."""
     from kp.features.match import choose_estimator
+    from kp.support.process import print_line
 
     pairs = _pairs(args)
     _check(args)
@@ -54,9 +55,9 @@ def run(args: argparse.Namespace) -> None:
                 continue
             results.append(result)
             if not args.json:
-                print(_text(result, args), flush=True)
+                print_line(_text(result, args))
     if args.json:
-        print(
+        print_line(
             json.dumps([_plain(result) for result in results] if args.pairs else _plain(results[0]) if results else {})
         )
     if args.out is not None and results:
@@ -113,7 +114,11 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
         return [(str(args.pair[0]), str(args.pair[1]))]
     if args.pair:
         raise ValueError("name two images, or --pairs FILE, not both")
-    lines = [line.split() for line in args.pairs.read_text().splitlines() if line.strip() and line.strip()[0] != "#"]
+    lines = [
+        line.split()
+        for line in args.pairs.read_text("utf-8-sig").splitlines()
+        if line.strip() and line.strip()[0] != "#"
+    ]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{args.pairs} has the line {' '.join(wrong[0])!r}: wanted are two names a line")
     if not lines:

@@ -1,5 +1,6 @@
 """Signals and progress bars of long runs."""
 
+import os
 import signal
 import sys
 import threading
@@ -11,6 +12,14 @@ from pathlib import Path
 def progress_interval() -> float:
     """Seconds between two updates of a progress bar: 0.1 on a terminal, 30 where stderr is a file."""
     return 0.1 if sys.stderr.isatty() else 30.0
+
+
+def print_line(text: str) -> None:
+    """Print at once. If the reader has gone, as with ``| head``, print nothing more: the files are still written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def peak_memory() -> int:

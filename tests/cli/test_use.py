@@ -60,7 +60,7 @@ def test_the_same_command_goes_on_and_other_settings_do_not_mix(photos, capsys):
     cv2.imwrite("photos/c.png", CAMERA[::-1])
     capsys.readouterr()
     assert main(["detect", "photos"]) == 0
-    assert "in 1 images, 2 were there" in capsys.readouterr().out
+    assert "in 1 image, 2 were there" in capsys.readouterr().out
     assert files.names_in("keypoints.h5") == ["a.png", "c.png", "sub/b.JPG"]
     assert main(["detect", "photos", "--max-keypoints", "5"]) == ERROR
     assert "made with another max_keypoints: name another --out, or --overwrite it" in capsys.readouterr().err
@@ -209,6 +209,20 @@ def test_a_list_of_pairs(pair, capsys, out):
     assert "kp: photos/broken.jpg is truncated" in err
     assert "1 of 3 pairs could not be matched" in err
     assert Path(out).stat().st_size > 0
+
+
+def test_a_list_from_a_windows_editor(pair, capsys):
+    Path("pairs.txt").write_bytes(b"\xef\xbb\xbfa.png sub/b.JPG\r\n")
+    assert main(["match", "--pairs", "pairs.txt", "--images", "photos"]) == 0
+
+
+def test_a_reader_that_has_left_does_not_keep_the_files_from_being_written(photos):
+    Path("photos/broken.jpg").unlink()
+    command = f"{sys.executable} -m kp match photos/a.png photos/sub/b.JPG --json --out m.json | true"
+    environment = {**os.environ, "PYTHONPATH": str(Path(kp.__file__).parents[1])}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+    assert "error" not in done.stderr
+    assert len(json.loads(Path("m.json").read_text())) == 1
 
 
 def test_nothing_in_common(photos, capsys):
