@@ -49,8 +49,8 @@ def describe(
 ) -> Tensor:
     """Descriptors (1, N, D) of the keypoints of an image: float32, of unit length. Each patch is turned upright.
 
-    A descriptor is zero where it cannot be computed (ORB, near the edge); such a keypoint is never matched. No method
-    tolerates changes of scale beyond about 1.5.
+    A descriptor is zero where it cannot be computed (ORB, near the edge) and where ``valid`` is False; it is never
+    matched. No method tolerates changes of scale beyond about 1.5.
 
     Args:
         image: the image of which :meth:`kp.Extractor.extract` found the ``features``; so is ``exif``.
@@ -59,7 +59,7 @@ def describe(
         patch_radius: pixels from the centre of a patch to its side, at most 32.
 
     Raises:
-        ValueError: there is no such method, or its weights cannot be had.
+        ValueError: there is no such method, its weights cannot be had, or the features are not of this image.
 
     Example:
         >>> features["descriptors"] = describe("photo.jpg", features)
@@ -69,11 +69,15 @@ def describe(
         raise ValueError(f"no descriptor is called {method!r}: there are {', '.join(METHODS)}")
     if not 1 <= patch_radius <= PATCH:
         raise ValueError(f"patch_radius must be from 1 to {PATCH} pixels, not {patch_radius}")
-    xy = features["keypoints"]
+    xy = features.get("keypoints", torch.empty(0))
     if xy.ndim != 3 or len(xy) != 1:
         raise ValueError(f"keypoints of one image have the shape (1, N, 2), not {tuple(xy.shape)}")
     grey = to_grey_image(image, exif).grey.to(xy.device)
-    return METHODS[method](grey, xy[0], patch_radius)[None].float()
+    size = [float(side) for side in reversed(grey.shape[-2:])]
+    if "image_size" in features and features["image_size"][0].tolist() != size:
+        raise ValueError(f"the image has {size[0]:g} x {size[1]:g} pixels, and the features are of another size")
+    found = METHODS[method](grey, xy[0], patch_radius)[None].float()
+    return found.masked_fill(~features["valid"][..., None], 0) if "valid" in features else found
 
 
 @torch.inference_mode()

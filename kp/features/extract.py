@@ -11,7 +11,8 @@ from kp.config import DETECTION_THRESHOLD, WEIGHTS
 from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
-from kp.models.keypoints import Keypoints, resized
+from kp.models.keypoints import Keypoints, most_keypoints, resized
+from kp.support.device import choose_device
 
 if TYPE_CHECKING:
     from kp.features.images import Source
@@ -34,7 +35,7 @@ class Extractor(nn.Module):
         device: of the detector, and of the keypoints.
 
     Raises:
-        ValueError: an argument is out of bounds, or there are no such weights.
+        ValueError: an argument is out of bounds, or there are no such weights or no such device.
 
     Example:
         >>> features = Extractor(max_num_keypoints=500).extract("photo.jpg")
@@ -65,6 +66,7 @@ class Extractor(nn.Module):
             raise ValueError(f"exif must be {' or '.join(EXIF)}, not {exif!r}")
         self.max_num_keypoints, self.nms_radius, self.remove_borders = max_num_keypoints, nms_radius, remove_borders
         self.detection_threshold, self.subpixel, self.resize, self.exif = detection_threshold, subpixel, resize, exif
+        device = choose_device(str(device))
         self.detector = load_detector(weights, device)
         self.register_buffer("_anchor", torch.zeros((), device=device), persistent=False)  # knows the device
 
@@ -72,6 +74,12 @@ class Extractor(nn.Module):
     def device(self) -> torch.device:
         """Where the detector is."""
         return self._anchor.device
+
+    def train(self, mode: bool = True) -> "Extractor":
+        """The detector stays in evaluation mode: in another it gives no keypoints."""
+        super().train(mode)
+        self.detector.eval()
+        return self
 
     @torch.no_grad()
     def extract(
@@ -119,6 +127,8 @@ class Extractor(nn.Module):
         Raises:
             ImageError: (a ValueError) as of :meth:`extract`.
         """
+        if "image" not in data:
+            raise ValueError(f'the images of a batch are data["image"]; there is {", ".join(data) or "nothing"}')
         images, masks = data["image"], data.get("mask")
         if images.ndim != 4:
             raise ValueError(f"a batch of images has the shape (B, C, H, W), not {tuple(images.shape)}")
@@ -133,8 +143,8 @@ class Extractor(nn.Module):
             loaded = self._loaded(image[..., :height, :width])
             found.append(self._find(loaded, None if mask is None else mask[..., :height, :width]))
         count = self.max_num_keypoints or max((each.valid.shape[1] for each in found), default=0)
-        named = [_named(resized(each, count)) for each in found]
-        batch = {name: torch.cat([each[name] for each in named]) for name in named[0]} if named else {}
+        named = [_named(resized(each, count)) for each in found or [_nothing(self.device)]]
+        batch = {name: torch.cat([each[name] for each in named])[: len(images)] for name in named[0]}
         return batch | {"image_size": _image_size(sizes, self.device)}
 
     def _loaded(self, image: "Source") -> GreyImage:
@@ -151,10 +161,11 @@ class Extractor(nn.Module):
         mask = self._mask(image.valid, allowed, (height, width))
         if min(height, width) <= max(2, 2 * self.remove_borders) or (mask is not None and not mask.any()):
             return _nothing(self.device)
+        nms_size, most = 2 * self.nms_radius + 1, self.max_num_keypoints
         found = self.detector.keypoints(
             grey,
-            self.max_num_keypoints,
-            nms_size=2 * self.nms_radius + 1,
+            None if most is None else min(most, most_keypoints((height, width), nms_size)),
+            nms_size=nms_size,
             border=self.remove_borders,
             subpixel=self.subpixel,
             mask=mask,

@@ -117,6 +117,8 @@ def to_opencv(features: Features, size: float = 4.0) -> list[cv2.KeyPoint]:
         >>> points = to_opencv(features)
         >>> points, descriptors = cv2.SIFT_create().compute(grey8, points)
     """
+    if len(features["keypoints"]) != 1:
+        raise ValueError(f"keypoints of one image are wanted, (1, N, 2), not {tuple(features['keypoints'].shape)}")
     keypoints, scores = features["keypoints"][0].tolist(), features["keypoint_scores"][0].tolist()
     return [cv2.KeyPoint(x, y, size, -1, score) for (x, y), score in zip(keypoints, scores, strict=True)]
 

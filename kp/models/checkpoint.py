@@ -21,6 +21,7 @@ import kp
 from kp.config import WEIGHTS, DetectorSettings, from_dict, to_dict
 from kp.models.build import make_detector
 from kp.models.detector import Detector
+from kp.support.device import choose_device
 from kp.support.errors import one_line
 from kp.support.files import write_file
 
@@ -126,7 +127,7 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
 
     Raises:
         CheckpointError: there are no such weights, or they do not fit this version.
-        ValueError: ``num_scales`` is below 1.
+        ValueError: ``num_scales`` is below 1, or there is no such device.
     """
     if num_scales < 1:
         raise ValueError(f"an image is looked at in at least one size, not {num_scales}")
@@ -139,7 +140,7 @@ def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "c
         detector.settle()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit this version of kp: {one_line(error)}") from error
-    return detector.eval().to(device)
+    return detector.eval().to(choose_device(str(device)))
 
 
 def detector_settings(path: Path, facts: Mapping[str, Any]) -> DetectorSettings:

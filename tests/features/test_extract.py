@@ -1,5 +1,7 @@
 """The extractor: one result for one picture, whatever it comes in; no keypoint where there is none."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -221,3 +223,35 @@ def test_unknown_arguments_are_an_error():
 def test_all_keypoints():
     found = kp.Extractor(max_num_keypoints=None, detection_threshold=0).extract(CAMERA)
     assert found["keypoints"].shape[1] > 500
+
+
+def test_training_mode_changes_nothing():
+    ranked = kp.Extractor("ranked", max_num_keypoints=50)
+    expected = ranked.extract(CAMERA)
+    assert same(ranked.train().extract(CAMERA), expected)
+
+
+def test_copies_and_pickles_find_the_same(extractor):
+    for copied in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
+        assert same(copied.extract(CAMERA), extractor.extract(CAMERA))
+
+
+def test_a_batch_of_nothing(extractor):
+    found = extractor({"image": torch.zeros(0, 1, 40, 50)})
+    assert found["keypoints"].shape == (0, 200, 2)
+    assert found["image_size"].shape == (0, 2)
+    with pytest.raises(ValueError, match='data\\["image"\\]; there is img'):
+        extractor({"img": torch.zeros(1, 1, 40, 50)})
+    with pytest.raises(ValueError, match=r"\(B, C, H, W\), not \(40, 50\)"):
+        extractor({"image": torch.zeros(40, 50)})
+
+
+def test_more_keypoints_than_there_can_be_take_no_memory():
+    many = kp.Extractor(max_num_keypoints=10**12)
+    assert same(many.extract(CAMERA), kp.Extractor(max_num_keypoints=None).extract(CAMERA))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", ""])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ValueError, match="no device"):
+        kp.Extractor(device=device)

@@ -152,6 +152,22 @@ def test_bad_arguments_are_one_line(features, call, message):
         call(features[0])
 
 
+def test_features_of_another_image_are_refused(features):
+    with pytest.raises(ValueError, match="the image has 100 x 300 pixels, and the features are of another size"):
+        kp.describe(IMAGE0[:, :100], features[0])
+
+
+def test_empty_places_are_never_matched():
+    image = torch.from_numpy(IMAGE0[:100, :100] / 255.0).permute(2, 0, 1)[None]
+    batch = kp.Extractor(max_num_keypoints=400)({"image": image})
+    assert 0 < batch["valid"].sum() < 400
+    described = batch | {"descriptors": kp.describe(image, batch)}
+    found = kp.match(described, described)["matches"]
+    assert found[:, 0].tolist() == batch["valid"][0].nonzero()[:, 0].tolist()
+    with pytest.raises(ValueError, match="keypoints of one image"):
+        kp.to_opencv({"keypoints": torch.zeros(2, 5, 2), "keypoint_scores": torch.zeros(2, 5)})
+
+
 def test_networks_without_weights_are_one_line(features, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no network")
