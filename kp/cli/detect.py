@@ -63,7 +63,12 @@ def run(args: argparse.Namespace) -> None:
                 failed += 1
                 say(error)
             elif features is not None:
-                store.put(name, features)
+                try:
+                    store.put(name, features)
+                except (UnicodeError, ValueError) as wrong:
+                    failed += 1
+                    say(f"{name!r} cannot be written: {wrong}")
+                    continue
                 new, found = new + 1, found + features["keypoints"].shape[1]
     store.finish()
     earlier = len(store.names) - new
@@ -120,11 +125,14 @@ def _output(args: argparse.Namespace) -> tuple[Path, str]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the features depend on."""
-    from kp.models.checkpoint import SHIPPED
+    import hashlib
 
-    weights = args.weights if args.weights in SHIPPED else Path(args.weights).name
+    from kp.models.checkpoint import find_weights
+
+    digest = hashlib.sha256(find_weights(args.weights).read_bytes()).hexdigest()[:16]
+    weights, masks = f"{Path(args.weights).name} {digest}", None if args.masks is None else str(args.masks)
     names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors", "every")
-    return {"weights": weights, "masks": args.masks is not None} | {name: getattr(args, name) for name in names}
+    return {"weights": weights, "masks": masks} | {name: getattr(args, name) for name in names}
 
 
 def _mask(folder: Path, name: str) -> Path | None:
@@ -139,6 +147,9 @@ def _mask(folder: Path, name: str) -> Path | None:
 def _drawer(target: Path | None, files: Any) -> "_Drawer":
     if target is not None and target.suffix.lower() != ".mp4" and target.exists() and not target.is_dir():
         raise ValueError(f"--draw {target} is a file: name a folder, or a file .mp4")
+    for _, path in files:
+        if target is not None and path.resolve() in (target.resolve(), *(target.resolve() / name for name, _ in files)):
+            raise ValueError(f"--draw {target} would overwrite {path}: name another place")
     return _Drawer(target)
 
 

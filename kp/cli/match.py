@@ -123,6 +123,8 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
         raise ValueError(f"{args.pairs} has the line {' '.join(wrong[0])!r}: wanted are two names a line")
     if not lines:
         raise ValueError(f"{args.pairs} names no pair")
+    if same := [one for one, two in lines if one == two]:
+        raise ValueError(f"{args.pairs} pairs {same[0]} with itself")
     return list(dict.fromkeys((one, two) for one, two in lines))
 
 
@@ -145,6 +147,8 @@ def _check(args: argparse.Namespace) -> None:
         if args.pairs is not None:
             raise ValueError("--draw shows two images: leave out --pairs")
         check_picture_suffix(args.draw)
+        if args.draw.resolve() in [path.resolve() for path in args.pair]:
+            raise ValueError(f"--draw {args.draw} would overwrite an image: name another place")
     for path in (args.out, args.draw):
         check_writable(path)
 

@@ -107,6 +107,23 @@ def read_pixels(path: Path, upright: bool = False) -> Pixels:
     return scaled(image, str(path))
 
 
+def read_mask(path: Path) -> np.ndarray:
+    """A mask file as bool (H, W): not black, or for JPEG, whose black is not even, brighter than a half.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ImageError(f"{path} cannot be read ({one_line(e)})") from None
+    image = _decode(data) if (whole := _is_whole(data)) else None
+    if image is None:
+        raise ImageError(f"{path} {_why_not(data, whole)}")
+    least = 127 if data[:3] == b"\xff\xd8\xff" else 0
+    return (image if image.ndim == 2 else image[..., :3].max(2)) > least
+
+
 def scaled(image: np.ndarray, name: str) -> Pixels:
     """Stored values (H, W) or (H, W, 1, 2, 3 or 4) of any type as :class:`Pixels`. The last of 2 or 4 is opacity.
 
@@ -170,6 +187,7 @@ def _why_not(data: bytes, whole: bool) -> str:
 def _decode(data: bytes) -> np.ndarray | None:
     """An image (H, W) or (H, W, 3 or 4), RGB and opacity, as it is stored; None if the data are not an image."""
     data = data + b"\n" if data[:2] in (b"P2", b"P3") else data  # OpenCV refuses a number at the very end
+    data = _without_orientation(data)
     try:
         with _silent_opencv():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -201,7 +219,8 @@ def _silent_opencv() -> Iterator[None]:
 
 def _orientation(data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 where the file has none."""
-    if b"Exif" not in data[: 1 << 16] and data[:2] not in (b"II", b"MM") and b"eXIf" not in data:
+    has_exif = b"Exif" in data[: 1 << 16] or b"eXIf" in data or (data[8:12] == b"WEBP" and b"EXIF" in data)
+    if not has_exif and data[:2] not in (b"II", b"MM"):
         return 1
     from PIL import Image  # imported here, because most files need it not
 
@@ -244,6 +263,20 @@ def _pnm_is_whole(data: bytes) -> bool:
     kind, width, height, max_value = map(int, header.groups())
     values = width * height * (3 if kind == 6 else 1)
     return len(data) - header.end() >= values * (2 if max_value > 255 else 1)
+
+
+def _without_orientation(data: bytes) -> bytes:
+    """The data of a TIFF whose first image is upright: OpenCV else turns it. Other data as they are."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return data
+    order = "<" if data[:1] == b"I" else ">"
+    with suppress(struct.error):
+        (directory,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
+                return data[: entry + 8] + struct.pack(order + "H", 1) + data[entry + 10 :]
+    return data
 
 
 def _tiff_is_whole(data: bytes) -> bool:

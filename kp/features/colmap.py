@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from kp.features.files import placed
 from kp.support.files import replaced
 
 _FOCAL_LENGTH = 1.2  # in longer sides of an image: COLMAP's own guess where the file says nothing
@@ -79,6 +80,7 @@ def _add_image(database: object, name: str, features: Mapping[str, Tensor]) -> i
     """The number of the image in the database."""
     import pycolmap
 
+    features = placed(features)
     width, height = (round(side) for side in features["image_size"][0].tolist())
     camera = pycolmap.Camera.create_from_model_name(
         0, "SIMPLE_RADIAL", _FOCAL_LENGTH * max(width, height), width, height

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kp.features.images import to_grey_image
 from kp.models.keypoints import Keypoints
+from kp.support.device import full_precision
 from kp.support.errors import one_line
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PATCH = 32  # samples on a side of a patch
 PATCH_RADIUS = 12.0  # pixels from the centre of a patch to its side: SIFT's patch, 12 sigma wide, has it at sigma = 2
+_LEAST_NORM = 0.5  # of a descriptor that says something: others have length 1
 _GREY_STEPS = 16 * 255  # finer than 8 bits; with finer steps rounding errors would describe a flat patch
 _SIFT_PATCH = 6  # sides of the square that OpenCV's SIFT describes, in sizes of a keypoint
 _ORB_SIZE = 31.0  # pixels: the patch that ORB's tests are drawn in
@@ -76,7 +78,11 @@ def describe(
     size = [float(side) for side in reversed(grey.shape[-2:])]
     if "image_size" in features and features["image_size"][0].tolist() != size:
         raise ValueError(f"the image has {size[0]:g} x {size[1]:g} pixels, and the features are of another size")
-    found = METHODS[method](grey, xy[0], patch_radius)[None].float()
+    if not xy.isfinite().all():
+        raise ValueError("keypoints have positions that are NaN or infinite")
+    with full_precision(grey.device):
+        found = METHODS[method](grey, xy[0].float(), patch_radius)[None].float()
+    found = found.masked_fill(found.norm(dim=2, keepdim=True) < _LEAST_NORM, 0)  # of an even patch
     return found.masked_fill(~features["valid"][..., None], 0) if "valid" in features else found
 
 

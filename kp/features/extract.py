@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -100,7 +101,8 @@ class Extractor(nn.Module):
             ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
         """
         if isinstance(image, list | tuple):
-            masks = mask if isinstance(mask, list | tuple) else [mask] * len(image)
+            stacked = getattr(mask, "ndim", 0) >= 3 and len(mask) == len(image)
+            masks = mask if isinstance(mask, list | tuple) or stacked else [mask] * len(image)
             if len(masks) != len(image):
                 raise ValueError(f"{len(image)} images with {len(masks)} masks")
             return [self.extract(*pair) for pair in zip(image, masks, strict=True)]
@@ -130,7 +132,9 @@ class Extractor(nn.Module):
         if "image" not in data:
             raise ValueError(f'the images of a batch are data["image"]; there is {", ".join(data) or "nothing"}')
         images, masks = data["image"], data.get("mask")
-        if images.ndim != 4:
+        if images.ndim == 4 and images.shape[1] not in (1, 2, 3, 4):
+            images = images.movedim(-1, 1) if isinstance(images, Tensor) else np.moveaxis(images, -1, 1)
+        if images.ndim != 4 or images.shape[1] not in (1, 2, 3, 4):
             raise ValueError(f"a batch of images has the shape (B, C, H, W), not {tuple(images.shape)}")
         found, sizes = [], []
         for index, image in enumerate(images):
@@ -212,4 +216,4 @@ def _named(found: Keypoints) -> Features:
 def _image_size(shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """(B, 2) float32, width and height of images whose shapes end with (H, W)."""
     sizes = [[float(shape[-1]), float(shape[-2])] for shape in shapes]
-    return torch.tensor(sizes, device=device).reshape(-1, 2)
+    return torch.tensor(sizes, dtype=torch.float32, device=device).reshape(-1, 2)

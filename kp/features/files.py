@@ -97,9 +97,9 @@ def load(path: str | Path, name: str | None = None) -> dict[str, Tensor]:
 def names_in(path: str | Path) -> list[str]:
     """The images in a file of features, in order of their names; of npz and csv none."""
     path = Path(path)
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         return sorted(json.loads(path.read_text()))
-    if path.suffix != ".h5":
+    if path.suffix.lower() != ".h5":
         return []
     import h5py
 
@@ -117,10 +117,21 @@ def to_opencv(features: Features, size: float = 4.0) -> list[cv2.KeyPoint]:
         >>> points = to_opencv(features)
         >>> points, descriptors = cv2.SIFT_create().compute(grey8, points)
     """
-    if len(features["keypoints"]) != 1:
-        raise ValueError(f"keypoints of one image are wanted, (1, N, 2), not {tuple(features['keypoints'].shape)}")
+    features = placed(features)
     keypoints, scores = features["keypoints"][0].tolist(), features["keypoint_scores"][0].tolist()
     return [cv2.KeyPoint(x, y, size, -1, score) for (x, y), score in zip(keypoints, scores, strict=True)]
+
+
+def placed(features: Features) -> Features:
+    """Features without the places of a batch that have no keypoint (``valid``). Raises ValueError on several images."""
+    if "keypoints" in features and len(features["keypoints"]) != 1:
+        raise ValueError(
+            f"features of one image are wanted: keypoints (1, N, 2), not {tuple(features['keypoints'].shape)}"
+        )
+    if "valid" not in features:
+        return features
+    keep = features["valid"][0]
+    return {k: v if k == "image_size" else v[:, keep] for k, v in features.items() if k != "valid"}
 
 
 def check_suffix(path: Path) -> str:
@@ -131,7 +142,8 @@ def check_suffix(path: Path) -> str:
 
 
 def _plain(features: Features) -> dict[str, np.ndarray]:
-    """Arrays without the leading 1, float32."""
+    """Arrays without the leading 1 and without empty places, float32."""
+    features = placed(features)
     if "keypoints" not in features or features["keypoints"].ndim != 3 or len(features["keypoints"]) != 1:
         raise ValueError("features of one image are wanted: keypoints (1, N, 2)")
     return {key: np.asarray(features[key][0].float().cpu().numpy()) for key in _ARRAYS if key in features}
@@ -164,10 +176,10 @@ def _write_h5(
 def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     if not name.strip("/"):
         raise ValueError("an image needs a name")
-    if name in file:
-        del file[name]
-    group = file.create_group(name)
+    group = file.require_group(name)
     for stored, key in _H5_NAMES.items():
+        if stored in group:
+            del group[stored]
         if key in arrays:
             value = arrays[key]
             group.create_dataset(stored, data=value.T if key == "descriptors" else value)

@@ -1,5 +1,6 @@
 """What people call an image, as gray (1, 1, H, W) in [0, 1] with a mask: files, PIL, numpy, torch."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kp.data.image_files import ImageError, Pixels, read_pixels, scaled
+from kp.data.image_files import ImageError, Pixels, read_mask, read_pixels, scaled
 from kp.models.detector import to_grey
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 EXIF = ("ignore", "apply")  # what to do with the orientation that an image file asks a viewer for
 
 _CHANNELS = (1, 2, 3, 4)  # gray, gray and opacity, RGB, RGB and opacity
+_ORIENTATION = 0x0112  # tag of EXIF
 _OVERSHOOT = 0.05  # beyond [0, 1]: what bicubic resizing gives; clipped
 
 
@@ -75,15 +77,20 @@ def to_mask(mask: "Source", size: tuple[int, int]) -> Tensor:
         size: (H, W) of the image. Raises ImageError on another.
     """
     if isinstance(mask, str | Path):
-        values = torch.from_numpy(read_pixels(Path(mask)).values)
+        values = torch.from_numpy(read_mask(Path(mask)))
     elif hasattr(mask, "getexif"):
-        values = torch.from_numpy(np.asarray(mask))
+        values = torch.from_numpy(_of_pil(mask, "ignore").values[..., :3].max(2) > 0)
     else:
         values = torch.as_tensor(mask)
     while values.ndim > 2 and values.shape[0] == 1:
         values = values[0]
     if values.ndim == 3:
         last = values.shape[:2] == torch.Size(size)
+        if not last and values.shape[0] not in _CHANNELS:
+            shape = " x ".join(map(str, values.shape))
+            raise ImageError(f"the mask has the shape {shape}, its image {size[0]} x {size[1]} pixels")
+        if values.shape[2 if last else 0] in (2, 4):  # the last channel is opacity
+            values = values[..., :-1] if last else values[:-1]
         values = values.amax(2 if last else 0) if values.numel() else values
     if values.shape != torch.Size(size):
         shape = " x ".join(map(str, values.shape))
@@ -105,6 +112,9 @@ def near_invalid(valid: Tensor, border: int) -> Tensor:
 def _of_pil(image: "Image.Image", exif: str) -> Pixels:
     from PIL import ImageOps
 
+    if (orientation := image.getexif().get(_ORIENTATION, 1)) != 1:
+        done = "turned" if exif == "apply" else "not turned"
+        warnings.warn(f"the image is {done} as its EXIF orientation {orientation} says", stacklevel=2)
     if exif == "apply":
         image = ImageOps.exif_transpose(image)
     if image.mode == "P" and "transparency" in image.info:

@@ -30,6 +30,8 @@ class KorniaDetector(nn.Module):
         self.extractor, self.scale = extractor or Extractor(), scale
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if image.ndim != 4:
+            raise ValueError(f"a batch of images has the shape (B, C, H, W), not {tuple(image.shape)}")
         masks = [None] * len(image) if mask is None else list(mask)
         each = self.extractor.extract(list(image), masks)
         count = min((features["keypoints"].shape[1] for features in each), default=0)

@@ -45,17 +45,19 @@ class Store:
         if not self.one_file and out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file: {form} needs a folder, with a file for each image")
         check_writable(out if self.one_file else out / _SETTINGS)
-        finished = self._finished(overwrite)
-        check_writable(self.folder / _SETTINGS)
         self._lock = ExitStack()
         try:
-            self._lock.enter_context(locked(self.folder / _SETTINGS, wait=False))
+            self._lock.enter_context(locked(out, wait=False))
         except InUseError:
             raise ValueError(f"{out} is being written by another run") from None
+        self._adds = not overwrite and out.exists()
+        finished = self._finished(overwrite)
+        check_writable(self.folder / _SETTINGS)
         if overwrite:
             self._forget()
+        ours = (self.folder / _SETTINGS).exists()  # else files of these names are somebody else's
         self._record()
-        self.parts = self._known()
+        self.parts = self._known() if ours else set()
         self.names = self.parts | finished
 
     def __contains__(self, name: str) -> bool:
@@ -74,7 +76,7 @@ class Store:
             if self.form == "colmap":
                 write_colmap(self.out, found, {})
             else:
-                files.save_all(self.out, found, add=self.names > self.parts, settings=self.settings)
+                files.save_all(self.out, found, add=self._adds, settings=self.settings)
             shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
 
@@ -116,6 +118,7 @@ class Store:
             raise ValueError(f"{self.out} was made with another {names}: name another --out, or --overwrite it")
 
     def _forget(self) -> None:
-        for name in self._known():
-            self._path(name).unlink()
+        if self.one_file:
+            for name in self._known():
+                self._path(name).unlink()
         (self.folder / _SETTINGS).unlink(missing_ok=True)

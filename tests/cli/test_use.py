@@ -93,6 +93,7 @@ def test_masks_go_by_the_names_of_images(photos):
     Path("masks/sub").mkdir(parents=True)
     cv2.imwrite("masks/a.png", mask)
     assert main(["detect", "photos/a.png", "photos/sub/b.JPG", "--masks", "masks"]) == 0
+    assert kp.load("keypoints.h5", "a.png")["keypoints"].shape[1] > 50
     assert (kp.load("keypoints.h5", "a.png")["keypoints"][0, :, 0] > 159).all()
     assert (kp.load("keypoints.h5", "b.JPG")["keypoints"][0, :, 0] < 159).any()
 
@@ -279,3 +280,27 @@ def test_what_is_no_command_is_one_line(capsys):
             main(argv)
         assert end.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_files_of_other_programs_stay(photos):
+    Path("out/sub").mkdir(parents=True)
+    for name in ("out/mine.csv", "out/sub/other.csv"):
+        Path(name).write_text("mine")
+    for flags in ([], ["--overwrite"], ["--overwrite", "--max-keypoints", "5"]):
+        assert main(["detect", "photos/a.png", "--format", "csv", "--out", "out", *flags]) == 0
+        assert Path("out/mine.csv").read_text() == Path("out/sub/other.csv").read_text() == "mine"
+    assert kp.load("out/a.png.csv")["keypoints"].shape == (1, 5, 2)
+
+
+def test_pictures_never_replace_images(photos, capsys):
+    before = Path("photos/a.png").read_bytes()
+    assert main(["detect", "photos/a.png", "--draw", "photos"]) == ERROR
+    assert main(["match", "photos/a.png", "photos/sub/b.JPG", "--draw", "photos/a.png"]) == ERROR
+    assert capsys.readouterr().err.count("would overwrite") == 2
+    assert Path("photos/a.png").read_bytes() == before
+
+
+def test_suffixes_in_capitals_keep_the_images_of_an_earlier_run(photos):
+    for name in ("photos/a.png", "photos/sub/b.JPG"):
+        assert main(["detect", name, "--out", "F.H5"]) == 0
+    assert files.names_in("F.H5") == ["a.png", "b.JPG"]

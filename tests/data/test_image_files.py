@@ -95,18 +95,18 @@ def test_gray_with_opacity():
     assert (pixels.valid == np.eye(4, 5, dtype=bool)).all()
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_told_and_applied_if_asked_for(tmp_path, orientation, recwarn):
+def test_orientation_is_told_and_applied_if_asked_for(tmp_path, orientation, suffix, recwarn):
     image = Image.fromarray(colours())
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image.save(tmp_path / "a.png", exif=exif)
-    stored = read_pixels(tmp_path / "a.png").values
+    path, lossless = tmp_path / f"a.{suffix}", {"lossless": True} if suffix == "webp" else {}
+    image.save(path, exif=exif, **lossless)
+    stored = read_pixels(path).values
     np.testing.assert_allclose(stored, np.asarray(image) / 255, atol=1e-6)
-    turned = read_pixels(tmp_path / "a.png", upright=True).values
-    np.testing.assert_allclose(
-        turned, np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png"))) / 255, atol=1e-6
-    )
+    turned = read_pixels(path, upright=True).values
+    np.testing.assert_allclose(turned, np.asarray(ImageOps.exif_transpose(Image.open(path))) / 255, atol=1e-6)
     assert len(recwarn) == (0 if orientation == 1 else 2)
 
 

@@ -212,3 +212,17 @@ Store(Path({str(tmp_path / "f.h5")!r}), "h5", {{"threshold": 0.1}})
     anew.put("c", features())
     anew.finish()
     assert files.names_in(tmp_path / "f.h5") == ["c"]
+
+
+def test_a_name_within_another_stays(tmp_path):
+    for seed, name in enumerate(("a/b", "a", "a")):
+        kp.save(tmp_path / "f.h5", name, features(seed=seed))
+    assert files.names_in(tmp_path / "f.h5") == ["a", "a/b"]
+    assert torch.equal(kp.load(tmp_path / "f.h5", "a/b")["keypoints"], features(seed=0)["keypoints"])
+
+
+def test_empty_places_are_not_written(tmp_path):
+    padded = features(4, descriptors=False) | {"valid": torch.tensor([[True, True, False, False]])}
+    kp.save(tmp_path / "f.npz", "a", padded)
+    assert kp.load(tmp_path / "f.npz")["keypoints"].shape == (1, 2, 2)
+    assert len(kp.to_opencv(padded)) == 2

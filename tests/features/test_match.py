@@ -164,7 +164,7 @@ def test_empty_places_are_never_matched():
     described = batch | {"descriptors": kp.describe(image, batch)}
     found = kp.match(described, described)["matches"]
     assert found[:, 0].tolist() == batch["valid"][0].nonzero()[:, 0].tolist()
-    with pytest.raises(ValueError, match="keypoints of one image"):
+    with pytest.raises(ValueError, match="features of one image"):
         kp.to_opencv({"keypoints": torch.zeros(2, 5, 2), "keypoint_scores": torch.zeros(2, 5)})
 
 
