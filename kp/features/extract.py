@@ -1,6 +1,7 @@
 """From any image to keypoints: what users of kp call. The names and the result are LightGlue's."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,7 +193,8 @@ class Extractor(nn.Module):
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
+    optional = value is None and name in ("max_num_keypoints", "resize")
+    if not optional and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 

@@ -21,8 +21,9 @@ _SIZES_PER_OCTAVE = 2  # sizes at which the image is looked at until one is half
 class Detector(nn.Module):
     """Images (B, 1 or 3, H, W) in [0, 1] -> score logits (B, 1, H, W), for any H and W. Colour is converted to grey.
 
-    Images may be of any floating-point type; the detector computes in float32, and ``half()`` and ``double()`` leave it
-    so, because neighbouring scores would be equal in half precision. Under autocast an encoder runs in half precision.
+    Images may be of any floating-point type; the detector computes in float32, also after ``double()`` or ``half()``,
+    which rounds the weights: neighbouring scores would be equal in half precision. Under autocast an encoder runs in
+    half precision.
 
     In training mode the result is a smooth map, as the losses need it. In evaluation mode the map is thinned
     (:func:`thin`). With ``num_scales`` > 1 the image is then looked at in that many sizes, from 1.41 times its own size

@@ -201,6 +201,10 @@ def test_tiny_images_have_no_keypoint(extractor):
     [
         ({"max_num_keypoints": 0}, "max_num_keypoints"),
         ({"max_num_keypoints": 2.5}, "max_num_keypoints"),
+        ({"max_num_keypoints": 100.0}, "max_num_keypoints"),
+        ({"max_num_keypoints": float("inf")}, "max_num_keypoints"),
+        ({"nms_radius": None}, "nms_radius"),
+        ({"resize": (640, 480)}, "resize"),
         ({"nms_radius": -1}, "nms_radius"),
         ({"remove_borders": True}, "remove_borders"),
         ({"detection_threshold": 1.0}, "detection_threshold"),
