@@ -13,6 +13,7 @@ exit code is then 1.
 
 import argparse
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     store = Store(out, form, _settings(args), args.overwrite)
     total = sum(count_frames(path, args.every) for _, path in files)
     failed, found, new = 0, 0, 0
-    with one_line_warnings(), _bar(total) as bar, draw as show:
+    with closing(store), one_line_warnings(), _bar(total) as bar, draw as show:
         for name, features, error in _each(files, args, extractor, store, show):
             bar.update()
             if error is not None:
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
                     say(f"{name!r} cannot be written: {wrong}")
                     continue
                 new, found = new + 1, found + features["keypoints"].shape[1]
-    store.finish()
+        store.finish()
     earlier = len(store.names) - new
     images = f"{new} image{'' if new == 1 else 's'}"
     print_line(f"{found} keypoints in {images}{f', {earlier} were there' if earlier else ''}: {out}")
