@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kp.cli.errors import exit_code
-from kp.config import MODELS, EvaluateSettings, OutputSettings, check_bounds
+from kp.config import MODELS, EvaluateSettings, OutputSettings
 from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
@@ -40,6 +40,7 @@ from kp.support.device import choose_device
 from kp.support.files import check_writable
 from kp.support.flags import Parser, add_flags, from_args
 from kp.support.process import print_line
+from kp.support.settings import check_bounds
 from kp.training import distributed
 
 Make = Callable[[], Mapping[str, FindKeypoints | KeypointFiles]]

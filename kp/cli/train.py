@@ -7,12 +7,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from kp.cli.errors import exit_code
-from kp.config import RunSettings, by_flag, complete, from_dict
+from kp.config import RunSettings, complete
 from kp.data import hpatches
 from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import SHIPPED, load_checkpoint
 from kp.models.encoders import PretrainedError
 from kp.support.flags import add_flags, from_args, given
+from kp.support.settings import by_flag, from_dict
 from kp.training import distributed
 from kp.training.choices import check, check_given
 from kp.training.initial import check_agrees, read_initial

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kp.config import ENCODERS, WEIGHTS, EvaluateSettings, check_bounds
+from kp.config import ENCODERS, WEIGHTS, EvaluateSettings
 from kp.data import hpatches, photograph_changes
 from kp.evaluation import ablation_results, results, scorecard
 from kp.evaluation.baselines import ScoreMap
@@ -27,6 +27,7 @@ from kp.reporting.tables import Column, Table
 from kp.support.device import choose_device
 from kp.support.errors import explained, one_line
 from kp.support.files import InUseError, check_writable, write_file
+from kp.support.settings import check_bounds
 from kp.training.trainer import TrainingError
 from kp.training.validation import RealSequences
 

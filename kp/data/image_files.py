@@ -1,12 +1,13 @@
-"""Image files: names and types, the pixels as they are stored, and one conversion to gray for every use."""
+"""Image files: names and types, the pixels as they are stored, and one conversion to gray for every use.
 
-import io
+What their containers say: :mod:`kp.data.image_containers`.
+"""
+
 import re
-import struct
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kp.data.image_containers import is_whole, orientation, turned, without_orientation
 from kp.models.detector import to_grey
 from kp.support.errors import one_line
 
@@ -23,13 +25,10 @@ SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg", ".pgm", ".bmp", ".tif", ".tiff", ".
 _UNSUPPORTED = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".exr", ".hdr", ".psd", ".dng", ".cr2", ".nef")
 _NAME = re.compile(r"(?:img|image)?[-_]?([0-9]{1,9})", re.IGNORECASE)
 _LOG_LEVEL_SILENT = 0  # of OpenCV
-_ORIENTATION = 0x0112  # tag of EXIF: 1 is upright
 _NO_DATA = (-9999.0, -32767.0, -32768.0)  # what maps of heights hold where there is no value
 _NO_DATA_BEYOND = 1e30
 _TAILS = (0.1, 99.9)  # percent of the pixels: values beyond are clipped where the range of values is not known
 _LEAST_RANGE = 1 / 8  # of the range of a bit depth: an image that uses less of it is stretched
-_PNM_HEADER = re.compile(rb"P([56])(?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,9})(?:\s|#.*\n)+(\d{1,5})\s")
-_TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
 
 
 class ImageError(ValueError):
@@ -60,6 +59,24 @@ def numbered_images(paths: Iterable[Path]) -> dict[int, Path]:
     found = [(m, f) for f in paths if f.suffix.lower() in order and (m := _NAME.fullmatch(f.stem))]
     found.sort(key=lambda pair: (order[pair[1].suffix.lower()], len(pair[1].name), pair[1].name), reverse=True)
     return {int(match[1]): path for match, path in found}
+
+
+def image_paths(folder: Path, others: Sequence[str] = ()) -> list[Path]:
+    """The files in a folder and in all folders in it that are images by their name, sorted; hidden ones are left out.
+
+    Types of images that cannot be read are among them: whoever reads them tells.
+
+    Args:
+        others: suffixes of further files.
+    """
+    known = (*SUFFIXES, *_UNSUPPORTED, *others)
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in known and not _is_hidden(p, folder) and p.is_file()
+    )
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def check_suffix(path: Path) -> None:
@@ -93,18 +110,16 @@ def read_pixels(path: Path, upright: bool = False) -> Pixels:
     Raises:
         ImageError: the file cannot be read, is truncated, is not an image, or is of a type that is not supported.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise ImageError(f"{path} cannot be read ({one_line(e)})") from None
-    image = _decode(data) if (whole := _is_whole(data)) else None
-    if image is None:
-        raise ImageError(f"{path} {_why_not(data, whole)}")
-    if (orientation := _orientation(data)) != 1:
-        done = "turned" if upright else "not turned"
-        warnings.warn(f"{path} is {done} as its EXIF orientation {orientation} says", stacklevel=2)
-        image = _turned(image, orientation) if upright else image
+    data, image = _stored(path)
+    if (tag := orientation(data)) != 1:
+        tell_orientation(str(path), tag, upright)
+        image = turned(image, tag) if upright else image
     return scaled(image, str(path))
+
+
+def tell_orientation(name: str, tag: int, upright: bool) -> None:
+    """Warn that an image has an EXIF orientation, and whether it is turned as that says."""
+    warnings.warn(f"{name} is {'' if upright else 'not '}turned as its EXIF orientation {tag} says", stacklevel=3)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -113,13 +128,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
         ImageError: the file cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as e:
-        raise ImageError(f"{path} cannot be read ({one_line(e)})") from None
-    image = _decode(data) if (whole := _is_whole(data)) else None
-    if image is None:
-        raise ImageError(f"{path} {_why_not(data, whole)}")
+    data, image = _stored(path)
     least = 127 if data[:3] == b"\xff\xd8\xff" else 0
     return (image if image.ndim == 2 else image[..., :3].max(2)) > least
 
@@ -175,6 +184,18 @@ def _to_unit_range(values: np.ndarray, seen: np.ndarray, kind: np.dtype) -> tupl
     return np.clip((values - low) / max(high - low, 1e-12), 0, 1).astype(np.float32), told
 
 
+def _stored(path: Path) -> tuple[bytes, np.ndarray]:
+    """The bytes of a file, and its image as it is stored: see :func:`_decode`. Raises ImageError."""
+    try:
+        data = path.read_bytes()
+    except OSError as e:
+        raise ImageError(f"{path} cannot be read ({one_line(e)})") from None
+    image = _decode(data) if (whole := is_whole(data)) else None
+    if image is None:
+        raise ImageError(f"{path} {_why_not(data, whole)}")
+    return data, image
+
+
 def _why_not(data: bytes, whole: bool) -> str:
     if data[4:8] == b"ftyp":  # a phone's photograph, whatever its suffix
         brand = re.sub("[^a-z0-9]", "", data[8:12].decode("latin-1").lower())
@@ -187,7 +208,7 @@ def _why_not(data: bytes, whole: bool) -> str:
 def _decode(data: bytes) -> np.ndarray | None:
     """An image (H, W) or (H, W, 3 or 4), RGB and opacity, as it is stored; None if the data are not an image."""
     data = data + b"\n" if data[:2] in (b"P2", b"P3") else data  # OpenCV refuses a number at the very end
-    data = _without_orientation(data)
+    data = without_orientation(data)
     try:
         with _silent_opencv():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -215,88 +236,3 @@ def _silent_opencv() -> Iterator[None]:
             level = _silent_users.pop()
             if not _silent_users:
                 log.setLogLevel(level)
-
-
-def _orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1 where the file has none."""
-    has_exif = b"Exif" in data[: 1 << 16] or b"eXIf" in data or (data[8:12] == b"WEBP" and b"EXIF" in data)
-    if not has_exif and data[:2] not in (b"II", b"MM"):
-        return 1
-    from PIL import Image  # imported here, because most files need it not
-
-    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # a damaged tag can raise anything
-        orientation = int(Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION, 1))
-        return orientation if 1 <= orientation <= 8 else 1
-    return 1
-
-
-def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An image as a viewer shows it: mirrored for 2, 4, 5 and 7, then turned by quarters (EXIF 2.3, table 4.6.4)."""
-    if orientation in (2, 4, 5, 7):
-        image = image[:, ::-1]
-    quarters = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
-    return np.ascontiguousarray(np.rot90(image, quarters))
-
-
-def _is_whole(data: bytes) -> bool:
-    """False for an empty or truncated file. OpenCV may decode such a file to a partly gray image without an error.
-
-    OpenCV itself refuses a truncated BMP or WebP, since 4.9 at least.
-    """
-    if data[:2] in (b"P5", b"P6"):
-        return _pnm_is_whole(data)
-    if data[:3] == b"\xff\xd8\xff":
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # end of image after start of scan
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        try:
-            return _tiff_is_whole(data)
-        except (struct.error, OverflowError):  # the data end before a place that the header names
-            return False
-    return b"IEND" in data[-64:] if data[:4] == b"\x89PNG" else bool(data)
-
-
-def _pnm_is_whole(data: bytes) -> bool:
-    """Whether a binary PGM or PPM has as many values as its header says."""
-    header = _PNM_HEADER.match(data)
-    if header is None:
-        return False
-    kind, width, height, max_value = map(int, header.groups())
-    values = width * height * (3 if kind == 6 else 1)
-    return len(data) - header.end() >= values * (2 if max_value > 255 else 1)
-
-
-def _without_orientation(data: bytes) -> bytes:
-    """The data of a TIFF whose first image is upright: OpenCV else turns it. Other data as they are."""
-    if data[:4] not in (b"II*\0", b"MM\0*"):
-        return data
-    order = "<" if data[:1] == b"I" else ">"
-    with suppress(struct.error):
-        (directory,) = struct.unpack_from(order + "I", data, 4)
-        (entries,) = struct.unpack_from(order + "H", data, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
-                return data[: entry + 8] + struct.pack(order + "H", 1) + data[entry + 10 :]
-    return data
-
-
-def _tiff_is_whole(data: bytes) -> bool:
-    """Whether a TIFF or BigTIFF has all strips or tiles of its first image. Raises struct.error at a cut directory.
-
-    The format: Adobe, TIFF 6.0 (1992), section 2. BigTIFF has offsets of 8 bytes instead of 4.
-    """
-    order, is_big = "<" if data[:1] == b"I" else ">", b"+" in data[:4]
-    offset, count, width = ("Q", "Q", 8) if is_big else ("I", "H", 4)
-    (directory,) = struct.unpack_from(order + offset, data, width)
-    (entries,) = struct.unpack_from(order + count, data, directory)
-    begin, step = directory + struct.calcsize(count), 4 + 2 * width
-    struct.unpack_from(order + offset, data, begin + entries * step)  # the directory is there to its end
-    values = {}
-    for entry in range(begin, begin + entries * step, step):
-        tag, kind, length = struct.unpack_from(f"{order}HH{offset}", data, entry)
-        if tag in (273, 279, 324, 325):  # offsets and sizes of strips, then those of tiles
-            form, place = f"{order}{length}{_TIFF_TYPES.get(kind, 'I')}", entry + 4 + width
-            if struct.calcsize(form) > width:
-                (place,) = struct.unpack_from(order + offset, data, place)
-            values[tag] = struct.unpack_from(form, data, place)
-    starts, sizes = values.get(273) or values.get(324), values.get(279) or values.get(325)
-    return bool(starts) and all(a + n <= len(data) for a, n in zip(starts, sizes or (), strict=False))

@@ -4,7 +4,6 @@ Every scene is a window of a photograph, drawn at random in place and scale: fro
 """
 
 import math
-import mimetypes
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kp.data.image_files import SUFFIXES, read_image
+from kp.data.image_files import SUFFIXES, image_paths, read_image
 from kp.data.pairs import CANVAS, canvas_size
 from kp.data.photographs import mirrored
 from kp.data.synthetic.scene import Kind, Scene
@@ -107,7 +106,7 @@ class PhotographScenes:
 
     def _read_all(self) -> Iterator[tuple[Path, Tensor | str]]:
         """Each file with the type of an image, sorted, and what it shows or why it cannot be used."""
-        paths = sorted(path for path in self.folder.rglob("*") if _is_candidate(path, self.folder))
+        paths = image_paths(self.folder)
         style = {"unit": "photograph", "leave": False, "mininterval": progress_interval(), "dynamic_ncols": True}
         with ThreadPoolExecutor(_THREADS) as pool:
             for first in tqdm(range(0, len(paths), 2 * _THREADS), **style):  # few at once: they may be large
@@ -122,12 +121,6 @@ class PhotographScenes:
         if min(image.shape[-2:]) < MIN_SIDE:
             return f"a side is shorter than {MIN_SIDE} pixels"
         return _reduced(image, self.canvas)
-
-
-def _is_candidate(path: Path, folder: Path) -> bool:
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and (path.suffix.lower() in SUFFIXES or kind.startswith("image/")) and path.is_file()
 
 
 def _reduced(image: Tensor, canvas: Size) -> Tensor:

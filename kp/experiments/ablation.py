@@ -16,12 +16,13 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 import kp
-from kp.config import ENCODERS, RunSettings, complete, from_dict
+from kp.config import ENCODERS, RunSettings, complete
 from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
 from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
 from kp.support.flags import Parser, add_flags, from_args, given
+from kp.support.settings import from_dict
 from kp.training.choices import check, check_given
 from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.trainer import Trainer, resume

@@ -1,6 +1,5 @@
 """What people call an image, as gray (1, 1, H, W) in [0, 1] with a mask: files, PIL, numpy, torch."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kp.data.image_files import ImageError, Pixels, read_mask, read_pixels, scaled
+from kp.data.image_containers import ORIENTATION
+from kp.data.image_files import ImageError, Pixels, read_mask, read_pixels, scaled, tell_orientation
 from kp.models.detector import to_grey
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 EXIF = ("ignore", "apply")  # what to do with the orientation that an image file asks a viewer for
 
 _CHANNELS = (1, 2, 3, 4)  # gray, gray and opacity, RGB, RGB and opacity
-_ORIENTATION = 0x0112  # tag of EXIF
 _OVERSHOOT = 0.05  # beyond [0, 1]: what bicubic resizing gives; clipped
 
 
@@ -112,12 +111,11 @@ def near_invalid(valid: Tensor, border: int) -> Tensor:
 def _of_pil(image: "Image.Image", exif: str) -> Pixels:
     from PIL import ImageOps
 
-    if (orientation := image.getexif().get(_ORIENTATION, 1)) != 1:
-        done = "turned" if exif == "apply" else "not turned"
-        warnings.warn(f"the image is {done} as its EXIF orientation {orientation} says", stacklevel=2)
+    if (tag := image.getexif().get(ORIENTATION, 1)) != 1:
+        tell_orientation("the image", tag, exif == "apply")
     if exif == "apply":
         image = ImageOps.exif_transpose(image)
-    if image.mode == "P" and "transparency" in image.info:
+    if image.mode in ("P", "RGB", "L") and "transparency" in image.info:
         image = image.convert("RGBA")
     elif image.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
         image = image.convert("RGB")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from kp.data.image_files import SUFFIXES, ImageError
+from kp.data.image_files import SUFFIXES, ImageError, image_paths
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
@@ -40,7 +40,7 @@ def find_images(inputs: Sequence[str]) -> list[tuple[str, Path]]:
 def _expanded(given: str) -> list[tuple[str, Path]]:
     path = Path(given)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if _is_input(p.relative_to(path)) and p.is_file())
+        files = image_paths(path, VIDEO_SUFFIXES)
         if not files:
             raise ImageError(f"{path} has no image or video: known are {', '.join(SUFFIXES + VIDEO_SUFFIXES)}")
         return [(file.relative_to(path).as_posix(), file) for file in files]

@@ -18,12 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import kp
-from kp.config import WEIGHTS, DetectorSettings, from_dict, to_dict
+from kp.config import WEIGHTS, DetectorSettings
 from kp.models.build import make_detector
 from kp.models.detector import Detector
 from kp.support.device import choose_device
 from kp.support.errors import one_line
 from kp.support.files import write_file
+from kp.support.settings import from_dict, to_dict
 
 SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "weights").glob("*.safetensors"))}
 

@@ -1,4 +1,4 @@
-"""Command lines made from settings classes, whose fields are made by :func:`kp.config.setting`."""
+"""Command lines made from settings classes, whose fields are made by :func:`kp.support.settings.setting`."""
 
 import argparse
 from collections.abc import Sequence

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from kp.config import RunSettings, to_dict
+from kp.config import RunSettings
 from kp.data.pairs import PrefetchedPairs, view_pairs
 from kp.data.synthetic.scene import Scene
 from kp.data.view_groups import view_groups
 from kp.geometry.coords import Size
+from kp.support.settings import to_dict
 
 DrawScenes = Callable[[int, Size, torch.Generator], Scene]  # (batch, size, generator) -> scenes
 

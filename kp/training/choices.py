@@ -7,9 +7,10 @@ refused command takes a second.
 from collections.abc import Collection
 from dataclasses import fields
 
-from kp.config import CameraSettings, DetectorSettings, LightSettings, RunSettings, check_bounds
+from kp.config import CameraSettings, DetectorSettings, LightSettings, RunSettings
 from kp.data.synthetic.render import parse_mixture
 from kp.models import detector
+from kp.support.settings import check_bounds
 
 _DETECTOR, _LIGHT, _CAMERA = (
     [f.name for f in fields(group)] for group in (DetectorSettings, LightSettings, CameraSettings)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from kp.config import RunSettings, complete, to_dict
+from kp.config import RunSettings, complete
 from kp.data.pairs import ViewPair
 from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
 from kp.support.errors import explained, one_line
 from kp.support.process import Interruption
+from kp.support.settings import to_dict
 from kp.training import distributed
 from kp.training.choices import check
 from kp.training.initial import InitialWeights

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kp.config import DetectorSettings, RunSettings, from_dict, to_dict
+from kp.config import DetectorSettings, RunSettings
 from kp.models.checkpoint import (
     SHIPPED,
     CheckpointError,
@@ -18,6 +18,7 @@ from kp.models.checkpoint import (
     save_weights,
 )
 from kp.models.mobile import MobileDetector
+from kp.support.settings import from_dict, to_dict
 
 THREE_SCALES = {"derivative_sigmas": (0.7, 1.4, 2.8), "window_sigmas": (1.5, 2.0, 4.0), "half_size_scales": 0}
 EARLIER = RunSettings(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train_homographic
-from kp.config import DetectorSettings, RunSettings, complete, to_dict
+from kp.config import DetectorSettings, RunSettings, complete
 from kp.models.checkpoint import (
     load_checkpoint,
     load_detector,
@@ -22,6 +22,7 @@ from kp.models.checkpoint import (
 )
 from kp.models.mobile import MobileDetector
 from kp.support.files import InUseError
+from kp.support.settings import to_dict
 from kp.training import learner
 from kp.training import trainer as trainer_module
 from kp.training.logger import Logger, forget_later_steps
