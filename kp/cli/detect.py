@@ -56,14 +56,15 @@ def run(args: argparse.Namespace) -> None:
     extractor = make_extractor(args)
     store = Store(out, form, _settings(args), args.overwrite)
     total = sum(count_frames(path, args.every) for _, path in files)
-    failed, found, new = 0, 0, 0
+    seen, failed, found, new = 0, 0, 0, 0
     with closing(store), one_line_warnings(), _bar(total) as bar, draw as show:
         for name, features, error in _each(files, args, extractor, store, show):
             bar.update()
+            seen += 1
             if error is not None:
                 failed += 1
                 say(error)
-            elif features is not None:
+            if features is not None:
                 try:
                     store.put(name, features)
                 except (UnicodeError, ValueError) as wrong:
@@ -71,12 +72,14 @@ def run(args: argparse.Namespace) -> None:
                     say(f"{name!r} cannot be written: {wrong}")
                     continue
                 new, found = new + 1, found + features["keypoints"].shape[1]
+        if not store.names:
+            raise ValueError(f"none of {failed} images could be read: nothing is written")
         store.finish()
     earlier = len(store.names) - new
     images = f"{new} image{'' if new == 1 else 's'}"
     print_line(f"{found} keypoints in {images}{f', {earlier} were there' if earlier else ''}: {out}")
     if failed:
-        raise ValueError(f"{failed} of {failed + new + earlier} images could not be read; the others are written")
+        raise ValueError(f"{failed} of {seen} images could not be read; the others are written")
 
 
 def _bar(total: int) -> tqdm:
@@ -86,28 +89,28 @@ def _bar(total: int) -> tqdm:
 
 
 def _each(files: Any, args: argparse.Namespace, extractor: Any, store: Any, show: Callable[..., None]) -> Iterator[Any]:
-    """For each image its name, and its features, or None if they are there already, or what is wrong with it."""
+    """For each image its name, its features, or None if they are there already, and what is wrong with it or None."""
     from kp.data.image_files import ImageError, read_pixels
     from kp.features.draw import picture_of
     from kp.features.sources import items
     from kp.support.errors import named
 
     for name, image in items(files, args.every):
+        if name in store and args.draw is None:
+            yield name, None, None
+            continue
+        features = error = None
         try:
-            if name in store and args.draw is None:
-                yield name, None, None
-                continue
-            image = image if isinstance(image, Path) else image()
-            mask = None if args.masks is None else _mask(args.masks, name)
             with named(name):
+                image = image if isinstance(image, Path) else image()
+                mask = None if args.masks is None else _mask(args.masks, name)
                 features = features_of(extractor, image, mask, args.descriptors)
-            if args.draw is not None:
-                whole = read_pixels(image, args.exif == "apply").values if isinstance(image, Path) else image / 255
-                show(name, picture_of(whole), features)
-        except ValueError as error:
-            yield name, None, str(error.__cause__ if isinstance(error.__cause__, ImageError) else error)
-        else:
-            yield name, None if name in store else features, None
+                if args.draw is not None:
+                    whole = read_pixels(image, args.exif == "apply").values if isinstance(image, Path) else image / 255
+                    show(name, picture_of(whole), features)
+        except ValueError as wrong:
+            error = str(wrong.__cause__ if isinstance(wrong.__cause__, ImageError) else wrong)
+        yield name, None if name in store else features, error
 
 
 def _output(args: argparse.Namespace) -> tuple[Path, str]:

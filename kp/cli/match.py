@@ -20,7 +20,7 @@ from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_lin
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this command."""
     parser.add_argument("pair", nargs="*", type=Path, metavar="IMAGE", help="two images")
-    text = "a file with a pair of images a line, separated by a space or tab"
+    text = "a file with a pair of images a line, separated by a space, or by a tab where names have spaces"
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that --pairs names")
     text = "write the matches: .h5 as hloc, .json, or .db for COLMAP"
@@ -114,11 +114,8 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
         return [(str(args.pair[0]), str(args.pair[1]))]
     if args.pair:
         raise ValueError("name two images, or --pairs FILE, not both")
-    lines = [
-        line.split()
-        for line in args.pairs.read_text("utf-8-sig").splitlines()
-        if line.strip() and line.strip()[0] != "#"
-    ]
+    texts = [line.strip() for line in args.pairs.read_text("utf-8-sig").splitlines()]
+    lines = [text.split("\t" if "\t" in text else None) for text in texts if text and text[0] != "#"]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{args.pairs} has the line {' '.join(wrong[0])!r}: wanted are two names a line")
     if not lines:

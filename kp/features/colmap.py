@@ -31,7 +31,8 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
             ways the first counts.
 
     Raises:
-        ValueError: pycolmap is not installed, or a pair names an image or keypoint that is not there.
+        ValueError: pycolmap is not installed, features have no ``image_size``, or a pair names an image or keypoint that
+            is not there.
         FileError: (an OSError) the file cannot be written; what was there stays.
 
     Example:
@@ -41,6 +42,8 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
         import pycolmap
     except ImportError:
         raise ValueError("a COLMAP database needs pycolmap: pip install pycolmap") from None
+    if unknown := [name for name, each in features.items() if "image_size" not in each]:
+        raise ValueError(f"the features of {unknown[0]} have no image_size, which a camera needs")
     for pair, indices in matches.items():
         _check(pair, indices, features)
     with replaced(Path(database)) as path:

@@ -146,7 +146,7 @@ def _plain(features: Features) -> dict[str, np.ndarray]:
     features = placed(features)
     if "keypoints" not in features or features["keypoints"].ndim != 3 or len(features["keypoints"]) != 1:
         raise ValueError("features of one image are wanted: keypoints (1, N, 2)")
-    return {key: np.asarray(features[key][0].float().cpu().numpy()) for key in _ARRAYS if key in features}
+    return {key: torch.as_tensor(features[key][0]).float().cpu().numpy() for key in _ARRAYS if key in features}
 
 
 def read_settings(path: Path) -> Any:
@@ -174,15 +174,21 @@ def _write_h5(
 
 
 def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:
-    if not name.strip("/"):
-        raise ValueError("an image needs a name")
-    group = file.require_group(name)
+    group = file.require_group(_group(name))
     for stored, key in _H5_NAMES.items():
         if stored in group:
             del group[stored]
         if key in arrays:
             value = arrays[key]
             group.create_dataset(stored, data=value.T if key == "descriptors" else value)
+
+
+def _group(name: str | Path) -> str:
+    """The group of an image in an h5: its name without a leading ``/`` or ``./``. Raises ValueError if it is empty."""
+    parts = [part for part in str(name).split("/") if part not in ("", ".")]
+    if not parts:
+        raise ValueError("an image needs a name")
+    return "/".join(parts)
 
 
 def _images(file: Any) -> list[str]:
@@ -205,7 +211,7 @@ def _read_h5(path: Path, name: str | None) -> dict[str, np.ndarray]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        group = file[_one(_images(file), name, path)]
+        group = file[_one(_images(file), None if name is None else _group(name), path)]
         names = _H5_NAMES | {"keypoint_scores": "keypoint_scores"}  # hloc's wrappers of DISK and ALIKED
         found = {key: group[stored][()] for stored, key in names.items() if stored in group}
     if "descriptors" in found:

@@ -44,7 +44,7 @@ def match(
         of each pair.
 
     Raises:
-        ValueError: there are no descriptors, or they are of different methods.
+        ValueError: there are no descriptors, or they are of different lengths.
 
     Example:
         >>> found = match(features0, features1, ratio=0.9)
@@ -197,4 +197,4 @@ def _descriptors(features: Mapping[str, Tensor]) -> Tensor:
         found = found[0]
     if found.ndim != 2:
         raise ValueError(f"descriptors of one image have the shape (1, N, D) or (N, D), not {tuple(found.shape)}")
-    return found.float()
+    return torch.as_tensor(found).float()

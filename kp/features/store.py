@@ -112,6 +112,8 @@ class Store:
             write_file(path, (json.dumps(self.settings, indent=1) + "\n").encode())
 
     def _compare(self, before: Mapping[str, Any]) -> None:
+        if not before:
+            raise ValueError(f"{self.out} does not say how it was made: name another --out, or --overwrite it")
         now = json.loads(json.dumps(self.settings))
         if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
             names = ", ".join(changed)

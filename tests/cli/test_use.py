@@ -306,3 +306,34 @@ def test_suffixes_in_capitals_keep_the_images_of_an_earlier_run(photos):
     for name in ("photos/a.png", "photos/sub/b.JPG"):
         assert main(["detect", name, "--out", "F.H5"]) == 0
     assert files.names_in("F.H5") == ["a.png", "b.JPG"]
+
+
+def test_types_that_cannot_be_read_are_told(photos, capsys):
+    Path("phone").mkdir()
+    Path("phone/a.HEIC").write_bytes(b"\x00\x00\x00\x18ftypheic" + bytes(50))
+    assert main(["detect", "phone"]) == ERROR
+    err = capsys.readouterr().err
+    assert "phone/a.HEIC is an unsupported image type, heic" in err
+    assert "none of 1 images could be read: nothing is written" in err
+    assert not Path("keypoints.h5").exists()
+
+
+def test_what_cannot_be_drawn_is_found_all_the_same(photos, capsys):
+    cv2.imwrite("photos/small.png", CAMERA[:100, :100])
+    assert main(["detect", "photos/a.png", "photos/small.png", "--draw", "both.mp4"]) == ERROR
+    assert "different sizes" in capsys.readouterr().err
+    assert files.names_in("keypoints.h5") == ["a.png", "small.png"]
+
+
+def test_names_with_spaces_are_parted_by_tabs(photos):
+    cv2.imwrite("photos/c d.png", CAMERA)
+    Path("pairs.txt").write_text("a.png\tc d.png\n")
+    assert main(["match", "--pairs", "pairs.txt", "--images", "photos", "--out", "m.json"]) == 0
+    assert json.loads(Path("m.json").read_text())[0]["names"] == ["a.png", "c d.png"]
+
+
+def test_a_file_that_does_not_say_how_it_was_made_is_not_added_to(photos, capsys):
+    kp.save("keypoints.h5", "x.png", kp.Extractor().extract("photos/a.png"))
+    assert main(["detect", "photos/a.png"]) == ERROR
+    assert "does not say how it was made" in capsys.readouterr().err
+    assert files.names_in("keypoints.h5") == ["x.png"]

@@ -226,3 +226,19 @@ def test_empty_places_are_not_written(tmp_path):
     kp.save(tmp_path / "f.npz", "a", padded)
     assert kp.load(tmp_path / "f.npz")["keypoints"].shape == (1, 2, 2)
     assert len(kp.to_opencv(padded)) == 2
+
+
+@pytest.mark.parametrize("name", ["/x/a.jpg", "./x/a.jpg", "x//a.jpg", Path("x/a.jpg")])
+def test_an_image_is_found_by_the_name_it_was_saved_by(tmp_path, name):
+    kp.save(tmp_path / "f.h5", name, features())
+    assert files.names_in(tmp_path / "f.h5") == ["x/a.jpg"]
+    assert torch.equal(kp.load(tmp_path / "f.h5", name)["keypoints"], features()["keypoints"])
+
+
+def test_arrays_of_numpy_are_features_too(tmp_path):
+    arrays = {name: value.numpy() for name, value in features().items()}
+    kp.save(tmp_path / "f.npz", "a", arrays)
+    assert torch.equal(kp.load(tmp_path / "f.npz")["keypoints"], features()["keypoints"])
+    assert kp.match(arrays, arrays)["matches"].tolist() == [[i, i] for i in range(5)]
+    with pytest.raises(ValueError, match="no image_size"):
+        kp.write_colmap(tmp_path / "d.db", {"a": {"keypoints": features()["keypoints"]}}, {})
