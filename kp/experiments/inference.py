@@ -7,7 +7,6 @@ them; the median time and its ratio to XFeat's ``detectAndCompute`` count.
 These rules alone leave a detector out or give it fewer images: ``MEMORY``, ``PATIENCE`` and ``TURNS``.
 """
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -27,7 +26,7 @@ from kp.data.hpatches import read_image
 from kp.experiments.timed_detectors import ONNX, REFERENCE, Timed, detectors, export
 from kp.geometry.coords import Size, resize
 from kp.support.device import keep_freed_memory
-from kp.support.errors import one_line
+from kp.support.errors import is_out_of_memory, one_line
 from kp.support.process import peak_memory
 
 __all__ = ["MEMORY", "PATIENCE", "REFERENCE", "REPEATS", "TURNS", "Cost", "measure"]
@@ -38,7 +37,6 @@ TURNS = 60  # seconds: a detector sees as many images as fit into them, by the t
 REPEATS = 15
 _FILE = "brick.png"  # of the built-in photographs: textured all over, so that every detector has 1000 keypoints
 _STATUS = Path("/proc/self/status")
-_NO_MEMORY = re.compile("allocat|not enough memory|insufficient memory|bad_alloc", re.IGNORECASE)  # of all libraries
 
 
 class Cost(NamedTuple):
@@ -190,6 +188,4 @@ def _send(sender: Connection, threads: int, work: Callable, values: tuple) -> No
 
 
 def _reason(error: Exception) -> str:
-    text = one_line(error)
-    short = isinstance(error, MemoryError) or _NO_MEMORY.search(text)
-    return f"it needs more than {MEMORY / 2**30:g} GiB" if short else text
+    return f"it needs more than {MEMORY / 2**30:g} GiB" if is_out_of_memory(error) else one_line(error)

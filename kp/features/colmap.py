@@ -31,8 +31,7 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
             ways the first counts.
 
     Raises:
-        ValueError: pycolmap is not installed, features have no ``image_size``, or a pair names an image or keypoint that
-            is not there.
+        ValueError: pycolmap is not installed, features have no ``image_size``, or a pair names what is not there.
         FileError: (an OSError) the file cannot be written; what was there stays.
 
     Example:

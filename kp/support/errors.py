@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NO_MEMORY = re.compile(
-    r"out of memory|not enough memory|insufficient memory|can(?:'t|not) allocate|failed to allocate"
+    r"out of memory|not enough memory|insufficient memory|can(?:'t|not) allocate|failed to allocate|bad_alloc"
 )
 _DEVICE_FAILED = re.compile(r"cuda error|cudnn error|cublas error|cudnn_status|cublas_status|device-side assert")
 
@@ -22,8 +22,8 @@ def one_line(error: BaseException, max_length: int = 200) -> str:
 
 
 def is_library_error(error: BaseException) -> bool:
-    """Whether an error is of the classes that torch and OpenCV raise for everything."""
-    return isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+    """Whether an error is of the classes that torch, OpenCV and onnxruntime raise for everything."""
+    return isinstance(error, RuntimeError) or type(error).__module__.split(".")[0] in ("cv2", "onnxruntime")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from kp.experiments.variants import TEST_TIME
 from kp.models.checkpoint import find_weights, load_checkpoint, save_weights
 from kp.models.detector import thin
 from kp.models.mobile import MobileDetector
+from kp.support.settings import to_dict
 from kp.training import trainer as trainer_module
 from kp.training.trainer import Trainer, TrainingError
 from kp.training.validation import Validation
@@ -59,7 +60,7 @@ def test_every_variant_can_be_trained_and_is_another_run():
     assert len({run.folder for run in runs}) == len(runs) == 2 * len(VARIANTS)
     assert [run.seed for run in runs] == [0] * len(VARIANTS) + [3] * len(VARIANTS)
     assert all(run.settings.train.steps == 5 for run in runs if "--steps" not in VARIANTS[run.variant])
-    settings = {json.dumps(config.to_dict(run.settings)) for run in runs}
+    settings = {json.dumps(to_dict(run.settings)) for run in runs}
     unchanged = [run for run in runs if run.settings == parse("x", ["--steps", "5", "--seed", str(run.seed)])]
     assert len(settings) == len(runs) - len(unchanged) + 2, "two variants are the same, and not the default"
     assert len(unchanged) == 2, "more than one variant changes nothing"
@@ -259,7 +260,7 @@ def test_test_time_variants_change_how_weights_are_used(ablate, scored, tmp_path
     save_weights(
         weights,
         MobileDetector(),
-        config.to_dict(RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))),
+        to_dict(RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))),
         step=7,
     )
     given = "--weights", str(weights)

@@ -11,7 +11,6 @@ import pytest
 import train_homographic
 from kp.cli import train as command
 from kp.config import (
-    ABOVE_ZERO,
     CameraSettings,
     DetectorSettings,
     EvaluateSettings,
@@ -19,8 +18,8 @@ from kp.config import (
     RunSettings,
     TrainSettings,
     WorldSettings,
-    check_bounds,
 )
+from kp.support.settings import ABOVE_ZERO, check_bounds
 from kp.training.choices import FIXED, WITH_ENCODER, WITHOUT_ENCODER, check
 from kp.training.learner import Learner
 
