@@ -1,12 +1,15 @@
 """Keypoints in a graph of fixed operations: those of a loop over pixels, ties and all, whatever runs the graph."""
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from kp import load_detector
+from kp.config import DETECTION_THRESHOLD
 from kp.data import photographs
 from kp.data.hpatches import read_image
 from kp.features.graph import KeypointGraph
@@ -164,3 +167,8 @@ def test_a_detector_is_not_changed():
     assert detector.use_opencv
     with pytest.raises(ValueError, match="ranker"):
         KeypointGraph(load_detector("ranked"))
+
+
+def test_the_page_in_the_browser_begins_with_the_default_threshold():
+    page = (Path(__file__).parents[2] / "notebooks" / "demo" / "src" / "index.html").read_text()
+    assert re.findall(r'id="threshold"[^>]* value="([^"]+)"', page) == [str(DETECTION_THRESHOLD)]

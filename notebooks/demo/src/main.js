@@ -40,7 +40,7 @@ async function put(slot, canvas) {
 async function refresh() {
   const [count, threshold] = [Number($("count").value), Number($("threshold").value)];
   $("count-value").textContent = count;
-  $("threshold-value").textContent = threshold.toFixed(2);
+  $("threshold-value").textContent = threshold.toFixed(3).replace(/0$/, "");
   for (const picture of pictures.filter(Boolean)) {
     const below = picture.scores.findIndex((score) => !(score > threshold)); // best first
     picture.shown = Math.min(count, below < 0 ? picture.scores.length : below);
