@@ -111,9 +111,14 @@ def _seeds(read: Read) -> str:
     return "; ".join(lines)
 
 
+def _all_costs(read: Read) -> list[Any]:
+    """What keypoints cost, of both runs: the largest size has a run of its own, which takes as long as the others."""
+    return [cost for file in ("inference.json", "inference_4k.json") for cost in read(file)["costs"]]
+
+
 def _costs(read: Read, threads: int) -> list[Content]:
     """What keypoints of an image of the common size cost."""
-    costs = [cost for cost in read("inference.json")["costs"] if tuple(cost["size"]) == SIZE]
+    costs = [cost for cost in _all_costs(read) if tuple(cost["size"]) == SIZE]
     return [cost for cost in costs if cost["threads"] == threads]
 
 
@@ -136,7 +141,7 @@ def _inference_figure(path: Path, read: Read) -> str:
 
     If the file that is there was drawn from the same numbers it is kept: another matplotlib would draw other bytes.
     """
-    costs = [cost for cost in read("inference.json")["costs"] if cost["threads"] == 1]
+    costs = [cost for cost in _all_costs(read) if cost["threads"] == 1]
     mark = f"<!-- {hashlib.sha256(json.dumps(costs, sort_keys=True).encode()).hexdigest()} -->"
     if path.exists() and mark in (old := _text(path)):
         return old
@@ -183,7 +188,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "minutes": _minutes,
     "seeds": _seeds,
     "inference": _inference,
-    "inference-sizes": lambda read: inference_tables.by_size(read("inference.json")["costs"]).markdown(),
+    "inference-sizes": lambda read: inference_tables.by_size(_all_costs(read)).markdown(),
     **{
         f"ratio-{name}-{threads}": partial(_ratio, name=name, threads=threads)
         for name in ("default", "ranked")

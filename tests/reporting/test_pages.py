@@ -169,7 +169,8 @@ def test_the_figure_of_costs_is_drawn_when_they_change(root, monkeypatch):
 
 
 def write_costs(root, costs):
-    (root / pages.RESULTS / "inference.json").write_text(json.dumps({"reference": "xfeat", "costs": costs}))
+    for file, part in (("inference.json", costs[:-1]), ("inference_4k.json", costs[-1:])):
+        (root / pages.RESULTS / file).write_text(json.dumps({"reference": "xfeat", "costs": part}))
 
 
 PAGE = "Text of *hand*, kp:x.\n\n<!-- kp:rotation -->\nold\n<!-- /kp -->\n\nBut {} is inline.\n".format(
