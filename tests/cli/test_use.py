@@ -15,6 +15,7 @@ import kp
 from kp.cli.errors import ERROR
 from kp.cli.main import MODULES, main
 from kp.features import files
+from kp.models.checkpoint import SHIPPED
 
 CAMERA, ASTRONAUT = data.camera()[100:340, 80:400], data.astronaut()[:240, :320, ::-1]
 H_0TO1 = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 20], [1e-4, 0, 1]])
@@ -337,3 +338,12 @@ def test_a_file_that_does_not_say_how_it_was_made_is_not_added_to(photos, capsys
     assert main(["detect", "photos/a.png"]) == ERROR
     assert "does not say how it was made" in capsys.readouterr().err
     assert files.names_in("keypoints.h5") == ["x.png"]
+
+
+def test_weights_of_one_name_and_another_content_do_not_mix(photos, capsys):
+    for folder, name in (("one", "default"), ("two", "ranked")):
+        Path(folder).mkdir()
+        Path(folder, "weights.safetensors").write_bytes(SHIPPED[name].read_bytes())
+    assert main(["detect", "photos/a.png", "--weights", "one/weights.safetensors"]) == 0
+    assert main(["detect", "photos", "--weights", "two/weights.safetensors"]) == ERROR
+    assert "made with another weights" in capsys.readouterr().err

@@ -1,12 +1,14 @@
 """The extractor: one result for one picture, whatever it comes in; no keypoint where there is none."""
 
 import copy
+import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage import data
 
 import kp
@@ -128,8 +130,6 @@ def test_resizing_gives_places_in_the_image_as_it_is():
 
 
 def test_exif_is_ignored_or_applied(tmp_path, extractor):
-    from PIL import Image
-
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by a viewer
     Image.fromarray(CAMERA).save(tmp_path / "a.png", exif=exif)
@@ -259,3 +259,28 @@ def test_more_keypoints_than_there_can_be_take_no_memory():
 def test_a_device_that_is_not_there(device):
     with pytest.raises(ValueError, match="no device"):
         kp.Extractor(device=device)
+
+
+def test_a_list_of_images_with_a_stack_of_masks(extractor):
+    masks = np.zeros((2, *CAMERA.shape), bool)
+    masks[0, :, :160], masks[1, :, 160:] = True, True
+    left, right = extractor.extract([CAMERA, CAMERA], masks)
+    assert (left["keypoints"][0, :, 0] < 160).all()
+    assert (right["keypoints"][0, :, 0] > 159).all()
+    assert min(left["keypoints"].shape[1], right["keypoints"].shape[1]) > 50
+
+
+def test_a_batch_with_channels_last(extractor):
+    colour = torch.from_numpy(np.dstack([CAMERA] * 3))[None]
+    last, first = extractor({"image": colour}), extractor({"image": colour.permute(0, 3, 1, 2)})
+    assert last["image_size"].tolist() == [[320, 240]]
+    assert same(last, first)
+
+
+def test_the_orientation_of_a_pil_image_is_told(extractor):
+    image, exif = Image.fromarray(CAMERA), Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "png", exif=exif)
+    with pytest.warns(UserWarning, match="the image is not turned"):
+        assert same(extractor.extract(Image.open(buffer)), extractor.extract(CAMERA))

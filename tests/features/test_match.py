@@ -210,3 +210,18 @@ def test_opencv_takes_the_keypoints(features):
     assert [point.response for point in points] == pytest.approx(features[0]["keypoint_scores"][0].tolist())
     kept, descriptors = cv2.SIFT_create().compute(cv2.cvtColor(IMAGE0, cv2.COLOR_RGB2GRAY), points)
     assert len(kept) == len(points) == len(descriptors)
+
+
+def test_an_even_patch_has_no_descriptor_and_no_match():
+    even = np.full((80, 90), 0.4, np.float32)
+    descriptors = kp.describe(even, {"keypoints": torch.tensor([[[40.0, 40.0], [20.0, 30.0]]])})
+    assert (descriptors == 0).all()
+    assert kp.match({"descriptors": descriptors}, {"descriptors": descriptors})["matches"].shape == (0, 2)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        kp.describe(even, {"keypoints": torch.tensor([[[torch.nan, 4.0]]])})
+
+
+def test_autocast_does_not_change_descriptors(features):
+    expected = kp.describe(IMAGE0, features[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(kp.describe(IMAGE0, features[0]), expected)
