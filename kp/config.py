@@ -15,6 +15,7 @@ MODELS = (  # weights that come with kp
     *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large"),
 )
 WEIGHTS = MODELS[0]  # what is meant where none are named
+KINDS = ("ranker", "score map", "describer")  # what of a detector a run trains
 DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
 )
@@ -65,6 +66,18 @@ class DetectorSettings:
     ranker_weight: float = setting(
         1.0, "of the ranker's logit, added to the score of a keypoint; 0: not used", bounds=(0, 1000)
     )
+    describer: str = setting(
+        "none",
+        "encoder of the describer, which gives keypoints descriptors and says whether they will be matched; none: no "
+        "descriptors",
+        ("none", *ENCODERS),
+    )
+    describer_width: int = setting(64, "channels of the describer's feature pyramid", bounds=(1, 1024))
+    describer_hidden: int = setting(256, "numbers in the hidden layer of the describer", bounds=(1, 8192))
+    descriptor_size: int = setting(64, "numbers of a descriptor", bounds=(2, 1024))
+    matchability_weight: float = setting(
+        0.0, "of the logit that a keypoint will be matched, added to its score where it is described", bounds=(0, 1000)
+    )
     stride: int = setting(8, "pixels between two features of the coarsest stage that is kept", (8, 16))
     width: int = setting(32, "channels of the feature pyramid", bounds=(1, 1024))
     stem_channels: int = setting(12, "learnt full-resolution maps", bounds=(1, 1024))
@@ -95,7 +108,9 @@ class WorldSettings:
         "shows them all) or a group, classic or planes, whose weight its families share",
         metavar="FAMILY",
     )
-    image_size: int | None = setting(None, "side of a training view in pixels", bounds=(32, 4096), by_model=(480, 160))
+    image_size: int | None = setting(
+        None, "side of a training view in pixels", bounds=(32, 4096), by_model=(480, 160, 208)
+    )
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side", bounds=(0, 1))
     max_scale: float = setting(
         1.8, "factor of a view's scale, either way, log-uniform; between two views its square", bounds=(1, 10)
@@ -174,7 +189,7 @@ class TrainSettings:
     """The training."""
 
     steps: int | None = setting(
-        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200)
+        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200, 2000)
     )
     minutes: float | None = setting(
         None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, 1e6)
@@ -183,22 +198,24 @@ class TrainSettings:
         None,
         "scenes a step, of each rank under torchrun; with an encoder a GPU takes 64 and more",
         bounds=(1, 4096),
-        by_model=(2, 8),
+        by_model=(2, 8, 8),
     )
     prefetch_steps: int = setting(
         0,
         "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte",
         bounds=(0, 4096),
     )
-    lr: float | None = setting(None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(3e-3, 1e-3))
+    lr: float | None = setting(
+        None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(3e-3, 1e-3, 2e-3)
+    )
     warmup: int | None = setting(
-        None, "steps in which the learning rate rises to its peak", by_model=(20, 100), bounds=(0, 1e9)
+        None, "steps in which the learning rate rises to its peak", by_model=(20, 100, 50), bounds=(0, 1e9)
     )
     decay: float | None = setting(
         None,
         "share of the run, at its end, in which the learning rate falls to zero",
         bounds=(0, 1),
-        by_model=(0.6, 0.4),
+        by_model=(0.6, 0.4, 0.5),
     )
     weight_decay: float = setting(1e-4, "of AdamW", bounds=(0, 10))
     clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, 1e12))
@@ -216,7 +233,14 @@ class TrainSettings:
         None,
         "keypoints of a view that the losses look at, for each megapixel that both views share",
         bounds=(ABOVE_ZERO, 1e6),
-        by_model=(650.0, 1000.0),
+        by_model=(650.0, 1000.0, 4000.0),
+    )
+    descriptor_weight: float = setting(1.0, "weight of telling a keypoint from all others", bounds=(0, 1e6))
+    matchability_loss_weight: float = setting(
+        0.1, "weight of foreseeing whether a keypoint is matched", bounds=(0, 1e6)
+    )
+    inverse_temperature: float = setting(
+        20.0, "factor of the cosines of descriptors in the descriptor loss", bounds=(ABOVE_ZERO, 1e3)
     )
     temperature: float = setting(
         0.3,
@@ -248,8 +272,7 @@ def complete(settings: RunSettings) -> RunSettings:
 
     ``steps`` stays None where the length of the run is given in minutes.
     """
-    column = int(settings.detector.encoder != "none")
-    groups = {}
+    column, groups = KINDS.index(kind(settings.detector)), {}
     for name, group in vars(settings).items():
         pairs = {f.name: f.metadata["by_model"] for f in fields(group) if f.metadata["by_model"]}
         missing = {setting: pair[column] for setting, pair in pairs.items() if getattr(group, setting) is None}
@@ -257,6 +280,11 @@ def complete(settings: RunSettings) -> RunSettings:
             missing.pop("steps", None)
         groups[name] = replace(group, **missing)
     return RunSettings(**groups)
+
+
+def kind(detector: DetectorSettings) -> str:
+    """What of a detector is trained, one of ``KINDS``."""
+    return KINDS[1] if detector.encoder != "none" else KINDS[2] if detector.describer != "none" else KINDS[0]
 
 
 ENCODER_DEFAULTS = complete(RunSettings(detector=DetectorSettings(encoder=ENCODERS[0])))  # of a run with an encoder

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
-    add_extractor_flags(parser, "rootsift")
+    add_extractor_flags(parser, None)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from kp.config import DETECTION_THRESHOLD, MODELS, WEIGHTS
 
-DESCRIPTORS = ("none", "rootsift", "sift", "orb", "hardnet", "sosnet", "hynet")
+DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "hynet")
 
 
-def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str) -> None:
-    """The flags of :class:`kp.Extractor`, and the descriptor."""
+def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None) -> None:
+    """The flags of :class:`kp.Extractor`, and the descriptor; None: that of the weights, or RootSIFT."""
     group = parser.add_argument_group("keypoints")
     text = f"shipped ones ({', '.join(MODELS)}) or a file that training wrote (default: {WEIGHTS})"
     group.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
@@ -29,7 +29,8 @@ def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str) -> No
     group.add_argument("--resize", type=int, metavar="N", help=text)
     text = "turn images as their EXIF orientation says: ignore (pixels as stored, as COLMAP does) or apply"
     group.add_argument("--exif", choices=("ignore", "apply"), default="ignore", help=text)
-    text = f"of each keypoint (default: {descriptors}); hardnet, sosnet and hynet download their weights"
+    default = descriptors or "own, or rootsift where the weights have none"
+    text = f"of each keypoint (default: {default}); own: the weights'; hardnet, sosnet and hynet download theirs"
     group.add_argument("--descriptors", choices=DESCRIPTORS, default=descriptors, help=text)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
@@ -48,8 +49,9 @@ def make_extractor(args: argparse.Namespace) -> Any:
             raise ValueError(f"{flag} must be at least {least}, not {value}")
     if not 0 <= args.threshold < 1:
         raise ValueError(f"--threshold must be in [0, 1), not {args.threshold}")
-    return Extractor(
+    extractor = Extractor(
         args.weights,
+        descriptors=args.descriptors in ("own", None),
         max_num_keypoints=args.max_keypoints or None,
         nms_radius=args.nms_radius,
         detection_threshold=args.threshold,
@@ -57,15 +59,18 @@ def make_extractor(args: argparse.Namespace) -> Any:
         exif=args.exif,
         device=choose_device(args.device),
     )
+    if args.descriptors == "own" and not extractor.describes:
+        raise ValueError(f"--descriptors own: the weights {args.weights} have none: take rootsift, or other weights")
+    return extractor
 
 
-def features_of(extractor: Any, image: Any, mask: Any, descriptors: str) -> dict[str, Any]:
+def features_of(extractor: Any, image: Any, mask: Any, descriptors: str | None) -> dict[str, Any]:
     """The features of an image, with descriptors unless ``none``."""
-    from kp.features.describe import describe
+    from kp.features.describe import DEFAULT_METHOD, describe
 
     features = extractor.extract(image, mask)
-    if descriptors != "none":
-        features["descriptors"] = describe(image, features, descriptors, exif=extractor.exif)
+    if descriptors not in ("none", "own") and "descriptors" not in features:
+        features["descriptors"] = describe(image, features, descriptors or DEFAULT_METHOD, exif=extractor.exif)
     return features
 
 

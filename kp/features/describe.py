@@ -25,6 +25,7 @@ from kp.support.errors import one_line
 if TYPE_CHECKING:
     from kp.features.images import Source
 
+DEFAULT_METHOD = "rootsift"
 PATCH = 32  # samples on a side of a patch
 PATCH_RADIUS = 12.0  # pixels from the centre of a patch to its side: SIFT's patch, 12 sigma wide, has it at sigma = 2
 _LEAST_NORM = 0.5  # of a descriptor that says something: others have length 1
@@ -45,7 +46,7 @@ class Described:
 def describe(
     image: "Source",
     features: Mapping[str, Tensor],
-    method: str = "rootsift",
+    method: str = DEFAULT_METHOD,
     patch_radius: float = PATCH_RADIUS,
     exif: str = "ignore",
 ) -> Tensor:

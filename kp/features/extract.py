@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kp.config import DETECTION_THRESHOLD, WEIGHTS
 from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
@@ -33,6 +34,7 @@ class Extractor(nn.Module):
         detection_threshold: least score of a keypoint, in (0, 1), before a ranker orders them; 0: none.
         subpixel: refine positions to a fraction of a pixel.
         resize: pixels of the longer side of the image in which keypoints are sought; None: as it is.
+        descriptors: describe the keypoints, where the weights have a describer; False: find them only, which is faster.
         exif: ``ignore`` or ``apply`` the orientation that a file or PIL image asks a viewer for.
         device: of the detector, and of the keypoints.
 
@@ -54,6 +56,7 @@ class Extractor(nn.Module):
         detection_threshold: float = DETECTION_THRESHOLD,
         subpixel: bool = True,
         resize: int | None = None,
+        descriptors: bool = True,
         exif: str = "ignore",
         device: torch.device | str = "cpu",
     ) -> None:
@@ -70,6 +73,7 @@ class Extractor(nn.Module):
         self.detection_threshold, self.subpixel, self.resize, self.exif = detection_threshold, subpixel, resize, exif
         device = choose_device(str(device))
         self.detector = load_detector(weights, device)
+        self.describes = bool(descriptors) and getattr(self.detector, "describer", None) is not None
         self.register_buffer("_anchor", torch.zeros((), device=device), persistent=False)  # knows the device
 
     @property
@@ -96,7 +100,8 @@ class Extractor(nn.Module):
 
         Returns:
             ``keypoints`` (1, N, 2), float32, (x, y) in pixels of the image, (0, 0) the centre of the top-left pixel;
-            ``keypoint_scores`` (1, N) in (0, 1), best first; ``image_size`` (1, 2), its width and height.
+            ``keypoint_scores`` (1, N) in (0, 1), best first; ``image_size`` (1, 2), its width and height. Where the
+            weights have a describer, ``descriptors`` (1, N, D), float32, of unit length.
 
         Raises:
             ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
@@ -110,9 +115,9 @@ class Extractor(nn.Module):
         grey, valid = self._loaded(image)
         allowed = None if mask is None else to_mask(mask, tuple(grey.shape[-2:])).to(self.device)
         found = self._find(GreyImage(grey, valid), allowed)
-        return {name: values[:, found.valid[0]] for name, values in _named(found).items() if name != "valid"} | {
-            "image_size": _image_size([grey.shape], self.device)
-        }
+        return {
+            name: values[:, found.keypoints.valid[0]] for name, values in _named(found).items() if name != "valid"
+        } | {"image_size": _image_size([grey.shape], self.device)}
 
     @torch.no_grad()
     def forward(self, data: Mapping[str, Tensor]) -> Features:
@@ -126,6 +131,7 @@ class Extractor(nn.Module):
         Returns:
             ``keypoints`` (B, K, 2), ``keypoint_scores`` (B, K), ``valid`` (B, K) bool and ``image_size`` (B, 2), width
             and height without the padding. Where ``valid`` is False there is no keypoint, its place and score are 0.
+            ``descriptors`` (B, K, D) as of :meth:`extract`, 0 where there is no keypoint.
 
         Raises:
             ImageError: (a ValueError) as of :meth:`extract`.
@@ -143,12 +149,12 @@ class Extractor(nn.Module):
             height, width = image.shape[-2:] if mask is None else _extent(mask)
             sizes.append((height, width))
             if not height or not width:
-                found.append(_nothing(self.device))
+                found.append(self._nothing())
                 continue
             loaded = self._loaded(image[..., :height, :width])
             found.append(self._find(loaded, None if mask is None else mask[..., :height, :width]))
-        count = self.max_num_keypoints or max((each.valid.shape[1] for each in found), default=0)
-        named = [_named(resized(each, count)) for each in found or [_nothing(self.device)]]
+        count = self.max_num_keypoints or max((each.keypoints.valid.shape[1] for each in found), default=0)
+        named = [_named(each.resized(count)) for each in found or [self._nothing()]]
         batch = {name: torch.cat([each[name] for each in named])[: len(images)] for name in named[0]}
         return batch | {"image_size": _image_size(sizes, self.device)}
 
@@ -156,7 +162,14 @@ class Extractor(nn.Module):
         grey, valid = to_grey_image(image, self.exif)
         return GreyImage(grey.to(self.device), None if valid is None else valid.to(self.device))
 
-    def _find(self, image: GreyImage, allowed: Tensor | None) -> Keypoints:
+    def _nothing(self) -> "_Found":
+        xy = torch.zeros(1, 0, 2, device=self.device)
+        size = self.detector.settings.descriptor_size
+        return _Found(
+            Keypoints(xy, xy[..., 0], xy[..., 0].bool()), xy.new_zeros(1, 0, size) if self.describes else None
+        )
+
+    def _find(self, image: GreyImage, allowed: Tensor | None) -> "_Found":
         """The keypoints (B = 1), at most ``max_num_keypoints``, in pixels of the image."""
         size = tuple(image.grey.shape[-2:])
         grey, (height, width) = image.grey, size
@@ -165,7 +178,7 @@ class Extractor(nn.Module):
             grey = resize(grey, (height, width)).clamp(0, 1)
         mask = self._mask(image.valid, allowed, (height, width))
         if min(height, width) <= max(2, 2 * self.remove_borders) or (mask is not None and not mask.any()):
-            return _nothing(self.device)
+            return self._nothing()
         nms_size, most = 2 * self.nms_radius + 1, self.max_num_keypoints
         found = self.detector.keypoints(
             grey,
@@ -176,10 +189,20 @@ class Extractor(nn.Module):
             mask=mask,
             threshold=self.detection_threshold,
         )
+        descriptors = None
+        if self.describes:
+            found, descriptors = self._described(grey, found)
         if (height, width) == size:
-            return found
+            return _Found(found, descriptors)
         back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
-        return Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid)
+        return _Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors)
+
+    def _described(self, grey: Tensor, found: Keypoints) -> tuple[Keypoints, Tensor]:
+        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, D)."""
+        found = resized(found, int(found.valid.sum()))
+        if not found.valid.any():
+            return found, self._nothing().descriptors
+        return found, self.detector.describe(grey, found.xy)[0]
 
     def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
         """Where there may be keypoints, at another size."""
@@ -190,6 +213,20 @@ class Extractor(nn.Module):
         if mask is None or mask.shape[-2:] == torch.Size(size):
             return mask
         return resize(mask.float(), size) > 0.5
+
+
+class _Found(NamedTuple):
+    """Keypoints (B = 1) of an image and their descriptors (1, K, D), or None."""
+
+    keypoints: Keypoints
+    descriptors: Tensor | None
+
+    def resized(self, count: int) -> "_Found":
+        """With ``count`` places."""
+        descriptors = self.descriptors
+        if descriptors is not None:
+            descriptors = F.pad(descriptors[:, :count], (0, 0, 0, max(0, count - descriptors.shape[1])))
+        return _Found(resized(self.keypoints, count), descriptors)
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:
@@ -204,15 +241,12 @@ def _extent(mask: Tensor) -> Size:
     return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (0, 0)
 
 
-def _nothing(device: torch.device) -> Keypoints:
-    xy = torch.zeros(1, 0, 2, device=device)
-    return Keypoints(xy, xy[..., 0], xy[..., 0].bool())
-
-
-def _named(found: Keypoints) -> Features:
+def _named(found: _Found) -> Features:
     """By name, float32; zero where there is no keypoint."""
-    xy = found.xy.float().masked_fill(~found.valid[..., None], 0)
-    return {"keypoints": xy, "keypoint_scores": found.scores.float().sigmoid(), "valid": found.valid}
+    keypoints, descriptors = found
+    xy = keypoints.xy.float().masked_fill(~keypoints.valid[..., None], 0)
+    named = {"keypoints": xy, "keypoint_scores": keypoints.scores.float().sigmoid(), "valid": keypoints.valid}
+    return named if descriptors is None else named | {"descriptors": descriptors.float()}
 
 
 def _image_size(shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from kornia.feature import match_mnn, match_smnn
 from torch import Tensor
 
-from kp.features.describe import describe
+from kp.features.describe import DEFAULT_METHOD, describe
 from kp.features.extract import Extractor
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def match_pair(
     image0: "Source",
     image1: "Source",
     extractor: Extractor | None = None,
-    descriptor: str = "rootsift",
+    descriptor: str | None = None,
     ratio: float | None = None,
     threshold: float = 3.0,
     estimator: str | None = None,
@@ -80,7 +80,7 @@ def match_pair(
 
     Args:
         extractor: None: one with the default settings.
-        descriptor: see :func:`describe`.
+        descriptor: see :func:`describe`. None: that of the extractor's weights; RootSIFT where they have none.
         ratio: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
@@ -105,7 +105,10 @@ def match_pair(
     found = []
     for image in (image0, image1):
         features = extractor.extract(image)
-        found.append(features | {"descriptors": describe(image, features, descriptor, exif=extractor.exif)})
+        if descriptor is not None or "descriptors" not in features:
+            method = descriptor or DEFAULT_METHOD
+            features["descriptors"] = describe(image, features, method, exif=extractor.exif)
+        found.append(features)
     paired = match(*found, ratio)
     at0, at1 = paired["matches"].unbind(1)
     xy0, xy1 = found[0]["keypoints"][0, at0], found[1]["keypoints"][0, at1]

@@ -45,6 +45,11 @@ _SINCE = {  # settings that the first weights of the ten packages do not record
     "half_size_scales": 0,
     "ranker_width": 0,
     "ranker_weight": 0.0,
+    "describer": "none",
+    "describer_width": 64,
+    "describer_hidden": 256,
+    "descriptor_size": 64,
+    "matchability_weight": 0.0,
 }
 _UNRECORDED = {"normalised": True, "darkness": 0.0}  # what weights older than these settings were trained with
 _RENAMED = {

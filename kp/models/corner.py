@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from kornia.filters import spatial_gradient
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import DetectorSettings
@@ -50,7 +50,9 @@ class CornerDetector(Detector):
             surround_sigma=s.surround_sigma,
             surround_weight=s.surround_weight,
         )
-        self.ranker = Ranker(s.ranker_width) if s.ranker_width else None
+        describes = s.describer != "none"
+        self.ranker = Ranker(s.ranker_width) if s.ranker_width and not describes else None
+        self.describer = _describer(s) if describes else None
         self.use_opencv = True
 
     def score_map(self, image: Tensor) -> Tensor:
@@ -73,6 +75,18 @@ class CornerDetector(Detector):
         found = reranked(found, self.settings.ranker_weight * self.ranker(to_grey(image), found))
         return found if max_keypoints is None else resized(found, max_keypoints)
 
+    def describe(self, image: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+        """Descriptors (B, K, D) of unit length, of places (B, K, 2) in images (B, 1 or 3, H, W), and logits (B, K).
+
+        A logit says whether the match of a keypoint there will be right. Float32.
+
+        Raises:
+            ValueError: the detector has no describer.
+        """
+        if self.describer is None:
+            raise ValueError("these weights have no descriptors: take weights with a describer, or kp.describe")
+        return self.describer(to_grey(image), xy.float())
+
     def _opencv_can(self, image: Tensor) -> bool:
         return self.use_opencv and opencv_can(image)
 
@@ -82,6 +96,12 @@ class CornerDetector(Detector):
         images = [np.ascontiguousarray(image[0].numpy()) for image in grey]
         maps = [corner_cpu.score_map(image, self.numbers, thinning, threads) for image in images]
         return torch.from_numpy(np.stack(maps))[:, None]
+
+
+def _describer(s: DetectorSettings) -> nn.Module:
+    from kp.models.describer import Describer  # torchvision takes seconds to import
+
+    return Describer(s.describer, s.describer_width, s.describer_hidden, s.descriptor_size, s.pretrained)
 
 
 def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:

@@ -14,13 +14,14 @@ def setting(
     choices: tuple | None = None,
     metavar: str | None = None,
     bounds: tuple[float, float] | None = None,
-    by_model: tuple[float, float] | None = None,
+    by_model: tuple[float, ...] | None = None,
 ) -> Any:
     """A dataclass field that also knows its command-line help, choices, placeholder and, for numbers, its bounds.
 
     Every number has bounds, both of which are finite: so NaN and infinity are out of them, too.
 
-    ``by_model`` are the defaults without an encoder, and with one, of a setting that is None until :func:`complete`.
+    ``by_model`` are the defaults of a setting that is None until :func:`kp.config.complete`: for a run that trains a
+    ranker, a score map (with an encoder), a describer.
     """
     facts = {"help": help, "choices": choices, "metavar": metavar, "bounds": bounds, "by_model": by_model}
     return field(default=default, metadata=facts)

@@ -7,7 +7,7 @@ refused command takes a second.
 from collections.abc import Collection
 from dataclasses import fields
 
-from kp.config import CameraSettings, DetectorSettings, LightSettings, RunSettings
+from kp.config import CameraSettings, DetectorSettings, LightSettings, RunSettings, kind
 from kp.data.synthetic.render import parse_mixture
 from kp.models import detector
 from kp.support.settings import check_bounds
@@ -15,16 +15,25 @@ from kp.support.settings import check_bounds
 _DETECTOR, _LIGHT, _CAMERA = (
     [f.name for f in fields(group)] for group in (DetectorSettings, LightSettings, CameraSettings)
 )
-WITH_ENCODER = frozenset(  # settings that only a run with an encoder uses
-    (
-        *("stride", "width", "stem_channels", "symmetric", "normalised", "contrast_sigma", "darkness", "dark_slope"),
-        *("mix_blur", "pretrained", "illumination_only", "viewpoint_only", *_LIGHT),
-        *("corner_weight", "localization_weight", "repeatability_weight", "temperature", "match_radius"),
-    )
-)
-WITHOUT_ENCODER = frozenset(  # settings that only a run without an encoder uses: those of the ranker
-    ("half_size_scales", "ranker_width", "ranker_weight", "views", "still", "detail", *_CAMERA)
-)
+_PAIRS = ("pretrained", "illumination_only", "viewpoint_only", *_LIGHT)
+USED = {  # settings that only a run uses which trains this
+    "score map": frozenset(
+        (
+            *("stride", "width", "stem_channels", "symmetric", "normalised", "contrast_sigma", "darkness"),
+            *("dark_slope", "mix_blur", *_PAIRS),
+            *("corner_weight", "localization_weight", "repeatability_weight", "temperature", "match_radius"),
+        )
+    ),
+    "ranker": frozenset(
+        ("half_size_scales", "ranker_width", "ranker_weight", "views", "still", "detail", *_CAMERA),
+    ),
+    "describer": frozenset(
+        (
+            *("half_size_scales", "describer_width", "describer_hidden", "descriptor_size", "matchability_weight"),
+            *("descriptor_weight", "matchability_loss_weight", "inverse_temperature", *_PAIRS),
+        )
+    ),
+}
 FIXED = dict.fromkeys(_DETECTOR, "its detector stays as it began")  # where a run goes on
 FIXED |= {"seed": "its random numbers go on", "init": "it has begun"}
 OF_SCENES = frozenset(("families", "detail", "corner_weight"))  # settings of drawn scenes, which photographs replace
@@ -39,11 +48,14 @@ def check(settings: RunSettings) -> None:
     except ValueError as error:
         raise ValueError(f"--families: {error}") from None
     detector.check(settings.detector)
-    if settings.detector.encoder == "none" and not settings.detector.ranker_width:
-        raise ValueError("--ranker-width 0 without an --encoder leaves nothing to train")
-    if settings.detector.encoder != "none" and not (
-        train.corner_weight or train.localization_weight or train.repeatability_weight
-    ):
+    trained = kind(settings.detector)
+    if settings.detector.encoder != "none" and settings.detector.describer != "none":
+        raise ValueError("a run trains a score map or a describer: leave out --encoder or --describer")
+    if trained == "ranker" and not settings.detector.ranker_width:
+        raise ValueError("--ranker-width 0 without an --encoder or --describer leaves nothing to train")
+    if trained == "describer" and not train.descriptor_weight:
+        raise ValueError("--descriptor-weight 0 leaves descriptors untrained")
+    if trained == "score map" and not (train.corner_weight or train.localization_weight or train.repeatability_weight):
         raise ValueError(
             "--corner-weight, --localization-weight and --repeatability-weight are all 0: nothing to train"
         )
@@ -51,12 +63,12 @@ def check(settings: RunSettings) -> None:
         raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
 
 
-def check_given(given: Collection[str], encoder: str, *, goes_on: bool = False, photographs: bool = False) -> None:
+def check_given(given: Collection[str], trained: str, *, goes_on: bool = False, photographs: bool = False) -> None:
     """Raises ValueError, naming the flag, where a setting that was ``given`` would do nothing but be recorded.
 
     Args:
         given: names of the settings that the command line has, see :func:`kp.support.flags.given`.
-        encoder: of the run, or ``none``.
+        trained: what the run trains, see :func:`kp.config.kind`.
         goes_on: whether a run goes on, whose other settings are recorded already.
         photographs: whether the scenes are photographs of a folder.
     """
@@ -64,9 +76,10 @@ def check_given(given: Collection[str], encoder: str, *, goes_on: bool = False, 
         flag = "--" + name.replace("_", "-")
         if goes_on and name in FIXED:
             raise ValueError(f"{flag} has no place in a run that goes on ({FIXED[name]}): leave it out")
-        if encoder == "none" and name in WITH_ENCODER:
-            raise ValueError(f"{flag} has no effect without an --encoder: leave it out, or choose an encoder")
-        if encoder != "none" and name in WITHOUT_ENCODER:
-            raise ValueError(f"{flag} has no effect with the encoder {encoder}: leave it out")
+        if name not in USED[trained] and any(name in used for used in USED.values()):
+            others = " or ".join(f"a {other}" for other, used in USED.items() if name in used)
+            raise ValueError(
+                f"{flag} has no effect on a {trained}, only on {others}: leave it out, or see --encoder and --describer"
+            )
         if photographs and name in OF_SCENES:
             raise ValueError(f"{flag} has no effect with --images, whose scenes are photographs: leave it out")

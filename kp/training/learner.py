@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kp.config import RunSettings, complete
+from kp.config import RunSettings, complete, kind
 from kp.data.pairs import ViewPair
 from kp.data.photograph_scenes import PhotographScenes
 from kp.data.synthetic.render import render
@@ -32,6 +32,7 @@ from kp.support.device import choose_device, keep_freed_memory
 from kp.support.errors import one_line
 from kp.training import distributed
 from kp.training.batches import random_groups, random_pairs
+from kp.training.description import alike, description_losses, shared_places
 from kp.training.losses import corner_loss, repeatability_losses
 from kp.training.ranking import CANDIDATES_PER_KEYPOINT, ranking_loss, repeated_shares
 
@@ -78,8 +79,10 @@ class Learner:
         self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
         steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
         scenes = photographs.render if photographs else partial(render, families=settings.world.families)
-        self.pairs = (random_pairs if self.ranker is None else random_groups)(settings, self.generator, steps, scenes)
-        learnt = self.model if self.ranker is None else self.ranker
+        self.trained = kind(settings.detector)
+        draw = random_groups if self.trained == "ranker" else random_pairs
+        self.pairs = draw(settings, self.generator, steps, scenes)
+        learnt = {"ranker": self.ranker, "describer": self.describer}.get(self.trained, self.model)
         # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
         many = distributed.ranks() > 1
         self.shared = DistributedDataParallel(learnt, broadcast_buffers=False) if many else learnt
@@ -90,13 +93,19 @@ class Learner:
         return getattr(self.model, "ranker", None)
 
     @property
+    def describer(self) -> nn.Module | None:
+        """The part that is trained where keypoints are described."""
+        return getattr(self.model, "describer", None)
+
+    @property
     def images_per_step(self) -> int:
         """Views that this rank looks at in a step."""
-        return self.settings.train.batch * (2 if self.ranker is None else self.settings.world.views)
+        return self.settings.train.batch * (self.settings.world.views if self.trained == "ranker" else 2)
 
     def look(self, batch: ViewPair | ViewGroup) -> tuple[Tensor, dict[str, float]]:
         """The loss of this rank's views, and what is logged. Raises TrainingError on a term that is not finite."""
-        loss, terms = self._look_at_pairs(batch) if isinstance(batch, ViewPair) else self._look_at_group(batch)
+        look = {"ranker": self._look_at_group, "describer": self._look_at_places}.get(self.trained, self._look_at_pairs)
+        loss, terms = look(batch)
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
@@ -116,6 +125,19 @@ class Learner:
         choices = {name: getattr(train, name) for name in ("keypoints_per_megapixel", "match_radius", "temperature")}
         terms = loss_terms(pair, *scores.chunk(2), **choices)
         return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms
+
+    def _look_at_places(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the descriptors of places that both views see, and the terms; see kp.training.description."""
+        train, settings = self.settings.train, self.settings.world
+        count = math.ceil(settings.image_size**2 * train.keypoints_per_megapixel / 1e6)
+        places = shared_places(pair, self.model, count, self.generator)
+        images, xy = torch.cat([pair.image0, pair.image1]), torch.cat([places.xy0, places.xy1])
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            descriptors, logits = self.shared(images, xy)
+        each = (*descriptors.float().chunk(2), *logits.float().chunk(2))
+        terms = description_losses(*each, places, alike(pair, places), train.inverse_temperature)
+        loss = train.descriptor_weight * terms["descriptor"] + train.matchability_loss_weight * terms["matchability"]
+        return loss, terms
 
     def _look_at_group(self, group: ViewGroup) -> tuple[Tensor, dict[str, Tensor]]:
         """The ranking loss; and beside it the repeatability of the views, as ranked now and as by score alone."""

@@ -84,7 +84,7 @@ class Trainer:
             return self._run()
 
     def _run(self) -> dict[str, float]:
-        validation = distributed.alone(lambda: Validation(self.learner.device, root=self.validation))
+        validation = distributed.alone(lambda: self._make_validation())
         self.logger = distributed.alone(lambda: Logger(self.folder, self.learner.step))
         if self.validation_seconds is None and self.settings.train.minutes is not None:
             duration = distributed.alone(lambda: validation.duration(self.learner.average.module.eval()))
@@ -108,6 +108,10 @@ class Trainer:
                     saved = self.seconds
             self.validate(validation)
         return self.scores
+
+    def _make_validation(self) -> Validation:
+        describes = self.learner.describer is not None
+        return Validation(self.learner.device, root=self.validation, descriptors=describes)
 
     @property
     def progress(self) -> float:
@@ -162,9 +166,12 @@ class Trainer:
         """What to say at the end of the run: which weights are kept and, where they were validated, by how much."""
         lines = [f"kept: the weights of step {self.kept.get('step')} of {self.learner.step}"]
         if "validation" in self.kept:
-            parts = [part for part in ("i", "v", "all") if f"above_floor_{part}" in self.kept]
-            above = ", ".join(f"{part} {self.kept[f'above_floor_{part}']:+.3f}" for part in parts)
-            lines.append(f"repeatability on the validation {self.kept['validation']:.3f}; above the floor: {above}")
+            prefix, what = "above_floor_", "repeatability"
+            if self.learner.describer is not None:
+                what = "matching accuracy within 3 px"
+            parts = {name.removeprefix(prefix): value for name, value in self.kept.items() if name.startswith(prefix)}
+            above = ", ".join(f"{part.replace('_', ' ')} {value:+.3f}" for part, value in parts.items())
+            lines.append(f"{what} on the validation {self.kept['validation']:.3f}; above the floor: {above}")
         return lines
 
     def save(self, keep: bool = False) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kp.data import hpatches, photographs
-from kp.data.hpatches import HPatchesError
+from kp.data.hpatches import HPatchesError, ImageSequence
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.detected_pairs import score_sequences
@@ -27,6 +27,7 @@ from kp.models.corner import floor_detector
 from kp.models.detector import Detector
 from kp.models.keypoints import Keypoints
 from kp.reporting.images import keypoint_picture, score_picture, sheet
+from kp.training.matching_validation import RealMatches, describer, matching_scores
 
 _SEED = 3  # of the photographs' changes; other than the seeds of kp.evaluation.scorecard and of evaluate.py
 _KEYPOINTS = {"synthetic": (300,), "hard": (75,)}  # of a view that count, by kind of sequence
@@ -82,6 +83,7 @@ class Validation:
         size: (H, W) of their views.
         files: photographs of :mod:`kp.data.photographs`.
         root: folder of real sequences, or None.
+        descriptors: measure what the detector's descriptors match, not how well its keypoints repeat.
 
     Raises:
         HPatchesError: there are no sequences in ``root``.
@@ -95,8 +97,9 @@ class Validation:
         size: Size = (240, 320),
         files: Sequence[str] = photographs.FILES,
         root: Path | None = None,
+        descriptors: bool = False,
     ) -> None:
-        self.device = device
+        self.device, self.descriptors = device, descriptors
         self.pairs = held_out_pairs(batches, batch, size)
         self.sequences = [sequence for pair in self.pairs for sequence in as_sequences(pair)]
         try:
@@ -104,17 +107,25 @@ class Validation:
         except HPatchesError:
             paths = []
         self.sequences += [photographs.make_sequence(path, "hard", _SEED) for path in paths]
-        self.real = RealSequences(root, device) if root else None
+        self.real = (RealMatches(root) if descriptors else RealSequences(root, device)) if root else None
 
     def duration(self, detector: Detector) -> float:
         """Seconds that :meth:`measure` will take, by the time of the first synthetic and the first real sequence."""
         real = self.real.sequences if self.real else []
+
+        def measure(sequences: Sequence[ImageSequence]) -> None:
+            if self.descriptors:
+                matching_scores(sequences, detector, describer(detector))
+            else:
+                list(score_sequences(sequences, find, lambda _: (75,), _THRESHOLD))
+
         find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
         total = 0.0
         for sequences in (self.sequences, real):
             began = time.perf_counter()
-            with torch.inference_mode():
-                list(score_sequences(sequences[:1], find, lambda _: (75,), _THRESHOLD))
+            if sequences:
+                with torch.inference_mode():
+                    measure(sequences[:1])
             total += (time.perf_counter() - began) * len(sequences)
         return total
 
@@ -124,7 +135,12 @@ class Validation:
 
         ``photographs`` is the mean repeatability within 3 px of the best 75 keypoints where the light changes as in
         training and every view is warped. The error is left out where nothing matched.
+
+        With ``descriptors`` what :func:`kp.training.matching_validation.matching_scores` measures, named
+        ``synthetic_...``, of the held-out pairs, and ``photographs_...``.
         """
+        if self.descriptors:
+            return self._measure_matches(detector)
         find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
         records = list(score_sequences(self.sequences, find, lambda sequence: _KEYPOINTS[sequence.kind], _THRESHOLD))
         synthetic, hard = ([r for r in records if r["kind"] == kind] for kind in ("synthetic", "hard"))
@@ -132,6 +148,13 @@ class Validation:
         errors = [r["localisation_error"] for r in synthetic if math.isfinite(r["localisation_error"])]
         scores |= {"localisation_error": fmean(errors)} if errors else {}
         scores |= {"photographs": fmean(r["repeatability"] for r in hard)} if hard else {}
+        return scores | (self.real.measure(detector) if self.real else {})
+
+    def _measure_matches(self, detector: Detector) -> dict[str, float]:
+        kinds = [[s for s in self.sequences if (s.kind == "synthetic") == synthetic] for synthetic in (True, False)]
+        synthetic, photos = (matching_scores(each, detector, describer(detector)) if each else {} for each in kinds)
+        scores = {f"synthetic_{name}": value for name, value in synthetic.items()}
+        scores |= {f"photographs_{name}": value for name, value in photos.items()}
         return scores | (self.real.measure(detector) if self.real else {})
 
     @torch.inference_mode()

@@ -1,0 +1,105 @@
+"""The losses of the describer: the descriptors of one place are alike, and which keypoints will be matched."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kp.data.pairs import ViewPair
+from kp.geometry.coords import inside, warp_points
+from kp.models.describer import at_half_size
+from kp.models.detector import Detector
+from kp.models.gradient_histograms import gradient_histograms
+
+BORDER = 8.0  # pixels: places nearer to the edge of a view are not described
+NEAR = 6.0  # pixels: two places so near are no example of different places
+SAME_PATCH = 0.98  # cosine of two places' gradient histograms from which they look the same
+_JITTER = 0.5  # pixels (standard deviation) of the place that the other view is given: a detector's error
+_EXCLUDED = -1e4  # logit of a pair of places that does not count
+
+
+class Places(NamedTuple):
+    """The same places of the scene in both views of pairs: ``xy0`` and ``xy1`` (B, N, 2), ``valid`` (B, N) bool."""
+
+    xy0: Tensor
+    xy1: Tensor
+    valid: Tensor
+
+
+def shared_places(pair: ViewPair, detector: Detector, count: int, generator: torch.Generator) -> Places:
+    """The best keypoints of each view, ``count`` of both together, carried to the other by the true homography.
+
+    What is carried is moved by a random distance about as large as a detector's error.
+    """
+    half = max(1, count // 2)
+    xy0, xy1, valid = _carried(pair, detector, half, generator)
+    back1, back0, back_valid = _carried(pair.swap(), detector, half, generator)
+    return Places(torch.cat([xy0, back0], 1), torch.cat([xy1, back1], 1), torch.cat([valid, back_valid], 1))
+
+
+@torch.no_grad()
+def _carried(
+    pair: ViewPair, detector: Detector, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    found = detector.keypoints(pair.image0, count, subpixel=True, mask=pair.shared0(BORDER))
+    places, in_front = warp_points(found.xy, pair.H_0to1)
+    noise = torch.randn(places.shape, generator=generator, device=places.device, dtype=places.dtype)
+    places = places + _JITTER * noise
+    valid = found.valid & in_front & inside(places, pair.size1, BORDER / 2)
+    return found.xy, places.masked_fill(~valid[..., None], 0), valid
+
+
+def description_losses(
+    descriptors0: Tensor,
+    descriptors1: Tensor,
+    logits0: Tensor,
+    logits1: Tensor,
+    places: Places,
+    same: Tensor,
+    inverse_temperature: float,
+) -> dict[str, Tensor]:
+    """The terms of the loss, scalars by name, and the share of places that are matched right.
+
+    ``descriptor``: minus the log of the probability that a place of view 0 is told from all other places of the batch,
+    and the same from view 1 (dual softmax, as LoFTR, Sun et al., CVPR 2021). ``matchability``: cross-entropy of "its
+    mutual nearest neighbour is the right one". ``matched``: the share of places of which this is true.
+
+    Args:
+        descriptors0: (B, N, D), of unit length, of the places in view 0; ``descriptors1``: in view 1.
+        logits0: (B, N), of the places in view 0; ``logits1``: in view 1.
+        same: (B, N, N), pairs of places of one image that are no example of different places, see :func:`alike`.
+        inverse_temperature: factor of the cosines.
+    """
+    valid = places.valid.flatten()
+    different = ~torch.block_diag(*same)[valid][:, valid] | torch.eye(int(valid.sum()), device=same.device).bool()
+    one, two = descriptors0.flatten(0, 1)[valid], descriptors1.flatten(0, 1)[valid]
+    logits = (inverse_temperature * one @ two.mT).masked_fill(~different, _EXCLUDED)
+    true = torch.arange(len(logits), device=logits.device)
+    if not len(true):
+        nothing = descriptors0.sum() * 0 + logits0.sum() * 0
+        return {"descriptor": nothing, "matchability": nothing, "matched": nothing}
+    descriptor = (F.cross_entropy(logits, true) + F.cross_entropy(logits.mT, true)) / 2
+    with torch.no_grad():
+        right = (_own_pair(logits, places.valid) == true) & (_own_pair(logits.mT, places.valid) == true)
+    said = torch.cat([logits0.flatten()[valid], logits1.flatten()[valid]])
+    matchability = F.binary_cross_entropy_with_logits(said, right.to(said).repeat(2))
+    return {"descriptor": descriptor, "matchability": matchability, "matched": right.float().mean()}
+
+
+def alike(pair: ViewPair, places: Places) -> Tensor:
+    """Pairs of places of one image that are no example of different places: (B, N, N) bool.
+
+    They are near each other in one of the views, or look the same in one of them: flat or periodic patches.
+    """
+    near = (torch.cdist(places.xy0, places.xy0) < NEAR) | (torch.cdist(places.xy1, places.xy1) < NEAR)
+    for image, xy in ((pair.image0, places.xy0), (pair.image1, places.xy1)):
+        histograms = gradient_histograms(at_half_size(image), xy)
+        near = near | (histograms @ histograms.mT > SAME_PATCH)
+    return near
+
+
+def _own_pair(logits: Tensor, valid: Tensor) -> Tensor:
+    """Of logits (M, M) of the ``valid`` (B, N) places the best column (M,) of each row, within the row's image."""
+    image = torch.arange(len(valid), device=valid.device)[:, None].expand_as(valid)[valid]
+    return logits.masked_fill(image[:, None] != image, 2 * _EXCLUDED).argmax(1)
