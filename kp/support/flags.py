@@ -55,7 +55,7 @@ def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
 
 
 def _default(f: Field) -> str:
-    if f.default is None:
+    if f.default is None or f.default == ():
         pair = f.metadata["by_model"]
         return f" (default: {pair[0]:g}; with an encoder {pair[1]:g})" if pair else ""
     if isinstance(f.default, bool):
