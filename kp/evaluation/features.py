@@ -159,7 +159,8 @@ def _points_of(image: Tensor, *, feature: Feature) -> Tensor:
 
 def _detected(image: Tensor, *, find: FindKeypoints, count: int) -> Tensor:
     found = find(image)
-    return found.select(found.valid, count).xy[0]
+    best = found.select(found.valid, count)
+    return best.xy[best.valid]
 
 
 def _by_method(image: Tensor, xy: Tensor, *, method: str) -> Tensor:
