@@ -74,7 +74,8 @@ def content(
 
 def is_of_features(content: Any) -> bool:
     """Whether the content of a file is that of complete features; if not, it may be of detectors."""
-    return isinstance(content, dict) and (content.get("settings") or {}).get("measures") == KIND
+    settings = content.get("settings") if isinstance(content, dict) else None
+    return isinstance(settings, dict) and settings.get("measures") == KIND
 
 
 def checked(path: str | Path, content: Any) -> dict[str, Any]:

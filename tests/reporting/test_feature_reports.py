@@ -8,6 +8,7 @@ from kp.cli.main import main
 from kp.evaluation.feature_matching import ACCURACY_THRESHOLDS
 from kp.evaluation.feature_results import content, settings
 from kp.reporting import feature_tables, pages, plots
+from kp.reporting.comparison import compare_files
 
 
 def record(feature, sequence, right, error, points=300):
@@ -117,3 +118,31 @@ def test_a_damaged_result_of_features_is_one_line(root, capsys):
     err = capsys.readouterr().err
     assert "features_test.json cannot be read" in err
     assert len(err.splitlines()) == 1
+
+
+def places(value, path=()):
+    """The way to every value within a JSON value, itself left out."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield (*path, key)
+        yield from places(part, (*path, key))
+
+
+@pytest.mark.parametrize("wrong", [None, "x", -1, {}], ids=str)
+def test_whatever_is_wrong_in_a_file_is_a_text_or_one_line(tmp_path, wrong):
+    records = [record("ours", f"v_{n}", 5, 1.0) for n in range(2)]
+    whole = json.dumps(content(records, settings("here", (300,), split="v"), None, {}, True))
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(whole)
+    for path in places(json.loads(whole)):
+        holder = damaged = json.loads(whole)
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = wrong
+        bad.write_text(json.dumps(damaged))
+        try:
+            text = compare_files(good, bad)
+        except ValueError as error:
+            text = str(error)
+            assert "\n" not in text, path
+        assert "bad.json" in text, path
