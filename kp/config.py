@@ -19,6 +19,7 @@ KINDS = ("ranker", "score map", "describer")  # what of a detector a run trains
 DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
 )
+POINTS = (300, 1000, 2000)  # of each image, for which evaluate.py --features has a table by default
 
 # least score of a keypoint for users: noise of .0075 of the grey range has none, and the best 300 keypoints of the
 # validation sequences repeat as without it (.569 of .569; from .11 on fewer do, where exposures are dark)
@@ -298,6 +299,15 @@ class EvaluateSettings:
         DETECTORS,
         "what to measure, in this order; kp is the detector of --weights; all names: see below",
         metavar="NAME",
+    )
+    features: tuple[str, ...] = setting(
+        (),
+        "measure complete features instead of detectors, such as kp+rootsift sift xfeat; differences are between the "
+        "first and each of the others; see above",
+        metavar="NAME",
+    )
+    points: tuple[int, ...] = setting(
+        POINTS, "with --features: best points of each image that count, a table for each number", bounds=(1, 1e6)
     )
     split: str = setting("all", "i (illumination), v (viewpoint) or all", ("i", "v", "all"))
     subset: str = setting("all", "d2net leaves out the eight HPatches sequences of very large images", ("all", "d2net"))

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from kp.cli import evaluate_features
 from kp.cli.errors import exit_code
 from kp.config import MODELS, EvaluateSettings, OutputSettings
 from kp.data import hpatches, photographs
 from kp.data.download import DownloadError
 from kp.data.hpatches import ImageSequence
-from kp.evaluation import benchmark, protocols, published, results, sweeps
+from kp.evaluation import benchmark, feature_benchmark, protocols, published, results, sweeps
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.compare import above_floors
 from kp.evaluation.keypoint_files import ReadKeypoints, file_finder
@@ -63,6 +64,12 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     is written before it is raised.
     """
     check_bounds(s)
+    if s.features:
+        evaluate_features.check(s)
+        _check(root, s, output)
+        sequences = benchmark.read_sequences(root, s.split, s.subset, s.seed, download)
+        evaluate_features.measure(sequences, _source(root, s), s, output)
+        return
     names = _names(s)  # checked before a download
     changes = {field: getattr(s, field) for field in ("max_keypoints", "threshold", "nms_size", "nms", "border")}
     chosen = [protocols.choose(name, **changes) for name in dict.fromkeys(s.protocol)]
@@ -74,9 +81,8 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     sequences = benchmark.read_sequences(root, s.split, s.subset, s.seed, download)
     make, skipped, weights = _detectors(names, s)
     shipped = {name: results.fingerprint(find_weights(name)) for name in names if name in MODELS}
-    built_in = f"the built-in photographs, seed {s.seed}"
-    source = root.resolve().name if root else built_in  # results name the data set, not where it lies
-    done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, str(root or built_in), skipped)
+    source = _source(root, s)
+    done = _measure(sequences, {p: partial(make, p) for p in chosen}, s, export, str(root or source), skipped)
     if s.curves and done.stop is None:
         native = protocols.choose("native", **changes)
         _measure_curves(done, partial(make, native, files=None), native, s)  # there are no files of these images
@@ -87,6 +93,11 @@ def measure(root: Path | None, download: bool, s: EvaluateSettings, output: Outp
     _write(content, output, sequences, chosen[0], make)
     if done.stop is not None:
         raise done.stop
+
+
+def _source(root: Path | None, s: EvaluateSettings) -> str:
+    """What results call the data set: its name, not where it lies."""
+    return root.resolve().name if root else f"the built-in photographs, seed {s.seed}"
 
 
 def _names(s: EvaluateSettings) -> tuple[str, ...]:
@@ -199,8 +210,9 @@ def _write(
 
 def parse(argv: list[str] | None) -> Namespace:
     """The command line."""
-    names = f"detectors: {', '.join(NAMES)}; with --keypoints also {MINE}"
-    parser = Parser("evaluate.py", description=benchmark.__doc__, epilog=f"{names}\n\n{benchmark.EXAMPLES}")
+    names = f"detectors: {', '.join(NAMES)}; with --keypoints also {MINE}\n{evaluate_features.NAMES}"
+    text = f"{benchmark.__doc__}\n{feature_benchmark.__doc__}"
+    parser = Parser("evaluate.py", description=text, epilog=f"{names}\n\n{benchmark.EXAMPLES}")
     text = f"HPatches sequences ({hpatches.FOLDER} if ROOT is left out); without this flag, the built-in photographs"
     parser.add_argument("--hpatches", nargs="?", const=Path(hpatches.FOLDER), type=Path, metavar="ROOT", help=text)
     text = f"fetch HPatches first, to ROOT or {hpatches.FOLDER}, unless it is there"
@@ -209,7 +221,9 @@ def parse(argv: list[str] | None) -> Namespace:
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.json", "B.json"), help=text)
     for group in (OutputSettings, EvaluateSettings):
         add_flags(parser, group)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    evaluate_features.check_given(parser, argv)
+    return args
 
 
 def run(args: Namespace) -> None:

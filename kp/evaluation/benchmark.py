@@ -59,6 +59,7 @@ examples:
   python evaluate.py --hpatches ROOT --protocol native 240x320 480x640 --workers 4
   python evaluate.py --hpatches ROOT --curves --report page     a page to look at: page/index.html
   python evaluate.py --hpatches ROOT --keypoints DIR            your own keypoints, DIR/SEQUENCE/1.npz, as "mine"
+  python evaluate.py --hpatches ROOT --features kp+rootsift sift xfeat --points 1000 --workers 2
   python evaluate.py --compare before.json after.json           what changed, and whether chance explains it
   python evaluate.py --hpatches ROOT --detectors kp harris --weights mine.safetensors --json table.json --export maps
 

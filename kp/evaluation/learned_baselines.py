@@ -65,6 +65,11 @@ def make(name: str, directory: Path | None = None, device: torch.device = _CPU) 
         Unavailable: the weights cannot be had or do not fit. The message names the file and its address.
         ValueError: ``name`` is none of ``NAMES``.
     """
+    return partial(_score_map, model=load(name, directory, device), spec=_SPECS[name])
+
+
+def load(name: str, directory: Path | None = None, device: torch.device = _CPU) -> nn.Module:
+    """The network of :func:`make`, as Kornia built it, in evaluation mode. Raises what ``make`` raises."""
     if name not in _SPECS:
         raise ValueError(f"no learned detector is called {name}: there are {', '.join(NAMES)}")
     checkpoint, source = _download(name) if directory is None else _read(name, directory)
@@ -73,7 +78,7 @@ def make(name: str, directory: Path | None = None, device: torch.device = _CPU) 
         _fill(model, checkpoint, _SPECS[name].part)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         raise _damaged(name, source, error) from error
-    return partial(_score_map, model=model.eval().to(device), spec=_SPECS[name])
+    return model.eval().to(device)
 
 
 @torch.inference_mode()

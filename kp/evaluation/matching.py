@@ -71,9 +71,16 @@ def mean_matching_accuracy(
     """
     if len(xy0) == 0:
         return [0.0 for _ in thresholds]
+    return accuracy(match_errors(xy0, xy1, H_0to1).tolist(), thresholds)
+
+
+def match_errors(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> Tensor:
+    """How far, in pixels of view 1, H_0to1 (3, 3) sends each ``xy0`` (M, 2) from its match ``xy1`` (M, 2): (M,).
+
+    Infinite for a point behind the camera.
+    """
     places, in_front = warp_points(xy0[None].cpu().double(), H_0to1[None].cpu().double())
-    distances = (places - xy1.cpu().double()).norm(dim=2).masked_fill(~in_front, math.inf)
-    return accuracy(distances[0].tolist(), thresholds)
+    return (places - xy1.cpu().double()).norm(dim=2).masked_fill(~in_front, math.inf)[0]
 
 
 def measure_pair(

@@ -124,17 +124,26 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError, in one line with the file's name and what to do, on a file that is missing or anything else.
     """
+    return checked(path, load(path), _FORM)
+
+
+def load(path: str | Path) -> Any:
+    """What a JSON file holds, whatever it is. Raises ValueError as :func:`read` does."""
     try:
-        content = json.loads(Path(path).read_bytes())
+        return json.loads(Path(path).read_bytes())
     except OSError as error:
         raise ValueError(
             f"{str(path)!r} cannot be read ({error.strerror}): write one with evaluate.py --json"
         ) from None
     except (ValueError, RecursionError):
         raise ValueError(f"{str(path)!r} is not JSON: write it again with evaluate.py --json") from None
+
+
+def checked(path: str | Path, content: Any, form: Any) -> Any:
+    """The content of the file if it is of a form, see :func:`_misfits`. Raises ValueError as :func:`read` does."""
     if isinstance(content, dict) and content.get("pairs") == []:
         raise ValueError(f"{str(path)!r} has no pair, nothing was measured: run evaluate.py --json again")
-    wrong = next(_misfits(content, _FORM), None)
+    wrong = next(_misfits(content, form), None)
     if wrong is not None:
         text = f"{wrong or 'the whole'} is missing, empty or not what this version of evaluate.py --json writes"
         raise ValueError(f"{str(path)!r}: {text}: measure again")
@@ -153,39 +162,39 @@ def _misfits(value: Any, form: Any, where: str = "") -> Iterator[str]:
         yield where
 
 
-def _is_text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
-def _is_fingerprint(value: Any) -> bool:
-    return isinstance(value, dict) and _is_text(value.get("sha256"))
+def is_fingerprint(value: Any) -> bool:
+    return isinstance(value, dict) and is_text(value.get("sha256"))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1e6  # greater than any of ours, and safe to add up
 
 
-_KEY = {"protocol": _is_text, "detector": _is_text, "split": SPLITS.__contains__}
-_NUMBERS = dict.fromkeys(MEASURES, lambda value: value is None or _is_number(value))
+_KEY = {"protocol": is_text, "detector": is_text, "split": SPLITS.__contains__}
+_NUMBERS = dict.fromkeys(MEASURES, lambda value: value is None or is_number(value))
 _FORM = {
     "settings": {
-        "source": _is_text,
+        "source": is_text,
         "protocols": lambda v: isinstance(v, dict) and all(isinstance(p, dict) for p in v.values()),
     },
     "complete": lambda value: isinstance(value, bool),
-    "versions": {"kp": _is_text},
-    "weights": lambda value: value is None or _is_fingerprint(value),
-    "shipped": lambda value: value is ... or (isinstance(value, dict) and all(map(_is_fingerprint, value.values()))),
+    "versions": {"kp": is_text},
+    "weights": lambda value: value is None or is_fingerprint(value),
+    "shipped": lambda value: value is ... or (isinstance(value, dict) and all(map(is_fingerprint, value.values()))),
     "rows": [
         _KEY
         | _NUMBERS
-        | {"homography_3px": _is_number}
-        | {"interval": lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_number, v))}
+        | {"homography_3px": is_number}
+        | {"interval": lambda v: isinstance(v, list) and len(v) == 2 and all(map(is_number, v))}
     ],
     "pairs": [
         _KEY
         | _NUMBERS
-        | {"sequence": _is_text, "image": _is_number}
+        | {"sequence": is_text, "image": is_number}
         | {"corner_error": lambda v: v is None or (type(v) in (int, float) and v >= 0)}
     ],
 }

@@ -36,7 +36,7 @@ _ORB_SIZE = 31.0  # pixels: the patch that ORB's tests are drawn in
 
 @dataclass(frozen=True)
 class Described:
-    """Keypoints of an image with descriptors, best first: ``xy`` (K, 2) in pixels, ``descriptors`` (K, 128)."""
+    """Keypoints of an image with descriptors, best first: ``xy`` (K, 2) in pixels, ``descriptors`` (K, D)."""
 
     xy: Tensor
     descriptors: Tensor

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from kp.evaluation.compare import MEASURES, change, differences, partners, short_fingerprint
-from kp.evaluation.results import read
+from kp.evaluation.feature_results import is_of_features
+from kp.evaluation.results import load, read
+from kp.reporting.feature_comparison import compare_features
 from kp.reporting.tables import Column, Row, Table
 
 MIN_SEQUENCES = 6  # all of 5 sequences change in one direction by chance more than once in 20 times: 2 * 0.5**5 > 0.05
@@ -25,6 +27,11 @@ Records = Sequence[dict[str, Any]]
 
 def compare_files(path_a: str | Path, path_b: str | Path) -> str:
     """The comparison of two files. Raises ValueError as :func:`kp.evaluation.results.read` does."""
+    loaded = load(path_a), load(path_b)
+    if any(map(is_of_features, loaded)):
+        if not all(map(is_of_features, loaded)):
+            raise ValueError(f"of {path_a} and {path_b} one is of --features, the other is not: compare two of a kind")
+        return compare_features((path_a, path_b), loaded)
     a, b = read(path_a), read(path_b)
     couples, alone = partners(a["rows"], b["rows"])
     head = []

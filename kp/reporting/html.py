@@ -132,13 +132,13 @@ def _figures(rows: Sequence[Row], colours: Mapping[str, str]) -> list[Image]:
         part = [row for row in rows if row["split"] == split]
         text = f"Repeatability, {SPLIT_NAMES[split]}: longer is better; a bar that ends at chance is worth nothing. "
         text += "Detectors whose intervals overlap much may have another order on other sequences."
-        figures.append(_figure(plots.repeatability_bars(part, colours), text, _values(part, "repeatability")))
+        figures.append(figure_image(plots.repeatability_bars(part, colours), text, _values(part, "repeatability")))
     text = "Homographies fitted to each detector's matches: share of pairs right to 1 px, and to 3 and 5 px (paler)."
-    figures.append(_figure(plots.homography_bars(part, colours), text, _values(part, "homography_3px")))
+    figures.append(figure_image(plots.homography_bars(part, colours), text, _values(part, "homography_3px")))
     text = "Repeatability and use for homographies are different: the detectors at the upper right are good at both."
-    figures.append(_figure(plots.use_scatter(part, colours), text, _values(part, "homography_3px")))
+    figures.append(figure_image(plots.use_scatter(part, colours), text, _values(part, "homography_3px")))
     text = "How exact the repeated keypoints are: a line that rises late is a detector that repeats only roughly."
-    figures.append(_figure(plots.threshold_lines(part, colours), text, _values(part, "repeatability_1px")))
+    figures.append(figure_image(plots.threshold_lines(part, colours), text, _values(part, "repeatability_1px")))
     return figures
 
 
@@ -148,10 +148,12 @@ def _curves(rows: Sequence[Row], colours: Mapping[str, str]) -> list[Image]:
     for sweep in dict.fromkeys(row["sweep"] for row in rows):
         ours = [row for row in rows if row["sweep"] == sweep]
         text = f"Repeatability when only {sweep} changes, with 95 % intervals. Dashed: chance, mean of all detectors."
-        figures.append(_figure(plots.curve_lines(ours, "repeatability", colours), text, _ranges(ours, "repeatability")))
+        figures.append(
+            figure_image(plots.curve_lines(ours, "repeatability", colours), text, _ranges(ours, "repeatability"))
+        )
         text = f"The share of homographies right to 3 px when only {sweep} changes."
         figure = plots.curve_lines(ours, "homography_3px", colours)
-        figures.append(_figure(figure, text, _ranges(ours, "homography_3px")))
+        figures.append(figure_image(figure, text, _ranges(ours, "homography_3px")))
     return figures
 
 
@@ -174,8 +176,8 @@ def _definitions(settings: Mapping[str, Any]) -> dict[str, str]:
     return words
 
 
-def _figure(figure: Figure, caption: str, values: str) -> Image:
-    """``values`` are for readers who cannot see the figure."""
+def figure_image(figure: Figure, caption: str, values: str) -> Image:
+    """A figure with a caption. ``values`` are for readers who cannot see the figure."""
     return Image(_data_url("svg+xml", plots.svg(figure)), f"{caption} {values}", caption)
 
 

@@ -16,6 +16,10 @@ Content = Mapping[str, Any]
 Read = Callable[[str], Any]  # the content of a file of notebooks/results, by its name
 
 
+class MissingResult(ValueError):
+    """There is no such file in notebooks/results."""
+
+
 def rows(content: Content, protocol: str = "native") -> dict[str, dict[str, Content]]:
     """Means over pairs by detector and split."""
     found: dict[str, dict[str, Content]] = {}

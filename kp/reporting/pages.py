@@ -1,9 +1,9 @@
 """Write the numbers of the stored results into README.md, notebooks/report.md and notebooks/results.md.
 
-These pages are edited by hand, except between two markers: <!-- kp:NAME --> and <!-- /kp -->. What stands between them
-is replaced by what NAME stands for, such as a table. Its numbers come from the files in notebooks/results. An opening
-marker that ends its line holds a block; any other marker holds a part of a sentence. The figure of what keypoints cost
-is drawn from them too.
+These pages are edited by hand, except between two markers: <!-- kp:NAME --> and <!-- /kp -->. What stands between
+them is replaced by what NAME stands for, such as a table. Its numbers come from the files in notebooks/results. An
+opening marker that ends its line holds a block; any other marker holds a part of a sentence. The block of features is
+empty until their files are there. The figure of what keypoints cost is drawn from them too.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from typing import Any
 from kp.config import RunSettings, complete
 from kp.evaluation.summary import SPLITS
 from kp.models.cost import SIZE
-from kp.reporting import inference_tables, plots, result_tables
-from kp.reporting.page_tables import Content, Read, ablation, errors, kinds, measured, models, swept
+from kp.reporting import feature_pages, inference_tables, plots, result_tables
+from kp.reporting.page_tables import Content, MissingResult, Read, ablation, errors, kinds, measured, models, swept
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("notebooks/results")
@@ -55,7 +55,9 @@ def fill_text(text: str, page: str, read: Read) -> str:
             new = NAMES[name](read)
         except (KeyError, TypeError, IndexError, AttributeError, StopIteration, ZeroDivisionError) as error:
             raise ValueError(f"{page}: {name}: a result is missing or damaged: {error!r}") from error
-        return f"{opening}\n\n{new}\n\n{closing}" if old.startswith("\n") else f"{opening}{new}{closing}"
+        if old.startswith("\n"):
+            new = f"\n\n{new}\n\n" if new else "\n"
+        return f"{opening}{new}{closing}"
 
     if stray := _MARKER.search(_MARKED.sub("", text)):
         raise ValueError(f"{page}: {stray[0]} is half of a pair of markers")
@@ -75,6 +77,8 @@ def _reader(folder: Path) -> Read:
     def read(name: str) -> Any:
         try:
             return json.loads((folder / name).read_bytes())
+        except FileNotFoundError as error:
+            raise MissingResult(f"{folder / name} cannot be read: {error}") from None
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{folder / name} cannot be read: {error}") from None
 
@@ -180,6 +184,8 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "table-short": lambda read: measured(read("test.json"), without=_LEFT_OUT).markdown(),
     "table-greedy": lambda read: measured(read("greedy.json")).markdown(),
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
+    "features": feature_pages.section,
+    "features-short": feature_pages.short_section,
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
     "models": lambda read: models(read("models.json"), read("test.json")).markdown(),

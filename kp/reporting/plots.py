@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from kp.evaluation.feature_matching import ACCURACY_THRESHOLDS
 from kp.evaluation.protocols import THRESHOLDS
 
 Row = Mapping[str, Any]
@@ -109,6 +110,20 @@ def threshold_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
         axes.plot(THRESHOLDS, values, "o-", ms=4, color=colours[row["detector"]], clip_on=False)
         ends[row["detector"]] = (THRESHOLDS[-1], values[-1])
     axes.xaxis.set_major_locator(FixedLocator(THRESHOLDS))
+    _name_at_right(axes, ends, colours)
+    return figure
+
+
+@_styled
+def accuracy_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
+    """A line per complete feature: the mean matching accuracy over thresholds of 1 to 10 px. Rows are of one split."""
+    figure, axes = _line_axes("threshold (px)", "right matches, share")
+    ends = {}
+    for row in rows:
+        values = [row[f"matching_accuracy_{pixels}px"] for pixels in ACCURACY_THRESHOLDS]
+        axes.plot(ACCURACY_THRESHOLDS, values, "o-", ms=3, lw=1.4, color=colours[row["feature"]], clip_on=False)
+        ends[row["feature"]] = (ACCURACY_THRESHOLDS[-1], values[-1])
+    axes.xaxis.set_major_locator(FixedLocator(ACCURACY_THRESHOLDS))
     _name_at_right(axes, ends, colours)
     return figure
 

@@ -55,7 +55,7 @@ def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
 
 
 def _default(f: Field) -> str:
-    if f.default is None:
+    if f.default is None or f.default == ():
         each = f.metadata["by_model"]
         return f" (default: {each[0]:g}; with an encoder {each[1]:g}, with a describer {each[2]:g})" if each else ""
     if isinstance(f.default, bool):

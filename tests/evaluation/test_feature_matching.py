@@ -1,0 +1,96 @@
+"""What matches of complete features are worth: points and descriptors by hand."""
+
+import math
+
+import numpy as np
+import poselib
+import pytest
+import torch
+
+from kp.evaluation.feature_matching import matched, matching_score, measure_pair
+from kp.features.describe import Described
+
+SHIFT = torch.tensor([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)  # 10 px to the right
+SIZE = (100, 100)
+
+
+def described(xy, codes, length=200):
+    """Points whose descriptors are unit vectors along the axes ``codes``; a code of None is a zero descriptor."""
+    descriptors = torch.zeros(len(xy), length)
+    for row, code in zip(descriptors, codes, strict=True):
+        if code is not None:
+            row[code] = 1
+    return Described(torch.tensor(xy, dtype=torch.float32).reshape(-1, 2), descriptors)
+
+
+def test_shares_of_right_matches_by_hand():
+    """Four matches with errors of 0.5, 2, 4 and 12 px."""
+    xy0 = [(10, 10), (20, 50), (60, 20), (70, 80)]
+    xy1 = [(20.5, 10), (30, 52), (70, 24), (80, 92)]
+    scores = measure_pair(described(xy0, range(4)), described(xy1, range(4)), SHIFT, SIZE, SIZE, 100)
+    shares = [scores[f"matching_accuracy_{t}px"] for t in range(1, 11)]
+    assert shares == [0.25, 0.5, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75, 0.75]
+    assert (scores["matches"], scores["right_matches"], scores["keypoints"], scores["dimensions"]) == (4, 2, 4, 200)
+    assert scores["matching_score"] == 0.5
+
+
+def test_only_the_first_points_count():
+    """Of the best two of each view only one is matched, though all four would be."""
+    xy0, xy1 = [(10, 10), (20, 50), (60, 20), (70, 80)], [(20, 10), (70, 20), (30, 50), (80, 80)]
+    both = described(xy0, [0, 1, 2, 3]), described(xy1, [0, 2, 1, 3])
+    assert measure_pair(*both, SHIFT, SIZE, SIZE, 4)["right_matches"] == 4
+    scores = measure_pair(*both, SHIFT, SIZE, SIZE, 2)
+    assert (scores["keypoints"], scores["right_matches"], scores["matching_score"]) == (2, 1, 0.5)
+
+
+def test_matches_are_mutual_and_never_of_zero_descriptors():
+    """Both points 1 and 2 of view 0 are nearest to point 1 of view 1; the zeros would be at distance 0."""
+    one = Described(torch.zeros(4, 2), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0.8, 0.6], [0, 0, 0]]))
+    two = Described(torch.zeros(3, 2), torch.tensor([[0.0, 0, 0], [0, 1, 0], [1, 0, 0]]))
+    assert matched(one, two).tolist() == [[0, 2], [1, 1]]
+
+
+def test_the_matching_score_counts_what_both_views_see():
+    """View 1 is 104 px wide: it does not see the point at 95, whose match lies 2 px away, inside view 1.
+
+    View 0: three of four points are seen, two of them rightly matched. View 1: three of five are seen (those at 3 and
+    at 8 come from outside view 0), all rightly matched.
+    """
+    xy0 = torch.tensor([[5.0, 5], [95, 50], [50, 50], [20, 20]])
+    xy1 = torch.tensor([[15.0, 5], [60, 50], [103, 50], [3, 50], [8, 9]])
+    right = torch.tensor([[0, 0], [2, 1], [1, 2]])
+    assert matching_score(xy0, xy1, right, SHIFT, SIZE, (100, 104)) == pytest.approx((2 / 3 + 3 / 3) / 2)
+    assert matching_score(xy0[1:2], xy1[3:], right[:0], SHIFT, SIZE, (100, 104)) == 0, "nothing is seen"
+
+
+def scattered(count, wrong):
+    """Points of view 0 and of view 1, of which the last ``wrong`` are anywhere."""
+    rng = np.random.default_rng(0)
+    xy0 = rng.uniform(0, 90, (count, 2))
+    xy1 = xy0 + np.array([10, 0])
+    xy1[count - wrong :] = rng.uniform(0, 100, (wrong, 2))
+    return described(xy0.tolist(), range(count)), described(xy1.tolist(), range(count))
+
+
+def test_both_estimators_find_the_homography_among_wrong_matches():
+    scores = measure_pair(*scattered(60, 25), SHIFT, SIZE, SIZE, 1000)
+    assert scores["corner_error_magsac"] < 0.01
+    assert scores["corner_error_poselib"] < 0.01
+
+
+def test_each_estimator_is_the_one_of_its_name(monkeypatch):
+    """PoseLib finds 7 px where there are 10; OpenCV is not asked instead of it."""
+    wrong = np.array([[1.0, 0, 7], [0, 1, 0], [0, 0, 1]])
+    monkeypatch.setattr(poselib, "estimate_homography", lambda *_: (wrong, {"inliers": [True] * 60}))
+    scores = measure_pair(*scattered(60, 25), SHIFT, SIZE, SIZE, 1000)
+    assert scores["corner_error_poselib"] == pytest.approx(3)
+    assert scores["corner_error_magsac"] < 0.01
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_too_few_matches_fix_no_homography(count):
+    points = described([(10 * n, 5 * n * n) for n in range(count)], range(count))
+    scores = measure_pair(points, points, torch.eye(3, dtype=torch.float64), SIZE, SIZE, 100)
+    assert scores["corner_error_magsac"] == scores["corner_error_poselib"] == math.inf
+    assert scores["matching_accuracy_3px"] == scores["matching_score"] == (1 if count else 0)
+    assert scores["right_matches"] == count
