@@ -18,6 +18,8 @@ CONTEXT.set_forkserver_preload(
         "kp.cli.train",
         "kp.cli.evaluate",
         "kp.cli.use",
+        "IPython.core.interactiveshell",
+        "matplotlib.pyplot",
     ]
 )
 RANKS = 2
