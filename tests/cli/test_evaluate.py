@@ -1,16 +1,16 @@
 """evaluate.py as a user runs it: what it prints, what it writes, and one line for everything that is wrong."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from forked import CONTEXT, Forked, unread
 from kornia.feature import KeyNet
 from sequence_folders import write_ppm, write_root
 
@@ -19,8 +19,8 @@ from kp.cli import evaluate as evaluate_command
 from kp.config import MODELS
 from kp.data.download import DownloadError
 from kp.evaluation import benchmark, learned_baselines, registry, results
+from kp.support import parallel
 
-SCRIPT = Path(evaluate.__file__)
 CLASSICAL = ("harris", "shi-tomasi", "fast", "sift", "orb", "random")
 
 
@@ -116,7 +116,13 @@ def test_learned_baselines_read_their_weights_from_files(root, tmp_path, capsys)
     assert any(line.startswith("keynet") for line in out.splitlines())
 
 
-def test_workers_share_the_sequences(root, tmp_path, capsys):
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Worker processes start at once; tests/support/test_parallel.py has those of kp, which import torch anew."""
+    monkeypatch.setattr(parallel, "get_context", lambda method: CONTEXT)
+
+
+def test_workers_share_the_sequences(root, tmp_path, capsys, forked_workers):
     for workers in (1, 2):
         flags = ["--detectors", "fast", "random", "--workers", workers, "--json", tmp_path / f"{workers}.json"]
         assert run(capsys, "--hpatches", root, *flags)[0] == 0
@@ -124,7 +130,7 @@ def test_workers_share_the_sequences(root, tmp_path, capsys):
     assert first == second
 
 
-def test_bad_input_in_a_worker_is_one_line(root, tmp_path, capsys):
+def test_bad_input_in_a_worker_is_one_line(root, tmp_path, capsys, forked_workers):
     (root / "v_wall" / "3.ppm").write_bytes(b"P6 1")
     code, out, err = run(capsys, "--hpatches", root, "--detectors", "harris", "--workers", 2)
     assert code == 2
@@ -497,19 +503,11 @@ def test_a_detector_that_finds_nothing_scores_zero(tmp_path, capsys):
 def test_an_interruption_exits_130_and_keeps_what_was_done(tmp_path, number):
     root = write_root(tmp_path / "root", [f"v_{i:03}" for i in range(150)], count=6)
     flags = ["--detectors", "sift", "--export", tmp_path / "maps", "--json", tmp_path / "t.json"]
-    command = [sys.executable, SCRIPT, "--hpatches", root, *flags]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
-    )
-    while process.poll() is None and not (tmp_path / "maps" / "v_001").exists():
-        time.sleep(0.01)
-    process.send_signal(number)  # with at least v_000 done
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    with Forked(evaluate.main, "--hpatches", root, *flags) as running:
+        running.wait_for(tmp_path / "maps" / "v_001")
+        os.kill(running.pid, number)  # with at least v_000 done
+        code, out, err = running.finish()
+    assert code == 130
     assert "Traceback" not in err
     assert "interrupted" in err.splitlines()[-1]
     content = json.loads((tmp_path / "t.json").read_text())
@@ -573,10 +571,10 @@ def test_comparing_measures_nothing(root, tmp_path, capsys):
 
 def test_a_reader_that_has_left_does_not_keep_the_json_from_being_written(root, tmp_path):
     flags = ["--hpatches", root, "--detectors", "fast", "--json", tmp_path / "table.json"]
-    process = subprocess.Popen([sys.executable, SCRIPT, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert b"rror" not in process.stderr.read()  # beside the progress bar
-    assert process.wait() == 0
+    with Forked(partial(unread, evaluate.main), *flags) as running:
+        code, _, err = running.finish()
+    assert "rror" not in err  # beside the progress bar
+    assert code == 0
     assert json.loads((tmp_path / "table.json").read_text())["complete"] is True
 
 

@@ -1,14 +1,13 @@
 """kp detect and kp match on folders of mixed files, patterns, lists and videos, as a new user calls them."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from forked import Forked, unread
 from skimage import data
 
 import kp
@@ -132,11 +131,10 @@ def test_an_interrupted_run_keeps_what_was_found(photos, monkeypatch):
     assert main(["detect", "photos"]) == 130
     monkeypatch.setattr(Store, "put", put)
     assert not Path("keypoints.h5").exists()
-    process = [sys.executable, "-m", "kp", "detect", "photos"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(kp.__file__).parents[1])}
-    done = subprocess.run(process, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "in 1 image, 1 were there" in done.stdout
+    with Forked(main, "detect", "photos") as another:
+        code, out, err = another.finish()
+    assert code == 0, err
+    assert "in 1 image, 1 were there" in out
     assert files.names_in("keypoints.h5") == ["a.png", "sub/b.JPG"]
 
 
@@ -222,10 +220,10 @@ def test_a_list_from_a_windows_editor(pair, capsys):
 
 def test_a_reader_that_has_left_does_not_keep_the_files_from_being_written(photos):
     Path("photos/broken.jpg").unlink()
-    command = f"{sys.executable} -m kp match photos/a.png photos/sub/b.JPG --json --out m.json | true"
-    environment = {**os.environ, "PYTHONPATH": str(Path(kp.__file__).parents[1])}
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
-    assert "error" not in done.stderr
+    with Forked(partial(unread, main), "match", "photos/a.png", "photos/sub/b.JPG", "--json", "--out", "m.json") as one:
+        code, _, err = one.finish()
+    assert code == 0
+    assert "rror" not in err
     assert len(json.loads(Path("m.json").read_text())) == 1
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from forked import CONTEXT
 from sequence_folders import write_root
 
 from kp.data.hpatches import HPatchesError, ImageSequence
@@ -21,6 +22,7 @@ from kp.evaluation.registry import KeypointFiles, make_detectors, score_maps
 from kp.evaluation.results import settings
 from kp.evaluation.summary import interval, summarise, summarise_kinds
 from kp.models.keypoints import Keypoints, extract_keypoints
+from kp.support import parallel
 
 NATIVE = PROTOCOLS["native"]
 SIZES = ((97, 131), (88, 120), (101, 119))
@@ -275,7 +277,8 @@ def test_random_points_score_about_their_chance_level():
     assert summarise(records)[0]["chance"] == pytest.approx(expected, abs=0.01)
 
 
-def test_the_records_do_not_depend_on_the_number_of_workers(tmp_path):
+def test_the_records_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "get_context", lambda method: CONTEXT)
     sequences = [scene(name, i) for i, name in enumerate(("i_a", "v_b", "v_c"))]
     still = [replace(s, images=tuple(partial(torch.Tensor.clone, load()) for load in s.images)) for s in sequences]
     makers = partial(dict, make(["harris", "random"]))

@@ -2,14 +2,14 @@
 
 import json
 import re
-import subprocess
 import sys
+import time
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+from forked import CONTEXT, Forked
 
 from kp import config
 from kp.cli import weights
@@ -24,6 +24,7 @@ from kp.models.detector import thin
 from kp.models.mobile import MobileDetector
 from kp.support.settings import to_dict
 from kp.training import trainer as trainer_module
+from kp.training.run_folder import claimed
 from kp.training.trainer import Trainer, TrainingError
 from kp.training.validation import Validation
 
@@ -306,18 +307,18 @@ def test_an_out_that_is_a_file_is_told_before_anything_is_trained(tmp_path, scor
     assert "cannot be written" in capsys.readouterr().err
 
 
+def _claim():
+    """Hold the folder of a run, and write a file once it is held."""
+    with claimed(Path(sys.argv[1])):
+        Path(sys.argv[2]).write_text("held")
+        time.sleep(1000)
+
+
 def test_a_run_of_another_process_does_not_stop_the_others(ablate, tmp_path, capsys):
-    code = "import sys, time; from pathlib import Path; from kp.training.run_folder import claimed\n"
-    code += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(100)"
-    command = [sys.executable, "-c", code, str(tmp_path / "runs" / "ema-0.9-0")]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
-    try:
-        assert other.stdout.readline() == b"held\n"
+    with Forked(_claim, tmp_path / "runs" / "ema-0.9-0", tmp_path / "held") as other:
+        other.wait_for(tmp_path / "held")
         assert [e["variant"] for e in ablate("ema 0.9", "default", *TINY, code=1)] == ["default"]
         assert "ema 0.9, seed 0: another process trains in" in capsys.readouterr().err
-    finally:
-        other.kill()
-        other.wait()
     assert len(ablate("ema 0.9", "default", *TINY)) == 2
 
 
@@ -329,9 +330,8 @@ def _put_many(path, first, barrier):
 
 
 def test_two_processes_that_write_one_file_lose_no_entry(tmp_path):
-    path, context = tmp_path / "a.json", get_context("spawn")
-    barrier = context.Barrier(2)
-    writers = [context.Process(target=_put_many, args=(path, 25 * n, barrier)) for n in range(2)]
+    path, barrier = tmp_path / "a.json", CONTEXT.Barrier(2)
+    writers = [CONTEXT.Process(target=_put_many, args=(path, 25 * n, barrier)) for n in range(2)]
     for writer in writers:
         writer.start()
     for writer in writers:

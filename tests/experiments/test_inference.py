@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from forked import CONTEXT
 
 from kp.cli.main import main
 from kp.experiments import inference
@@ -43,6 +44,7 @@ def test_a_detector_that_fails_is_a_row_with_its_reason(monkeypatch):
         "dead": Timed(partial(os._exit, 3)),
     }
     monkeypatch.setattr(inference, "detectors", lambda file: found)
+    monkeypatch.setattr(inference, "get_context", lambda method: CONTEXT)  # processes that start at once
     ((fast, broken, large, dead),) = inference.measure([SIZE], [1], repeats=2)
     assert fast.milliseconds > 0
     assert fast[:3] == ("fast", SIZE, 1)

@@ -1,14 +1,12 @@
 """Files of features: there and back, hloc's layout, COLMAP's database; nothing is lost or half-written."""
 
-import multiprocessing
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import CONTEXT, Forked
 
 import kp
 from kp.features import files
@@ -80,7 +78,7 @@ def _save(path, seed):
 
 
 def test_two_programs_add_to_one_h5(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with CONTEXT.Pool(2) as pool:
         pool.starmap(_save, [(tmp_path / "f.h5", seed) for seed in range(6)])
     assert files.names_in(tmp_path / "f.h5") == [f"{seed}.jpg" for seed in range(6)]
 
@@ -188,16 +186,15 @@ def test_a_store_goes_on_where_it_was_interrupted(tmp_path, form):
     assert not list(tmp_path.glob(".*parts"))
 
 
+def _open_store():
+    Store(Path(sys.argv[1]), "h5", {"threshold": 0.1})
+
+
 def test_a_store_is_not_shared_or_mixed(tmp_path):
     store = Store(tmp_path / "f.h5", "h5", {"threshold": 0.1})
-    code = f"""
-from pathlib import Path
-from kp.features.store import Store
-Store(Path({str(tmp_path / "f.h5")!r}), "h5", {{"threshold": 0.1}})
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(kp.__file__).parents[1])}
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert "being written by another run" in other.stderr
+    with Forked(_open_store, tmp_path / "f.h5") as other:
+        _, _, err = other.finish()
+    assert "being written by another run" in err
     store.put("a", features())
     store.finish()
     with pytest.raises(ValueError, match="made with another threshold"):

@@ -1,11 +1,12 @@
 """The corner response against scipy; OpenCV's score map against torch's, of any size, in tiles, in bounded memory."""
 
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from scipy import ndimage
 
 from kp.data.hpatches import read_image
@@ -137,29 +138,30 @@ def test_a_corner_of_a_photograph_moves_with_it():
     assert (away < 0.1).float().mean() > 0.9
 
 
-_MEMORY = """
-import resource, torch
-from kp.models.checkpoint import load_detector
-from kp.models.corner import CornerDetector
-from kp.models.keypoints import extract_keypoints
 def peak():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
-torch.set_num_threads(2)
-detector = CornerDetector().eval()
-with torch.inference_mode():
-    extract_keypoints(detector(torch.rand(1, 1, 64, 64)), 1000, subpixel=True)
-    image = torch.rand(1, 1, {}, {})
-    before = peak()
-    extract_keypoints(detector(image), 1000, subpixel=True)
-print((peak() - before) / image.numel())
-"""
+    """The peak memory of this process in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+
+
+def print_memory():
+    """The bytes a pixel that the keypoints of an image of a size take."""
+    torch.set_num_threads(2)
+    detector = CornerDetector().eval()
+    with torch.inference_mode():
+        extract_keypoints(detector(torch.rand(1, 1, 64, 64)), 1000, subpixel=True)
+        image = torch.rand(1, 1, *map(int, sys.argv[1:]))
+        before = peak()
+        extract_keypoints(detector(image), 1000, subpixel=True)
+    print((peak() - before) / image.numel())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.parametrize("size", [(1200, 1600), (4000, 3000)])
 def test_keypoints_take_at_most_60_bytes_a_pixel(size):
-    done = subprocess.run([sys.executable, "-c", _MEMORY.format(*size)], capture_output=True, text=True, check=True)
-    assert 4 <= float(done.stdout) <= 60
+    with Forked(print_memory, *size) as measured:
+        _, out, err = measured.finish()
+    assert 4 <= float(out) <= 60, err
 
 
 def test_wrong_settings_are_named():

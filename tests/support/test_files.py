@@ -2,11 +2,12 @@
 
 import os
 import re
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 from kp.support.files import FileError, InUseError, check_writable, locked, write_file
 
@@ -46,27 +47,19 @@ def test_a_place_that_cannot_be_written_is_found_before(tmp_path):
         check_writable(tmp_path / "file" / "below")
 
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from kp.support.files import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(100)
-"""
+def hold():
+    """Hold a file, and write another once it is held."""
+    with locked(Path(sys.argv[1])):
+        Path(sys.argv[2]).write_text("held")
+        time.sleep(1000)
 
 
 def test_a_file_is_held_against_other_processes_and_free_when_they_are_killed(tmp_path):
     path = tmp_path / "new" / "file"
-    command, root = [sys.executable, "-c", HOLD, str(path)], Path(__file__).parents[2]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root)
-    try:
-        assert other.stdout.readline() == b"held\n"
+    with Forked(hold, path, tmp_path / "held") as other:
+        other.wait_for(tmp_path / "held")
         with pytest.raises(InUseError, match="is in use by another process"), locked(path, wait=False):
             pytest.fail("both hold it")
-    finally:
-        other.kill()
-        other.wait()
     with locked(path, wait=False), locked(path, wait=False):  # within a process it may be taken again
         assert not path.exists()
 

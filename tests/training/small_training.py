@@ -1,4 +1,4 @@
-"""train_homographic.py with a small validation, for torchrun; the rank in POISONED has a loss that is not finite.
+"""train_homographic.py with a small validation; the rank in POISONED has a loss that is not finite.
 
 Where FULL is draw or update, the memory of rank 1 runs out there, in its third step.
 """
@@ -17,11 +17,6 @@ from kp.training import learner
 from kp.training import trainer as trainer_module
 from kp.training.validation import Validation
 
-trainer_module.Validation = partial(Validation, batches=1, batch=4, size=(48, 64), files=())
-if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
-    real = learner.repeatability_losses
-    learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"localization": torch.tensor(float("nan"))}
-
 
 class Full(learner.Learner):
     """Has memory for two steps."""
@@ -37,6 +32,16 @@ class Full(learner.Learner):
         super().update(loss, lr)
 
 
-if "FULL" in os.environ and os.environ.get("RANK", "1") == "1":
-    trainer_module.Learner = Full
-sys.exit(train_homographic.main())
+def main():
+    """The exit code of the command, in a process that does nothing else afterwards."""
+    trainer_module.Validation = partial(Validation, batches=1, batch=4, size=(48, 64), files=())
+    if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
+        real, nan = learner.repeatability_losses, torch.tensor(float("nan"))
+        learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"localization": nan}
+    if "FULL" in os.environ and os.environ.get("RANK", "1") == "1":
+        trainer_module.Learner = Full
+    return train_homographic.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

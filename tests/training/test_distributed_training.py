@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+import small_training
 import torch
+from forked import Forked, torchrun
 from two_ranks import SETTINGS
 
 from kp.models.checkpoint import load_checkpoint
@@ -34,35 +35,26 @@ FLAGS = [
 ]
 
 
-STARTED = []
+def start(*arguments, **variables):
+    """The command in two ranks, which fork: this shows all but that torchrun starts them."""
+    return Forked(partial(torchrun, small_training.main), *arguments, **variables)
 
 
-def start(script, *arguments, **variables):
+def of_torchrun(script, *arguments):
+    """Standard output of a script under torchrun itself, whose ranks import everything anew: this takes long."""
     command = [*LAUNCHER, str(HERE / script), *map(str, arguments)]
-    pipe = subprocess.PIPE
-    STARTED.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=os.environ | variables))
-    return STARTED[-1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            out, err = running.communicate(timeout=200)
+        finally:
+            running.terminate()  # torchrun ends its ranks
+    assert running.returncode == 0, err
+    return out
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_process_is_left_behind():
-    """torchrun and its ranks, which are in sessions of their own, end with the tests, also with those that fail."""
-    yield
-    for running in STARTED:
-        if running.poll() is None:
-            for pid in [*ranks_of(running).values(), running.pid]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            running.wait()
-
-
-def finish(running, seconds=200):
-    """Exit code, output and the lines of errors that are ours, once ``running`` has ended."""
-    try:
-        out, err = running.communicate(timeout=seconds)
-    finally:
-        running.terminate()  # torchrun ends its ranks
-    return running.returncode, out, [line for line in err.splitlines() if "error: " in line and ".py:" in line]
+def errors_of(err):
+    """The lines of errors that are ours."""
+    return [line for line in err.splitlines() if "error: " in line and ".py:" in line]
 
 
 def logged(folder):
@@ -73,8 +65,7 @@ def logged(folder):
 def two(tmp_path_factory):
     """A folder with the weights of each rank after one step, and the losses of a straight and of a resumed run."""
     folder = tmp_path_factory.mktemp("two")
-    code, _, errors = finish(start("two_ranks.py", folder))
-    assert code == 0, errors
+    of_torchrun("two_ranks.py", folder)
     return folder
 
 
@@ -164,74 +155,60 @@ def test_one_process_goes_on_from_two_ranks_and_they_from_an_old_checkpoint(two,
 
 def test_torchrun_writes_one_run_and_goes_on_with_it(tmp_path):
     folder = tmp_path / "run"
-    code, out, errors = finish(start("small_training.py", "--out", folder, "--steps", 3, *FLAGS))
-    assert code == 0, errors
+    out = of_torchrun("small_training.py", "--out", folder, "--steps", 3, *FLAGS)
     assert [out.count(word) for word in ("training on cpu", "held-out pairs", "done: ")] == [1, 1, 1]
     assert len(list(folder.glob("events.out.tfevents*"))) == 1
     assert [path.name for path in folder.glob(".*")] in ([], [".run.lock"]), "a temporary file was left behind"
-    assert finish(start("small_training.py", "--resume", folder, "--steps", 5))[0] == 0
+    with start("--resume", folder, "--steps", 5) as running:
+        code, _, err = running.finish()
+    assert code == 0, err
     lines = logged(folder)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
     assert [line["step"] for line in lines if "validation" in line] == [3, 5]
     assert load_checkpoint(folder / "checkpoint.pt")["step"] == 5
 
 
-def ranks_of(running):
-    """The process of each rank, by its number."""
-    found = {}
-    for pid in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split():
-        variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-        found |= {v.removeprefix("RANK="): int(pid) for v in variables if v.startswith("RANK=")}
-    return found
-
-
-@pytest.mark.parametrize(("signalled", "number"), [("torchrun", signal.SIGINT), ("1", signal.SIGTERM)])
+@pytest.mark.parametrize(("signalled", "number"), [("torchrun", signal.SIGINT), (1, signal.SIGTERM)])
 def test_whoever_is_asked_to_end_all_end_and_rank_0_saves(tmp_path, signalled, number):
-    running = start("small_training.py", "--out", tmp_path, "--steps", 100000, "--save-every", 100, *FLAGS)
-    wait_for(tmp_path / "log.jsonl", running)
-    os.kill(running.pid if signalled == "torchrun" else ranks_of(running)[signalled], number)
-    assert finish(running, 60)[0] != 0
+    with start("--out", tmp_path, "--steps", 100000, "--save-every", 100, *FLAGS) as running:
+        running.wait_for(tmp_path / "log.jsonl")
+        os.kill(running.pid if signalled == "torchrun" else running.ranks()[signalled], number)
+        assert running.finish()[0] != 0
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert [line["step"] for line in logged(tmp_path)] == list(range(1, state["step"] + 1))
     assert len(state["pairs"]) == 2
 
 
-def wait_for(path, running):
-    until = time.monotonic() + 120
-    while not path.exists():
-        assert running.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all(tmp_path):
-    running = start("small_training.py", "--out", tmp_path, "--steps", 3, *FLAGS, POISONED="1")
-    code, _, errors = finish(running)
+    with start("--out", tmp_path, "--steps", 3, *FLAGS, POISONED="1") as running:
+        code, _, err = running.finish()
     assert code != 0
-    assert len(errors) == 1
-    assert "step 1: the localization loss is nan" in errors[0]
+    (line,) = errors_of(err)
+    assert "step 1: the localization loss is nan" in line
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_a_log_that_cannot_be_written_ends_all(tmp_path):
     (tmp_path / "log.jsonl").mkdir()
-    code, _, errors = finish(start("small_training.py", "--out", tmp_path, "--steps", 3, *FLAGS))
+    with start("--out", tmp_path, "--steps", 3, *FLAGS) as running:
+        code, _, err = running.finish()
     assert code != 0
-    assert len(errors) == 1
-    assert "log.jsonl" in errors[0]
+    (line,) = errors_of(err)
+    assert "log.jsonl" in line
 
 
 def test_a_rank_that_is_lost_ends_all(tmp_path):
-    running = start("small_training.py", "--out", tmp_path, "--steps", 100000, *FLAGS)
-    wait_for(tmp_path / "log.jsonl", running)
-    os.kill(ranks_of(running)["1"], signal.SIGKILL)
-    assert finish(running, 90)[0] != 0
+    with start("--out", tmp_path, "--steps", 100000, *FLAGS) as running:
+        running.wait_for(tmp_path / "log.jsonl")
+        os.kill(running.ranks()[1], signal.SIGKILL)
+        assert running.finish()[0] != 0
 
 
 def test_what_is_wrong_is_said_once():
-    code, _, errors = finish(start("small_training.py", "--device", "nosuch"))
+    with start("--device", "nosuch") as running:
+        code, _, err = running.finish()
     assert code != 0
-    assert len(errors) == 1
+    assert len(errors_of(err)) == 1
 
 
 @pytest.mark.parametrize(
@@ -271,8 +248,9 @@ def test_an_error_of_any_class_can_be_sent_to_the_other_ranks():
 @pytest.mark.parametrize("when", ["draw", "update"])
 def test_a_rank_whose_memory_runs_out_ends_all(tmp_path, when):
     """In the update the ranks wait for each other's gradients: the others cannot be told."""
-    running = start("small_training.py", "--out", tmp_path, "--steps", 100000, "--save-every", 0, *FLAGS, FULL=when)
-    code, _, errors = finish(running, 120)
+    with start("--out", tmp_path, "--steps", 100000, "--save-every", 0, *FLAGS, FULL=when) as running:
+        code, _, err = running.finish()
     assert code != 0
+    errors = errors_of(err)
     assert len(errors) == 1 if when == "draw" else not errors
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2

@@ -1,16 +1,16 @@
 """Same seed, same run; a killed run goes on as if nothing had happened; what is wrong is said in one line."""
 
 import json
+import os
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
+import small_training
 import torch
+from forked import Forked
 
 import train_homographic
 from kp.config import DetectorSettings, RunSettings, complete
@@ -29,7 +29,6 @@ from kp.training.logger import Logger, forget_later_steps
 from kp.training.trainer import Trainer, TrainingError, learning_rate, resume
 from kp.training.validation import Validation
 
-ROOT = Path(__file__).parents[2]
 SMALL = RunSettings(detector=DetectorSettings(encoder="mobilenet_v3_small"))
 SMALL = replace(
     SMALL,
@@ -66,10 +65,9 @@ def train(*arguments):
         return train_homographic.main()
 
 
-def start(*arguments):
+def start(*arguments, **variables):
     """The same in a process of its own."""
-    command = [sys.executable, str(ROOT / "tests" / "training" / "small_training.py"), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return Forked(small_training.main, *arguments, **variables)
 
 
 def logged(folder):
@@ -277,22 +275,16 @@ def test_validation_is_always_the_same(tmp_path):
 
 def test_kill_9_and_resume(tmp_path):
     straight = tmp_path / "straight"
-    assert start("--out", straight, "--steps", 8, *FLAGS).wait() == 0
+    with start("--out", straight, "--steps", 8, *FLAGS) as running:
+        assert running.finish()[0] == 0
     folder = tmp_path / "killed"
-    running = start("--out", folder, "--steps", 8, *FLAGS)
-    try:
-        until = time.monotonic() + 120
-        while not (folder / "checkpoint.pt").exists():
-            assert time.monotonic() < until
-            assert running.poll() is None
-            time.sleep(0.02)
-    finally:
-        running.kill()
-        running.wait()
+    with start("--out", folder, "--steps", 8, *FLAGS) as running:
+        running.wait_for(folder / "checkpoint.pt")
+    assert running.poll() == -signal.SIGKILL
     assert load_checkpoint(folder / "checkpoint.pt")["step"] < 8
-    again = start("--resume", folder)
-    _, stderr = again.communicate()
-    assert again.returncode == 0, stderr
+    with start("--resume", folder) as again:
+        code, _, err = again.finish()
+    assert code == 0, err
     expected = {line["step"]: line["loss"] for line in logged(straight) if "loss" in line}
     found = [(line["step"], line["loss"]) for line in logged(folder) if "loss" in line]
     assert found == list(expected.items())  # each step once
@@ -301,15 +293,13 @@ def test_kill_9_and_resume(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves(tmp_path, number):
     never = [*FLAGS[:-1], "100"]  # minutes between checkpoints: only the interruption writes one
-    running = start("--out", tmp_path, "--steps", 100000, *never)
-    until = time.monotonic() + 120
-    while not (tmp_path / "log.jsonl").exists() and time.monotonic() < until and running.poll() is None:
-        time.sleep(0.05)
-    running.send_signal(number)
-    _, stderr = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "Traceback" not in stderr
-    assert "--resume" in stderr
+    with start("--out", tmp_path, "--steps", 100000, *never) as running:
+        running.wait_for(tmp_path / "log.jsonl")
+        os.kill(running.pid, number)
+        code, _, err = running.finish()
+    assert code == 130
+    assert "Traceback" not in err
+    assert "--resume" in err
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] >= 1
 
 
@@ -429,13 +419,11 @@ def test_the_last_validation_is_part_of_a_run_by_the_clock(tmp_path):
 
 @pytest.mark.parametrize("when", ["draw", "update"])
 def test_memory_that_runs_out_is_one_line_and_the_checkpoint_is_kept(tmp_path, when):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FULL", when)
-        running = start("--out", tmp_path, "--steps", 100000, *FLAGS)
-    _, stderr = running.communicate(timeout=120)
-    assert running.returncode == 1
-    assert "Traceback" not in stderr
-    assert "train_homographic.py: error: out of memory" in stderr.splitlines()[-1]
+    with start("--out", tmp_path, "--steps", 100000, *FLAGS, FULL=when) as running:
+        code, _, err = running.finish()
+    assert code == 1
+    assert "Traceback" not in err
+    assert "train_homographic.py: error: out of memory" in err.splitlines()[-1]
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 2
 
 
@@ -461,13 +449,8 @@ def test_what_may_change_in_a_run_that_goes_on_does_act(tmp_path):
 
 
 def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_it_free(tmp_path, capsys):
-    running = start("--out", tmp_path / "run", "--steps", 100000, *FLAGS)
-    try:
-        until = time.monotonic() + 120
-        while not (tmp_path / "run" / "checkpoint.pt").exists():
-            assert time.monotonic() < until
-            assert running.poll() is None
-            time.sleep(0.02)
+    with start("--out", tmp_path / "run", "--steps", 100000, *FLAGS) as running:
+        running.wait_for(tmp_path / "run" / "checkpoint.pt")
         for arguments in (["--out", tmp_path / "run", *FLAGS], ["--resume", tmp_path / "run", "--steps", 1]):
             assert train(*arguments) == 1
             error = capsys.readouterr().err
@@ -475,9 +458,6 @@ def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_it_free(tmp
             assert error.count("\n") == 1
         with pytest.raises(InUseError):
             Trainer(SMALL, tmp_path / "run").run()
-    finally:
-        running.kill()
-        running.wait()
     step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
     assert train("--resume", tmp_path / "run", "--steps", step + 1) == 0
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"] == step + 1
