@@ -20,9 +20,10 @@ class Describer(nn.Module):
     """Grey images (B, 1, H, W) and keypoints' places (B, K, 2) -> descriptors (B, K, size) and logits (B, K).
 
     A mobile encoder looks at the image at half its size, in units of the contrast around. A feature pyramid (Lin et
-    al., CVPR 2017) brings its stages to stride 4 of the image. At each place its features and the histograms of
-    :mod:`kp.models.gradient_histograms` go through one hidden layer. From there one head gives a descriptor of unit
-    length, and the other the logit that the keypoint's match will be right.
+    al., CVPR 2017) brings its stages to stride 4 of the image. A descriptor is a linear map of the histograms of
+    :mod:`kp.models.gradient_histograms` at its place, corrected by what a hidden layer makes of these and of the
+    pyramid's features, and divided by its length. The hidden layer also gives the logit that the keypoint's match will
+    be right.
 
     Args:
         encoder: a name of :mod:`kp.models.encoders`.
@@ -42,13 +43,17 @@ class Describer(nn.Module):
         self.smooth = nn.ModuleList(separable(width, width) for _ in self.encoder.channels)
         self.standard = nn.BatchNorm1d(SIZE + width, affine=False)
         self.hidden = nn.Sequential(nn.Linear(SIZE + width, hidden), nn.GELU())
-        self.descriptor, self.matchability = nn.Linear(hidden, size), nn.Linear(hidden, 1)
+        self.linear, self.correction = nn.Linear(SIZE, size), nn.Linear(hidden, size)
+        self.matchability = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.correction.weight)
 
     def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         half = at_half_size(grey)
         features = torch.cat([gradient_histograms(half, xy), self.context(half, xy)], dim=2)
-        hidden = self.hidden(self.standard(features.flatten(0, 1))).unflatten(0, xy.shape[:2])
-        return F.normalize(self.descriptor(hidden), dim=2), self.matchability(hidden)[..., 0]
+        standard = self.standard(features.flatten(0, 1)).unflatten(0, xy.shape[:2])
+        hidden = self.hidden(standard)
+        descriptors = self.linear(standard[..., :SIZE]) + self.correction(hidden)
+        return F.normalize(descriptors, dim=2), self.matchability(hidden)[..., 0]
 
     def context(self, half: Tensor, xy: Tensor) -> Tensor:
         """The pyramid's features (B, K, width) at places (B, K, 2) of images, from the images at half size."""

@@ -20,7 +20,7 @@ from kp.config import (
     WorldSettings,
 )
 from kp.support.settings import ABOVE_ZERO, check_bounds
-from kp.training.choices import FIXED, WITH_ENCODER, WITHOUT_ENCODER, check
+from kp.training.choices import FIXED, USED, check
 from kp.training.learner import Learner
 
 FIELDS = [f for group in fields(RunSettings) for f in fields(group.type)]
@@ -82,10 +82,17 @@ def train(monkeypatch, capsys, *arguments):
     return code, error[-1]
 
 
+MODELS = {  # the words that choose what a run trains
+    "ranker": [],
+    "score map": ["--encoder", "mobilenet_v3_small"],
+    "describer": ["--describer", "mobilenet_v3_small"],
+}
+
+
 @pytest.mark.parametrize("f", [f for f in FIELDS if f.metadata["bounds"]], ids=lambda f: f.name)
 def test_a_number_out_of_bounds_is_refused_before_any_work(no_work, monkeypatch, capsys, f):
     flag = "--" + f.name.replace("_", "-")
-    model = ["--encoder", "mobilenet_v3_small"] if f.name in WITH_ENCODER else []
+    model = next((words for trained, words in MODELS.items() if f.name in USED[trained]), [])
     for value in wrong_values(f):
         code, line = train(monkeypatch, capsys, *model, *words(f, value))
         assert code not in (0, 130), value
@@ -161,20 +168,22 @@ def test_other_choices_that_are_wrong_are_one_line_before_any_work(tmp_path, mon
 
 @pytest.mark.parametrize("f", FIELDS, ids=lambda f: f.name)
 def test_a_flag_of_another_model_is_refused(no_work, monkeypatch, capsys, f):
-    for encoder, others in (("none", WITH_ENCODER), ("mobilenet_v3_small", WITHOUT_ENCODER)):
-        if f.name not in others:
+    of_some = any(f.name in used for used in USED.values())
+    for trained, model in MODELS.items():
+        if not of_some or f.name in USED[trained]:
             continue
         given = words(f, f.default if not isinstance(f.default, tuple) else f.default[0])
         given = ["--" + f.name] if f.type is bool else given
-        code, line = train(monkeypatch, capsys, "--encoder", encoder, *given)
+        code, line = train(monkeypatch, capsys, *model, *given)
         assert code not in (0, 130)
-        assert "--" + f.name.replace("_", "-") + " has no effect with" in line
+        assert f"--{f.name.replace('_', '-')} has no effect on a {trained}" in line
 
 
-@pytest.mark.parametrize(("encoder", "unused"), [("none", WITH_ENCODER), ("mobilenet_v3_small", WITHOUT_ENCODER)])
-def test_a_model_reads_none_of_the_settings_of_the_other(monkeypatch, encoder, unused):
+@pytest.mark.parametrize("trained", USED)
+def test_a_model_reads_none_of_the_settings_of_the_others(monkeypatch, trained):
     """A training step, with settings that note what is read of them; those of the light are read all at once."""
-    s, names = RunSettings(detector=DetectorSettings(encoder=encoder)), set()
+    detector = {"score map": {"encoder": "mobilenet_v3_small"}, "describer": {"describer": "mobilenet_v3_small"}}
+    s, names = RunSettings(detector=DetectorSettings(**detector.get(trained, {}))), set()
     small = replace(s, world=replace(s.world, image_size=64), train=replace(s.train, batch=1, device="cpu"))
 
     def noting(self, name):
@@ -184,20 +193,22 @@ def test_a_model_reads_none_of_the_settings_of_the_other(monkeypatch, encoder, u
 
     for group in (DetectorSettings, WorldSettings, CameraSettings, TrainSettings):
         monkeypatch.setattr(group, "__getattribute__", noting)
-    trained = Learner(small)
-    loss, _ = trained.look(next(trained.pairs))
-    trained.update(loss, 1e-3)
-    checked = {"half_size_scales", "darkness", "mix_blur", "contrast_sigma", "pretrained"}  # also where not used
-    assert not names & unused - checked
+    learner = Learner(small)
+    loss, _ = learner.look(next(learner.pairs))
+    learner.update(loss, 1e-3)
+    # these are also checked, or recorded, where they are not used
+    checked = {"half_size_scales", "darkness", "mix_blur", "contrast_sigma", "pretrained", "ranker_width"}
+    checked |= {"ranker_weight", "matchability_weight"}
+    others = frozenset().union(*USED.values()) - USED[trained]
+    assert not names & others - checked
     assert {"image_size", "batch", "clip", "keypoints_per_megapixel", "score_blur"} <= names, "nothing was noted"
-    other = WITHOUT_ENCODER if encoder == "none" else WITH_ENCODER
-    assert other - names <= {*vars(LightSettings()), "ranker_width", "ranker_weight"} | checked, "noted too little"
+    assert USED[trained] - names <= {*vars(LightSettings())} | checked, "noted too little"
 
 
-def test_each_setting_is_of_one_model_or_of_both():
-    assert not WITH_ENCODER & WITHOUT_ENCODER
-    assert {f.name for f in FIELDS} >= WITH_ENCODER | WITHOUT_ENCODER
-    assert {f.name for f in fields(CameraSettings)} <= WITHOUT_ENCODER
+def test_each_setting_of_some_models_is_a_setting():
+    assert {f.name for f in FIELDS} >= frozenset().union(*USED.values())
+    assert {f.name for f in fields(CameraSettings)} <= USED["ranker"]
+    assert set(MODELS) == set(USED)
     check(RunSettings())
 
 
