@@ -59,7 +59,7 @@ def test_a_training_on_photographs_lowers_its_loss_and_its_weights_can_be_measur
     tmp_path, images, capsys, model, loss
 ):
     run, table = tmp_path / "run", tmp_path / "t.json"
-    steps = 20 if model == () else 40
+    steps = 20 if model == () else 28
     assert train("--images", images, "--out", run, "--steps", steps, *model, *FLAGS) == 0
     out = capsys.readouterr().out
     assert f"5 photographs in {images}; 1 files cannot be used: broken.png (" in out

@@ -36,7 +36,7 @@ FLAGS = [
 
 
 def start(*arguments, **variables):
-    """The command in two ranks, which fork: this shows all but that torchrun starts them."""
+    """The command in two ranks of torchrun's agent, which fork: ``two`` shows that torchrun itself starts a script."""
     return Forked(partial(torchrun, small_training.main), *arguments, **variables)
 
 
@@ -153,9 +153,11 @@ def test_one_process_goes_on_from_two_ranks_and_they_from_an_old_checkpoint(two,
     assert trainer.take_step()
 
 
-def test_torchrun_writes_one_run_and_goes_on_with_it(tmp_path):
+def test_two_ranks_write_one_run_and_go_on_with_it(tmp_path):
     folder = tmp_path / "run"
-    out = of_torchrun("small_training.py", "--out", folder, "--steps", 3, *FLAGS)
+    with start("--out", folder, "--steps", 3, *FLAGS) as running:
+        code, out, err = running.finish()
+    assert code == 0, err
     assert [out.count(word) for word in ("training on cpu", "held-out pairs", "done: ")] == [1, 1, 1]
     assert len(list(folder.glob("events.out.tfevents*"))) == 1
     assert [path.name for path in folder.glob(".*")] in ([], [".run.lock"]), "a temporary file was left behind"
@@ -166,6 +168,13 @@ def test_torchrun_writes_one_run_and_goes_on_with_it(tmp_path):
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5]
     assert [line["step"] for line in lines if "validation" in line] == [3, 5]
     assert load_checkpoint(folder / "checkpoint.pt")["step"] == 5
+
+
+@pytest.mark.exact
+def test_torchrun_writes_one_run(tmp_path):
+    out = of_torchrun("small_training.py", "--out", tmp_path, "--steps", 3, *FLAGS)
+    assert [out.count(word) for word in ("training on cpu", "held-out pairs", "done: ")] == [1, 1, 1]
+    assert [line["step"] for line in logged(tmp_path) if "loss" in line] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("signalled", "number"), [("torchrun", signal.SIGINT), (1, signal.SIGTERM)])
