@@ -69,6 +69,8 @@ class KeypointGraph(nn.Module):
         if getattr(detector, "ranker", None) is not None and detector.settings.ranker_weight:
             raise ValueError("a graph cannot hold a ranker yet: take weights without one")
         self.detector = copy.deepcopy(detector).eval()
+        if hasattr(self.detector, "describer"):
+            self.detector.describer = None  # the graph finds keypoints only
         if hasattr(self.detector, "use_opencv"):
             self.detector.use_opencv = False
 

@@ -18,7 +18,9 @@ def noise(seed, *shape):
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    return CornerDetector(describer="mobilenet_v3_small", describer_width=16, describer_hidden=32, ranker_width=0).eval()
+    return CornerDetector(
+        describer="mobilenet_v3_small", describer_width=16, describer_hidden=32, ranker_width=0
+    ).eval()
 
 
 # --- histograms ---

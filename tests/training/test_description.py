@@ -47,7 +47,11 @@ def test_the_loss_is_the_mean_of_two_cross_entropies_by_hand():
     ]
     assert found["matched"].item() == pytest.approx(sum(right) / 3)
     said = [0.3, -0.2, 1.0]
-    entropy = [math.log1p(math.exp(-z if r else z)) for sign in (1, -1) for z, r in zip((sign * v for v in said), right)]
+    entropy = [
+        math.log1p(math.exp(-z if r else z))
+        for sign in (1, -1)
+        for z, r in zip((sign * v for v in said), right, strict=True)
+    ]
     assert found["matchability"].item() == pytest.approx(sum(entropy) / 6, rel=1e-6)
 
 
@@ -55,9 +59,7 @@ def test_equal_places_are_told_apart_and_random_ones_are_not():
     valid = torch.ones(2, 30, dtype=torch.bool)
     d, other = unit(3, 2, 30, 32), unit(4, 2, 30, 32)
     zeros = torch.zeros(2, 30, dtype=torch.float64)
-    good, bad = (
-        description_losses(d, e, zeros, zeros, places(valid), nothing_alike(valid), 20.0) for e in (d, other)
-    )
+    good, bad = (description_losses(d, e, zeros, zeros, places(valid), nothing_alike(valid), 20.0) for e in (d, other))
     assert good["matched"] == 1
     assert bad["matched"] < 0.3
     assert good["descriptor"] < 0.1 < math.log(60) - 1 < bad["descriptor"]
