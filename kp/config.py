@@ -11,7 +11,7 @@ from kp.support.settings import ABOVE_ZERO, setting
 
 ENCODERS = ("mobilenet_v3_small", "mobilenet_v3_large", "mobilenetv4_conv_small", "mobilenetv4_conv_medium")
 MODELS = (  # weights that come with kp
-    *("default", "ranked"),
+    *("default", "ranked", "described"),
     *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large"),
 )
 WEIGHTS = MODELS[0]  # what is meant where none are named

@@ -22,6 +22,7 @@ from kp.features import onnx
 from kp.features.graph import KeypointGraph
 from kp.models.checkpoint import SHIPPED, load_detector
 from kp.models.corner import floor_detector
+from kp.models.cost import find_and_describe
 from kp.models.keypoints import extract_keypoints
 
 REFERENCE = "xfeat"
@@ -48,7 +49,7 @@ def detectors(onnx_file: Path) -> dict[str, Timed]:
         "disk": Timed(_disk, descriptors=True),
         "keynet": Timed(_keynet),
         "corner": Timed(partial(_ours, None)),
-        **{name: Timed(partial(_ours, name)) for name in SHIPPED},
+        **{name: Timed(partial(_ours, name), descriptors=name == "described") for name in SHIPPED},
         ONNX: Timed(partial(_onnxruntime, onnx_file)),
         COMPILED: Timed(_compiled, compiled=True),
         **{name: Timed(partial(_classical, name)) for name in ("harris", "fast", "orb", "sift")},
@@ -66,7 +67,7 @@ def _graph() -> KeypointGraph:
 
 def _ours(name: str | None) -> Find:
     detector = floor_detector() if name is None else load_detector(name)
-    return partial(detector.keypoints, max_keypoints=COUNT, subpixel=True)
+    return partial(find_and_describe, detector, count=COUNT)
 
 
 def _onnxruntime(file: Path) -> Find:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Features = dict[str, Tensor]
 
+_CANDIDATES_PER_KEYPOINT = 4  # keypoints that are described for each that is kept, where matchability chooses
+
 
 class Extractor(nn.Module):
     """Keypoints of any image, best first, in pixels of that image.
@@ -180,9 +182,11 @@ class Extractor(nn.Module):
         if min(height, width) <= max(2, 2 * self.remove_borders) or (mask is not None and not mask.any()):
             return self._nothing()
         nms_size, most = 2 * self.nms_radius + 1, self.max_num_keypoints
+        weight = self.detector.settings.matchability_weight if self.describes else 0.0
+        asked = None if most is None else most * (_CANDIDATES_PER_KEYPOINT if weight else 1)
         found = self.detector.keypoints(
             grey,
-            None if most is None else min(most, most_keypoints((height, width), nms_size)),
+            None if asked is None else min(asked, most_keypoints((height, width), nms_size)),
             nms_size=nms_size,
             border=self.remove_borders,
             subpixel=self.subpixel,
@@ -191,18 +195,26 @@ class Extractor(nn.Module):
         )
         descriptors = None
         if self.describes:
-            found, descriptors = self._described(grey, found)
+            found, descriptors = self._described(grey, found, weight)
         if (height, width) == size:
             return _Found(found, descriptors)
         back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
         return _Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors)
 
-    def _described(self, grey: Tensor, found: Keypoints) -> tuple[Keypoints, Tensor]:
-        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, D)."""
+    def _described(self, grey: Tensor, found: Keypoints, weight: float) -> tuple[Keypoints, Tensor]:
+        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, D).
+
+        With a ``weight`` of their matchability the best by it and score together, in that order.
+        """
         found = resized(found, int(found.valid.sum()))
         if not found.valid.any():
             return found, self._nothing().descriptors
-        return found, self.detector.describe(grey, found.xy)[0]
+        descriptors, logits = self.detector.describe(grey, found.xy)
+        if not weight:
+            return found, descriptors
+        found = Keypoints(found.xy, found.scores + weight * logits, found.valid)
+        order = found.scores.argsort(dim=1, descending=True, stable=True)[:, : self.max_num_keypoints]
+        return found.ordered(order), descriptors.gather(1, order[..., None].expand(-1, -1, descriptors.shape[2]))
 
     def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
         """Where there may be keypoints, at another size."""

@@ -21,13 +21,18 @@ SIZE: Size = (480, 640)  # pixels: what the field quotes operations for
 
 
 def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
-    """Parameters, and billions of multiplications with addition (GMAC) for one image: convolutions, blurs included."""
+    """Parameters, and billions of multiplications with addition (GMAC) for one image: convolutions, blurs included.
+
+    With a describer also those of the descriptors of 1000 keypoints.
+    """
     plain = deepcopy(detector)
     if isinstance(plain, Detector):
         plain.settle()  # torch's counter does not know parametrised weights
         plain.use_opencv = False  # nor OpenCV
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         plain(torch.zeros(1, 1, *size))
+        if _describes(plain):
+            plain.describe(torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2))
     return {
         "parameters": sum(p.numel() for p in detector.parameters()),
         "gmac": counter.get_total_flops() / 2e9,
@@ -36,16 +41,27 @@ def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
 
 @torch.inference_mode()
 def milliseconds(detector: nn.Module, size: Size = SIZE, repeats: int = 9) -> float:
-    """The median time of 1000 refined keypoints on this CPU, with as many threads as torch has."""
+    """The median time of 1000 refined keypoints on this CPU, with as many threads as torch has.
+
+    With a describer that of keypoints and descriptors.
+    """
     image, times = torch.rand(1, 1, *size), []
-    find = (
-        partial(detector.keypoints, max_keypoints=_COUNT, subpixel=True) if isinstance(detector, Detector) else detector
-    )
+    find = partial(find_and_describe, detector, count=_COUNT) if isinstance(detector, Detector) else detector
     for _ in range(repeats + 1):
         begun = time.perf_counter()
         find(image)
         times.append(1e3 * (time.perf_counter() - begun))
     return median(times[1:])
+
+
+def find_and_describe(detector: Detector, image: torch.Tensor, count: int) -> object:
+    """The refined keypoints of an image (1, 1, H, W), and their descriptors if the detector has a describer."""
+    found = detector.keypoints(image, max_keypoints=count, subpixel=True)
+    return (found, detector.describe(image, found.xy)) if _describes(detector) else found
+
+
+def _describes(detector: nn.Module) -> bool:
+    return getattr(detector, "describer", None) is not None
 
 
 def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Descriptors of the weights themselves: extract, match_pair, the commands, the files."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -99,6 +100,19 @@ def test_they_are_written_and_read(extractor, photo, tmp_path):
         kp.save(tmp_path / name, "photo", features)
         again = kp.load(tmp_path / name, "photo")
         assert torch.allclose(torch.as_tensor(again["descriptors"]), features["descriptors"], atol=2e-3)
+
+
+def test_matchability_chooses_where_it_has_a_weight(weights, photo, monkeypatch):
+    """A head that says how far right a keypoint is, with so much weight that nothing else counts."""
+    chooser = kp.Extractor(weights, max_num_keypoints=30)
+    describe = chooser.detector.describe
+    monkeypatch.setattr(chooser.detector, "describe", lambda grey, xy: (describe(grey, xy)[0], xy[..., 0]))
+    monkeypatch.setattr(chooser.detector, "settings", replace(chooser.detector.settings, matchability_weight=1000.0))
+    found = chooser.extract(photo)
+    candidates = kp.Extractor(weights, max_num_keypoints=120).extract(photo)
+    order = candidates["keypoints"][0, :, 0].argsort(descending=True)[:30]
+    assert torch.equal(found["keypoints"][0], candidates["keypoints"][0, order])
+    assert torch.allclose(found["descriptors"][0], candidates["descriptors"][0, order], atol=1e-5)
 
 
 # --- commands ---
