@@ -82,7 +82,7 @@ def test_flags_mean_what_they_mean_in_training():
         (["--strid", "16"], "unrecognized arguments"),
         (["--stride", "7"], "invalid choice"),
         (["--ema", "2"], "--ema must be"),
-        (["--width", "16"], "--width has no effect without an --encoder"),
+        (["--width", "16"], "--width has no effect on a ranker"),
         (["--families", "cats"], "cats"),
         (["--match-radius"], "expected one argument"),
     ],

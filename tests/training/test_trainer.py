@@ -314,7 +314,7 @@ def test_ctrl_c_saves(tmp_path, number):
         (["--resume", "{tmp}/run", "--pretrained"], "--pretrained has no place in a run that goes on"),
         (["--resume", "{tmp}/run", "--no-symmetric"], "--symmetric has no place in a run that goes on"),
         (["--resume", "{tmp}/run", "--init", "ranked"], "--init has no place in a run that goes on"),
-        (["--resume", "{tmp}/run", "--views", "3"], "--views has no effect with the encoder mobilenet_v3_small"),
+        (["--resume", "{tmp}/run", "--views", "3"], "--views has no effect on a score map"),
         (["--resume", "{tmp}/run", "--lr", "nan"], "--lr must be above 0"),
         (["--resume", "{tmp}/run", "--images", "{tmp}"], "has no photograph that can be read"),
         (["--resume", "{tmp}/run", "--out", "{tmp}/other"], "leave out --out"),
