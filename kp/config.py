@@ -15,6 +15,7 @@ MODELS = (  # weights that come with kp
     *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large"),
 )
 WEIGHTS = MODELS[0]  # what is meant where none are named
+DESCRIBED = MODELS[2]  # the same keypoints, with descriptors
 KINDS = ("ranker", "score map", "describer")  # what of a detector a run trains
 DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),

@@ -16,7 +16,7 @@ import torch
 from kornia.feature import ALIKED, DISK, KeyNetDetector, XFeat
 from torch import Tensor
 
-from kp.config import WEIGHTS
+from kp.config import DESCRIBED, WEIGHTS
 from kp.evaluation.baselines import BASELINES, to_gray8
 from kp.features import onnx
 from kp.features.graph import KeypointGraph
@@ -49,7 +49,7 @@ def detectors(onnx_file: Path) -> dict[str, Timed]:
         "disk": Timed(_disk, descriptors=True),
         "keynet": Timed(_keynet),
         "corner": Timed(partial(_ours, None)),
-        **{name: Timed(partial(_ours, name), descriptors=name == "described") for name in SHIPPED},
+        **{name: Timed(partial(_ours, name), descriptors=name == DESCRIBED) for name in SHIPPED},
         ONNX: Timed(partial(_onnxruntime, onnx_file)),
         COMPILED: Timed(_compiled, compiled=True),
         **{name: Timed(partial(_classical, name)) for name in ("harris", "fast", "orb", "sift")},

@@ -5,7 +5,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from kp.config import WEIGHTS
+from kp.config import DESCRIBED, WEIGHTS
 from kp.evaluation import ablation_results
 from kp.evaluation.compare import separated
 from kp.evaluation.summary import SPLITS
@@ -77,9 +77,13 @@ def swept(content: Content, kind: str) -> Table:
 
 
 def models(costs: list[Content], content: Content) -> Table:
-    """What the shipped detectors cost (``python -m kp models --json``) and how repeatable they are."""
-    measured_as = {cost["name"]: "kp" if cost["name"] == WEIGHTS else cost["name"] for cost in costs}
-    best = partial(separated, _pairs(content, {detector: name for name, detector in measured_as.items()}))
+    """What the shipped detectors cost (``python -m kp models --json``) and how repeatable they are.
+
+    Weights with descriptors have the keypoints of the default.
+    """
+    measured_as = {cost["name"]: "kp" if cost["name"] in (WEIGHTS, DESCRIBED) else cost["name"] for cost in costs}
+    first = {detector: name for name, detector in reversed(measured_as.items())}
+    best = partial(separated, _pairs(content, first))
     columns = [Column("parameters", 0), Column("GMAC", 2), Column("KB", 0), Column("ms", 0)]
     columns += [Column(split, best=best("repeatability", split)) for split in SPLITS]
     columns += [Column("error (px)", 2, best=best("localisation_error"))]

@@ -203,7 +203,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     **{
         f"setting-{name}": lambda _, group=group, name=name: f"{getattr(getattr(_RUN, group), name):g}"
         for group, names in {
-            "train": ("steps", "batch", "lr", "keypoints_per_megapixel"),
+            "train": ("steps", "batch", "lr", "keypoints_per_megapixel", "inverse_temperature"),
             "world": ("image_size", "views"),
             "camera": ("bracket_stops", "scene_stops"),
         }.items()

@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 # then some of Tol's muted colours, then some of his other schemes
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _TOL = ("#882255", "#999933", "#332288", "#AA4499", "#117733", "#661100", "#44AA99", "#CC6677", "#6699CC", "#888888")
-_MORE = ("#774411", "#BBCC33", "#EE3377", "#004488", "#EE8866", "#77AADD", "#BB5566", "#225522", "#99DDFF")
+_MORE = ("#774411", "#BBCC33", "#EE3377", "#004488", "#EE8866", "#77AADD", "#BB5566", "#225522", "#99DDFF", "#7F7F00")
 _WIDTH = 4.6  # inches; a page shows an inch as about 90 pixels
 _GREY = "#666666"
 _OPACITIES = (0.9, 0.4, 0.25)  # of the bars of 1, 3 and 5 px, which lie on each other

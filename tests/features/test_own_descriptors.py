@@ -12,7 +12,7 @@ from skimage.transform import rotate
 
 import kp
 from kp.cli.main import main
-from kp.config import DetectorSettings, RunSettings
+from kp.config import DESCRIBED, WEIGHTS, DetectorSettings, RunSettings
 from kp.models.checkpoint import save_weights
 from kp.models.corner import CornerDetector
 from kp.support.settings import to_dict
@@ -135,3 +135,16 @@ def test_kp_detect_writes_them_only_if_asked(weights, tmp_path):
         out = tmp_path / f"{wanted}.h5"
         assert main(["detect", str(tmp_path / "a.png"), "--weights", str(weights), "--out", str(out), *words]) == 0
         assert ("descriptors" in kp.load(out, "a.png")) == wanted
+
+
+def test_the_shipped_weights_with_descriptors_have_the_keypoints_of_the_default(photo):
+    described, default = (kp.Extractor(name, max_num_keypoints=300).extract(photo) for name in (DESCRIBED, WEIGHTS))
+    assert torch.equal(described["keypoints"], default["keypoints"])
+    assert described["descriptors"].shape[2] == 64
+
+
+def test_the_shipped_descriptors_match_a_turned_photograph_in_other_light(photo):
+    turned = rotate(0.5 * photo + 20, 15, preserve_range=True).astype(np.uint8)
+    found = kp.match_pair(photo, turned, kp.Extractor(DESCRIBED, max_num_keypoints=300))
+    assert found["inliers"].float().mean() > 0.7
+    assert found["inliers"].sum() > 80
