@@ -10,6 +10,7 @@ from kp.models.detector import blur
 from kp.models.encoders import Encoder
 from kp.models.gradient_histograms import SIZE, gradient_histograms
 from kp.models.mobile import normalise, pad_to_lattice, separable
+from kp.support.device import full_precision
 
 _CONTRAST_SIGMA = 8.0  # pixels of the image at half size over which contrast is measured
 _STRIDE = 16  # of the encoder's coarsest stage, in pixels of the image at half size
@@ -49,7 +50,9 @@ class Describer(nn.Module):
 
     def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         half = at_half_size(grey)
-        features = torch.cat([gradient_histograms(half, xy), self.context(half, xy)], dim=2)
+        with full_precision(grey.device):
+            histograms = gradient_histograms(half.float(), xy)
+        features = torch.cat([histograms, self.context(half, xy)], dim=2)
         standard = self.standard(features.flatten(0, 1)).unflatten(0, xy.shape[:2])
         hidden = self.hidden(standard)
         descriptors = self.linear(standard[..., :SIZE]) + self.correction(hidden)

@@ -44,8 +44,8 @@ def _carried(
 ) -> tuple[Tensor, Tensor, Tensor]:
     found = detector.keypoints(pair.image0, count, subpixel=True, mask=pair.shared0(BORDER))
     places, in_front = warp_points(found.xy, pair.H_0to1)
-    noise = torch.randn(places.shape, generator=generator, device=places.device, dtype=places.dtype)
-    places = places + _JITTER * noise
+    noise = torch.randn(places.shape, generator=generator, device=generator.device)
+    places = places + _JITTER * noise.to(places)
     valid = found.valid & in_front & inside(places, pair.size1, BORDER / 2)
     return found.xy, places.masked_fill(~valid[..., None], 0), valid
 

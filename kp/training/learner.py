@@ -130,7 +130,7 @@ class Learner:
         """The loss of the descriptors of places that both views see, and the terms; see kp.training.description."""
         train, settings = self.settings.train, self.settings.world
         count = math.ceil(settings.image_size**2 * train.keypoints_per_megapixel / 1e6)
-        places = shared_places(pair, self.model, count, self.generator)
+        places = shared_places(pair, self.model, count, torch.default_generator)  # whose state is saved, too
         images, xy = torch.cat([pair.image0, pair.image1]), torch.cat([places.xy0, places.xy1])
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             descriptors, logits = self.shared(images, xy)

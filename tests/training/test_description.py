@@ -1,16 +1,22 @@
 import math
+from dataclasses import replace
 
+import cv2
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kp.config import DetectorSettings, RunSettings, TrainSettings, WorldSettings
 from kp.data.hpatches import ImageSequence
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
 from kp.geometry.coords import warp_points
+from kp.models.checkpoint import load_checkpoint
 from kp.models.corner import CornerDetector
 from kp.training.description import NEAR, Places, alike, description_losses, shared_places
 from kp.training.matching_validation import by_rootsift, matching_scores
+from kp.training.trainer import Trainer, resume
+from kp.training.validation import Validation
 
 
 def unit(seed: int, *shape: int) -> Tensor:
@@ -172,3 +178,66 @@ def test_keypoints_outside_the_scene_do_not_count():
         x, y = keypoints.xy[0][keypoints.valid[0]].round().long().unbind(1)
         assert len(x) > 5
         assert valid[0, 0, y, x].all()
+
+
+# --- training ---
+
+DESCRIBER = RunSettings(
+    detector=DetectorSettings(describer="mobilenet_v3_small", describer_width=8, describer_hidden=16),
+    world=WorldSettings(image_size=96, families=("leaves",)),
+    train=TrainSettings(steps=4, batch=2, keypoints_per_megapixel=4000.0, device="cpu"),
+)
+
+
+def descriptor_losses(trainer: Trainer, steps: int) -> list[float]:
+    return [trainer.take_step()["descriptor"] for _ in range(steps)]
+
+
+@pytest.mark.parametrize("prefetch_steps", [1, 3])
+def test_the_describer_goes_on_from_a_checkpoint_with_the_very_next_steps(tmp_path, prefetch_steps):
+    settings = replace(DESCRIBER, train=replace(DESCRIBER.train, prefetch_steps=prefetch_steps))
+    expected = descriptor_losses(Trainer(settings, tmp_path), 3)
+    broken = Trainer(settings, tmp_path)
+    assert descriptor_losses(broken, 1) == expected[:1]
+    broken.save()
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert descriptor_losses(resume(state, settings, tmp_path), 2) == expected[1:]
+
+
+def test_every_parameter_of_the_describer_gets_a_gradient(tmp_path):
+    learner = Trainer(DESCRIBER, tmp_path).learner
+    for _ in range(2):  # the correction begins at zero, so the encoder learns from the second step on
+        loss, _ = learner.look(next(learner.pairs))
+        learner.update(loss, 1e-3)
+    without = [name for name, p in learner.describer.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+def test_training_lowers_the_loss(tmp_path):
+    """Eight steps with one batch."""
+    learner = Trainer(DESCRIBER, tmp_path).learner
+    batch = next(learner.pairs)
+    terms = []
+    for _ in range(8):
+        loss, found = learner.look(batch)
+        learner.update(loss, 3e-3)
+        terms.append(found["descriptor"])
+    assert terms[-1] < 0.7 * terms[0]
+
+
+def test_validation_compares_with_rootsift_at_the_same_keypoints(tmp_path):
+    """Two views of the same image, one of them half as bright, in a folder of sequences."""
+    folder = tmp_path / "v_same"
+    folder.mkdir()
+    image = (held_out_pairs(1, 1, (120, 160))[0].image0[0, 0] * 255).byte().numpy()
+    cv2.imwrite(str(folder / "1.png"), image)
+    cv2.imwrite(str(folder / "2.png"), image // 2)
+    (folder / "H_1_2").write_text("1 0 0\n0 1 0\n0 0 1\n")
+    torch.manual_seed(0)
+    detector = CornerDetector(DESCRIBER.detector).eval()
+    validation = Validation(torch.device("cpu"), 1, 1, (64, 80), files=(), root=tmp_path, descriptors=True)
+    scores = validation.measure(detector)
+    assert validation.duration(detector) > 0
+    assert scores["validation"] == scores["mma"] > 0.8
+    assert abs(scores["above_floor_mma"]) < 0.2
+    assert set(scores) >= {"synthetic_mma", "synthetic_right_matches", "homography_auc", "above_floor_homography_auc"}
