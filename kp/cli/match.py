@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
+from kp.config import DESCRIBED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
-    add_extractor_flags(parser, None)
+    add_extractor_flags(parser, None, DESCRIBED)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -14,11 +14,11 @@ from kp.config import DETECTION_THRESHOLD, MODELS, WEIGHTS
 DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "hynet")
 
 
-def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None) -> None:
+def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None, weights: str = WEIGHTS) -> None:
     """The flags of :class:`kp.Extractor`, and the descriptor; None: that of the weights, or RootSIFT."""
     group = parser.add_argument_group("keypoints")
-    text = f"shipped ones ({', '.join(MODELS)}) or a file that training wrote (default: {WEIGHTS})"
-    group.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
+    text = f"shipped ones ({', '.join(MODELS)}) or a file that training wrote (default: {weights})"
+    group.add_argument("--weights", default=weights, metavar="NAME|FILE", help=text)
     text = "at most so many for each image; 0: all (default: 1024)"
     group.add_argument("--max-keypoints", type=int, default=1024, metavar="N", help=text)
     text = "least score of a keypoint, in [0, 1); 0: any (default: %(default)s, above the noise of a camera)"

@@ -9,6 +9,7 @@ import torch
 from kornia.feature import match_mnn, match_smnn
 from torch import Tensor
 
+from kp.config import DESCRIBED
 from kp.features.describe import DEFAULT_METHOD, describe
 from kp.features.extract import Extractor
 
@@ -79,7 +80,7 @@ def match_pair(
     """Two images' matches, and the homography and fundamental matrix that fit most of them.
 
     Args:
-        extractor: None: one with the default settings.
+        extractor: None: one with the weights ``described``, else as by default.
         descriptor: see :func:`describe`. None: that of the extractor's weights; RootSIFT where they have none.
         ratio: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
@@ -101,7 +102,7 @@ def match_pair(
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 pixels, not {threshold}")
     estimator = choose_estimator(estimator)
-    extractor = extractor or Extractor()
+    extractor = extractor or Extractor(DESCRIBED)
     found = []
     for image in (image0, image1):
         features = extractor.extract(image)

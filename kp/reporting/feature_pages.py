@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kp.config import DESCRIBED
 from kp.reporting.feature_tables import difference_lines, full, short
 from kp.reporting.page_tables import Content, MissingResult, Read
 
@@ -19,6 +20,14 @@ def short_section(read: Read, name: str = "test") -> str:
     """The table and the differences of one set with 1000 points; nothing without its file."""
     content = _content(read, name)
     return "\n\n".join(_table_and_differences(content, _SHORT_POINTS)) if content else ""
+
+
+def beside_rootsift(read: Read) -> str:
+    """How much the shipped descriptors differ from RootSIFT at the same keypoints, as a list; of the validation."""
+    content = _content(read, "validation")
+    lines = difference_lines(content["differences"], _SHORT_POINTS) if content else []
+    wanted = [line for line in lines if line.startswith(f"{DESCRIBED} - kp+rootsift, ")]
+    return "\n".join(f"- {line}" for line in wanted)
 
 
 def _content(read: Read, name: str) -> Content | None:

@@ -161,7 +161,10 @@ _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
     ("validation", "ranked", "corner", SPLITS),
 )
 _SHORT = ("kp", "ranked")  # detectors of the short list of differences
-_LEFT_OUT = ("shi-tomasi", "fast", "orb", "mobilenetv4_conv_small", "mobilenet_v3_large")  # of the short table
+_LEFT_OUT = (  # of the short table
+    *("harris-gaussian", "shi-tomasi", "fast", "orb"),
+    *("mobilenetv4_conv_small", "mobilenet_v3_large"),
+)
 _RUN = complete(RunSettings())
 NAMES: dict[str, Callable[[Read], str]] = {
     **{f"table-{name}": lambda read, name=name: measured(read(f"{name}.json")).markdown() for name in _SETS},
@@ -186,6 +189,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
     "features": feature_pages.section,
     "features-short": feature_pages.short_section,
+    "features-rootsift": feature_pages.beside_rootsift,
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
     "models": lambda read: models(read("models.json"), read("test.json")).markdown(),
