@@ -153,7 +153,7 @@ def test_the_commands_in_the_readme_run(desk, monkeypatch, capsys):
     monkeypatch.setattr(photographs, "FILES", photographs.FILES[:1])
     monkeypatch.setattr(scorecard, "held_out_pairs", partial(pairs.held_out_pairs, 1, 2, (64, 80)))
     # batches, pairs, pixels, photographs, real sequences
-    monkeypatch.setattr(Validation.__init__, "__defaults__", (1, 2, (64, 80), (), None))
+    monkeypatch.setattr(Validation.__init__, "__defaults__", (1, 2, (64, 80), (), None, False))
     monkeypatch.setattr(sweeps, "SWEEPS", {name: values[:1] for name, values in sweeps.SWEEPS.items()})
     monkeypatch.setattr(cost, "milliseconds", partial(cost.milliseconds, size=(48, 64), repeats=1))
     for command in commands():
