@@ -61,6 +61,7 @@ def find_and_describe(detector: Detector, image: torch.Tensor, count: int) -> ob
 
 
 def _describes(detector: nn.Module) -> bool:
+    """Whether there is a describer."""
     return getattr(detector, "describer", None) is not None
 
 
