@@ -16,6 +16,7 @@ MODELS = (  # weights that come with kp
 )
 WEIGHTS = MODELS[0]  # what is meant where none are named
 DESCRIBED = MODELS[2]  # the same keypoints, with descriptors
+HISTOGRAMS = "histograms"  # the describer without an encoder
 KINDS = ("ranker", "score map", "describer")  # what of a detector a run trains
 DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
@@ -70,15 +71,20 @@ class DetectorSettings:
     )
     describer: str = setting(
         "none",
-        "encoder of the describer, which gives keypoints descriptors and says whether they will be matched; none: no "
-        "descriptors",
-        ("none", *ENCODERS),
+        "what describes keypoints: gradient histograms through a linear map that is computed from pairs, or these "
+        "corrected by a mobile encoder, which also says whether a keypoint will be matched; none: no descriptors",
+        ("none", HISTOGRAMS, *ENCODERS),
     )
     describer_width: int = setting(64, "channels of the describer's feature pyramid", bounds=(1, 1024))
     describer_hidden: int = setting(256, "numbers in the hidden layer of the describer", bounds=(1, 8192))
-    descriptor_size: int = setting(64, "numbers of a descriptor", bounds=(2, 1024))
+    descriptor_size: int = setting(64, "numbers of a descriptor", bounds=(2, 256))
     matchability_weight: float = setting(
         0.0, "of the logit that a keypoint will be matched, added to its score where it is described", bounds=(0, 1000)
+    )
+    covariance_scale: float = setting(
+        0.017,
+        "square pixels of a keypoint's covariance, times the inverse of the score map's sharpness; see kp covariance",
+        bounds=(0, 1000),
     )
     stride: int = setting(8, "pixels between two features of the coarsest stage that is kept", (8, 16))
     width: int = setting(32, "channels of the feature pyramid", bounds=(1, 1024))
@@ -191,7 +197,7 @@ class TrainSettings:
     """The training."""
 
     steps: int | None = setting(
-        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200, 2000)
+        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200, 120)
     )
     minutes: float | None = setting(
         None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, 1e6)

@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, one frame in N (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where --out is there already")
     add_extractor_flags(parser, "none")
+    text = "also how far each keypoint may be off (2x2, px^2), for h5, npz and json; see kp covariance"
+    parser.add_argument("--covariances", action="store_true", help=text)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, not {args.every}")
     out, form = _output(args)
+    if args.covariances and form in ("csv", "colmap"):
+        raise ValueError(f"--covariances: {form} has no place for them: take h5, npz or json")
     files = find_images(args.inputs)
     draw = _drawer(args.draw, files)
     if args.masks is not None and not args.masks.is_dir():
@@ -136,7 +140,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     digest = hashlib.sha256(find_weights(args.weights).read_bytes()).hexdigest()[:16]
     weights, masks = f"{Path(args.weights).name} {digest}", None if args.masks is None else str(args.masks)
     names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors", "every")
-    return {"weights": weights, "masks": masks} | {name: getattr(args, name) for name in names}
+    covariances = {"covariances": True} if args.covariances else {}  # files of before this flag have none
+    return {"weights": weights, "masks": masks, **covariances} | {name: getattr(args, name) for name in names}
 
 
 def _mask(folder: Path, name: str) -> Path | None:

@@ -20,6 +20,7 @@ GROUPS = {  # module and one line for each command; the module is imported when 
     "weights and results": {
         "models": ("kp.cli.weights", "the detectors that come with kp, and what they cost"),
         "score": ("kp.cli.weights", "the numbers that settings and weights are chosen by"),
+        "covariance": ("kp.cli.covariance", "how far keypoints are off, and whether their covariances say so"),
         "ablate": ("kp.cli.weights", "train and score variants of the training, each with one change"),
         "report": ("kp.cli.weights", "fill README.md and the report with the stored results"),
     },

@@ -52,6 +52,7 @@ def make_extractor(args: argparse.Namespace) -> Any:
     extractor = Extractor(
         args.weights,
         descriptors=args.descriptors in ("own", None),
+        covariances=getattr(args, "covariances", False),
         max_num_keypoints=args.max_keypoints or None,
         nms_radius=args.nms_radius,
         detection_threshold=args.threshold,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kp.config import DETECTION_THRESHOLD, WEIGHTS
 from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
+from kp.models.corner import CornerDetector
 from kp.models.keypoints import Keypoints, most_keypoints, resized
 from kp.support.device import choose_device
 
@@ -37,6 +37,8 @@ class Extractor(nn.Module):
         subpixel: refine positions to a fraction of a pixel.
         resize: pixels of the longer side of the image in which keypoints are sought; None: as it is.
         descriptors: describe the keypoints, where the weights have a describer; False: find them only, which is faster.
+        covariances: say how far each keypoint may be off, which takes one more look at the image; only detectors
+            without an encoder can.
         exif: ``ignore`` or ``apply`` the orientation that a file or PIL image asks a viewer for.
         device: of the detector, and of the keypoints.
 
@@ -59,6 +61,7 @@ class Extractor(nn.Module):
         subpixel: bool = True,
         resize: int | None = None,
         descriptors: bool = True,
+        covariances: bool = False,
         exif: str = "ignore",
         device: torch.device | str = "cpu",
     ) -> None:
@@ -76,6 +79,9 @@ class Extractor(nn.Module):
         device = choose_device(str(device))
         self.detector = load_detector(weights, device)
         self.describes = bool(descriptors) and getattr(self.detector, "describer", None) is not None
+        if covariances and not isinstance(self.detector, CornerDetector):
+            raise ValueError(f"covariances: the weights {weights} have an encoder and give none: take {WEIGHTS}")
+        self.covariances = bool(covariances)
         self.register_buffer("_anchor", torch.zeros((), device=device), persistent=False)  # knows the device
 
     @property
@@ -103,7 +109,8 @@ class Extractor(nn.Module):
         Returns:
             ``keypoints`` (1, N, 2), float32, (x, y) in pixels of the image, (0, 0) the centre of the top-left pixel;
             ``keypoint_scores`` (1, N) in (0, 1), best first; ``image_size`` (1, 2), its width and height. Where the
-            weights have a describer, ``descriptors`` (1, N, D), float32, of unit length.
+            weights have a describer, ``descriptors`` (1, N, D), float32, of unit length. With ``covariances`` also
+            ``keypoint_covariances`` (1, N, 2, 2), float32, square pixels of the image.
 
         Raises:
             ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
@@ -133,7 +140,8 @@ class Extractor(nn.Module):
         Returns:
             ``keypoints`` (B, K, 2), ``keypoint_scores`` (B, K), ``valid`` (B, K) bool and ``image_size`` (B, 2), width
             and height without the padding. Where ``valid`` is False there is no keypoint, its place and score are 0.
-            ``descriptors`` (B, K, D) as of :meth:`extract`, 0 where there is no keypoint.
+            ``descriptors`` (B, K, D) and ``keypoint_covariances`` (B, K, 2, 2) as of :meth:`extract`, 0 where there is
+            no keypoint.
 
         Raises:
             ImageError: (a ValueError) as of :meth:`extract`.
@@ -166,9 +174,10 @@ class Extractor(nn.Module):
 
     def _nothing(self) -> "_Found":
         xy = torch.zeros(1, 0, 2, device=self.device)
-        size = self.detector.settings.descriptor_size
         return _Found(
-            Keypoints(xy, xy[..., 0], xy[..., 0].bool()), xy.new_zeros(1, 0, size) if self.describes else None
+            Keypoints(xy, xy[..., 0], xy[..., 0].bool()),
+            xy.new_zeros(1, 0, self.detector.settings.descriptor_size) if self.describes else None,
+            xy.new_zeros(1, 0, 2, 2) if self.covariances else None,
         )
 
     def _find(self, image: GreyImage, allowed: Tensor | None) -> "_Found":
@@ -196,10 +205,13 @@ class Extractor(nn.Module):
         descriptors = None
         if self.describes:
             found, descriptors = self._described(grey, found, weight)
+        covariances = self.detector.covariances(grey, found.xy) if self.covariances else None
         if (height, width) == size:
-            return _Found(found, descriptors)
+            return _Found(found, descriptors, covariances)
         back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
-        return _Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors)
+        if covariances is not None:
+            covariances = back[:, None] * covariances * back
+        return _Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors, covariances)
 
     def _described(self, grey: Tensor, found: Keypoints, weight: float) -> tuple[Keypoints, Tensor]:
         """Those of the keypoints (1, K) that there are, and their descriptors (1, N, D).
@@ -228,17 +240,25 @@ class Extractor(nn.Module):
 
 
 class _Found(NamedTuple):
-    """Keypoints (B = 1) of an image and their descriptors (1, K, D), or None."""
+    """Keypoints (B = 1) of an image, and their descriptors (1, K, D) and covariances (1, K, 2, 2), or None."""
 
     keypoints: Keypoints
     descriptors: Tensor | None
+    covariances: Tensor | None
 
     def resized(self, count: int) -> "_Found":
         """With ``count`` places."""
-        descriptors = self.descriptors
-        if descriptors is not None:
-            descriptors = F.pad(descriptors[:, :count], (0, 0, 0, max(0, count - descriptors.shape[1])))
-        return _Found(resized(self.keypoints, count), descriptors)
+        return _Found(
+            resized(self.keypoints, count),
+            *(None if values is None else _places(values, count) for values in self[1:]),
+        )
+
+
+def _places(values: Tensor, count: int) -> Tensor:
+    """The first ``count`` of values (1, K, ...), followed by zeros where there are fewer."""
+    places = values.new_zeros(1, count, *values.shape[2:])
+    places[:, : values.shape[1]] = values[:, :count]
+    return places
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:
@@ -255,10 +275,14 @@ def _extent(mask: Tensor) -> Size:
 
 def _named(found: _Found) -> Features:
     """By name, float32; zero where there is no keypoint."""
-    keypoints, descriptors = found
+    keypoints, descriptors, covariances = found
     xy = keypoints.xy.float().masked_fill(~keypoints.valid[..., None], 0)
     named = {"keypoints": xy, "keypoint_scores": keypoints.scores.float().sigmoid(), "valid": keypoints.valid}
-    return named if descriptors is None else named | {"descriptors": descriptors.float()}
+    for name, values in (("descriptors", descriptors), ("keypoint_covariances", covariances)):
+        if values is not None:
+            empty = ~keypoints.valid.view(*keypoints.valid.shape, *[1] * (values.ndim - 2))
+            named[name] = values.float().masked_fill(empty, 0)
+    return named
 
 
 def _image_size(shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:

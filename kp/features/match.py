@@ -146,7 +146,8 @@ def estimate(
     """The ``homography`` or ``fundamental`` matrix (3, 3), float64, of matches (M, 2), (M, 2), and its inliers (M,).
 
     None, and no inlier, for fewer matches than the model needs, or where none fits. OpenCV's USAC_MAGSAC (Barath et
-    al., CVPR 2020) or PoseLib's LO-RANSAC; either is repeatable.
+    al., CVPR 2020), for a homography followed by least squares on its inliers, or PoseLib's LO-RANSAC; either is
+    repeatable.
 
     Args:
         threshold: largest error of a right match, in pixels.
@@ -177,8 +178,18 @@ def _by_opencv(points0: np.ndarray, points1: np.ndarray, threshold: float, model
     """OpenCV's random numbers start from the same seed in each call."""
     settings = {"maxIters": _MAX_ITERATIONS, "confidence": _CONFIDENCE}
     if model == "homography":
-        return cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold, **settings)
+        matrix, inliers = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold, **settings)
+        return _least_squares(points0, points1, inliers, matrix), inliers
     return cv2.findFundamentalMat(points0, points1, cv2.USAC_MAGSAC, threshold, _CONFIDENCE, _MAX_ITERATIONS)
+
+
+def _least_squares(points0: np.ndarray, points1: np.ndarray, inliers: Any, fitted: Any) -> Any:
+    """The homography of all inliers, or ``fitted`` where they have none: OpenCV returns that of a few of them."""
+    if fitted is None or np.count_nonzero(inliers) < 4:
+        return fitted
+    chosen = np.ravel(inliers).astype(bool)
+    refined, _ = cv2.findHomography(points0[chosen], points1[chosen], 0)
+    return fitted if refined is None else refined
 
 
 def _by_poselib(points0: np.ndarray, points1: np.ndarray, threshold: float, model: str) -> tuple[Any, Any]:

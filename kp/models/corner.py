@@ -9,16 +9,17 @@ from kornia.filters import spatial_gradient
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kp.config import DetectorSettings
+from kp.config import HISTOGRAMS, DetectorSettings
 from kp.geometry.block_filters import double, mean_2x2, opencv_can
 from kp.models import corner_cpu
 from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
 from kp.models.detector import Detector, blur, to_grey
-from kp.models.keypoints import Keypoints, extract_keypoints, resized
+from kp.models.keypoints import Keypoints, extract_keypoints, resized, sharpness
 from kp.models.ranker import Ranker, reranked
 from kp.support.device import full_precision, keep_freed_memory
 
 _CANDIDATES_PER_KEYPOINT = 4  # of the ranker, in order of score
+_LEAST_SHARPNESS = 0.02  # of a score map per square pixel: a peak that is flatter counts as so sharp
 _CANDIDATES = 1500  # keypoints a megapixel that the ranker sees at least
 
 
@@ -87,6 +88,14 @@ class CornerDetector(Detector):
             raise ValueError("these weights have no descriptors: take weights with a describer, or kp.describe")
         return self.describer(to_grey(image), xy.float())
 
+    def covariances(self, image: Tensor, xy: Tensor) -> Tensor:
+        """How far keypoints at ``xy`` (B, K, 2) of images (B, 1 or 3, H, W) may be off: covariances (B, K, 2, 2), px^2.
+
+        The inverse of the score map's sharpness there, times ``covariance_scale`` of the settings, which ``kp
+        covariance`` measures on synthetic pairs.
+        """
+        return self.settings.covariance_scale * inverse_sharpness(sharpness(self.dense(image), xy.float()))
+
     def _opencv_can(self, image: Tensor) -> bool:
         return self.use_opencv and opencv_can(image)
 
@@ -98,10 +107,19 @@ class CornerDetector(Detector):
         return torch.from_numpy(np.stack(maps))[:, None]
 
 
-def _describer(s: DetectorSettings) -> nn.Module:
-    from kp.models.describer import Describer  # torchvision takes seconds to import
+def inverse_sharpness(sharp: Tensor) -> Tensor:
+    """The inverse of symmetric matrices (..., 2, 2) whose eigenvalues are raised to a least value: a flat peak."""
+    values, vectors = torch.linalg.eigh(sharp)
+    return vectors @ torch.diag_embed(1 / values.clamp(min=_LEAST_SHARPNESS)) @ vectors.mT
 
-    return Describer(s.describer, s.describer_width, s.describer_hidden, s.descriptor_size, s.pretrained)
+
+def _describer(s: DetectorSettings) -> nn.Module:
+    from kp.models.describer import ContextNetwork, Describer  # torchvision takes seconds to import
+
+    size, network = s.descriptor_size, None
+    if s.describer != HISTOGRAMS:
+        network = ContextNetwork(s.describer, s.describer_width, s.describer_hidden, size, s.pretrained)
+    return Describer(size, network)
 
 
 def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:

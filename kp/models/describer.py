@@ -20,11 +20,38 @@ _FINEST = 2  # of the pyramid's finest level, in the same pixels
 class Describer(nn.Module):
     """Grey images (B, 1, H, W) and keypoints' places (B, K, 2) -> descriptors (B, K, size) and logits (B, K).
 
+    A descriptor is a linear map of the histograms of :mod:`kp.models.gradient_histograms` at its place, divided by its
+    length. The map is not trained by a gradient: :mod:`kp.training.discriminant` computes it. With a ``network`` the
+    map's result is corrected, and the logit says whether the keypoint's match will be right; without one it is 0.
+
+    Args:
+        size: numbers of a descriptor.
+        network: what looks at the image around, or None.
+    """
+
+    def __init__(self, size: int, network: "ContextNetwork | None" = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(SIZE, size).requires_grad_(False)
+        self.network = network
+
+    def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+        half = at_half_size(grey)
+        with full_precision(grey.device):
+            descriptors = self.linear(gradient_histograms(half.float(), xy))
+        logits = torch.zeros_like(descriptors[..., 0])
+        if self.network is not None:
+            correction, logits = self.network(half, xy)
+            descriptors = descriptors + correction
+        return F.normalize(descriptors, dim=2), logits
+
+
+class ContextNetwork(nn.Module):
+    """Images at half their size (B, 1, h, w) and places (B, K, 2) of the images -> corrections (B, K, size) of
+    descriptors, and logits (B, K) that a keypoint's match will be right.
+
     A mobile encoder looks at the image at half its size, in units of the contrast around. A feature pyramid (Lin et
-    al., CVPR 2017) brings its stages to stride 4 of the image. A descriptor is a linear map of the histograms of
-    :mod:`kp.models.gradient_histograms` at its place, corrected by what a hidden layer makes of these and of the
-    pyramid's features, and divided by its length. The hidden layer also gives the logit that the keypoint's match will
-    be right.
+    al., CVPR 2017) brings its stages to stride 4 of the image, where it is read at the places. A hidden layer makes
+    the correction, which begins at zero, and the logit.
 
     Args:
         encoder: a name of :mod:`kp.models.encoders`.
@@ -42,21 +69,14 @@ class Describer(nn.Module):
         self.encoder = Encoder(encoder, _STRIDE, pretrained)
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in self.encoder.channels)
         self.smooth = nn.ModuleList(separable(width, width) for _ in self.encoder.channels)
-        self.standard = nn.BatchNorm1d(SIZE + width, affine=False)
-        self.hidden = nn.Sequential(nn.Linear(SIZE + width, hidden), nn.GELU())
-        self.linear, self.correction = nn.Linear(SIZE, size), nn.Linear(hidden, size)
-        self.matchability = nn.Linear(hidden, 1)
+        self.standard = nn.BatchNorm1d(width, affine=False)
+        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.GELU())
+        self.correction, self.matchability = nn.Linear(hidden, size), nn.Linear(hidden, 1)
         nn.init.zeros_(self.correction.weight)
 
-    def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-        half = at_half_size(grey)
-        with full_precision(grey.device):
-            histograms = gradient_histograms(half.float(), xy)
-        features = torch.cat([histograms, self.context(half, xy)], dim=2)
-        standard = self.standard(features.flatten(0, 1)).unflatten(0, xy.shape[:2])
-        hidden = self.hidden(standard)
-        descriptors = self.linear(standard[..., :SIZE]) + self.correction(hidden)
-        return F.normalize(descriptors, dim=2), self.matchability(hidden)[..., 0]
+    def forward(self, half: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(self.standard(self.context(half, xy).flatten(0, 1)).unflatten(0, xy.shape[:2]))
+        return self.correction(hidden), self.matchability(hidden)[..., 0]
 
     def context(self, half: Tensor, xy: Tensor) -> Tensor:
         """The pyramid's features (B, K, width) at places (B, K, 2) of images, from the images at half size."""

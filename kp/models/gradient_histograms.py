@@ -19,12 +19,12 @@ from kp.models.detector import blur
 
 DIRECTIONS = 8
 RINGS = (  # radius (pixels of the image), places, blur (standard deviation, the same pixels)
-    *((0.0, 1, 2.0), (5.0, 8, 2.2), (11.0, 8, 3.5)),
-    *((20.0, 8, 6.0), (32.0, 8, 9.0)),
+    *((0.0, 1, 1.5), (4.5, 8, 1.8), (9.0, 8, 2.5)),
+    *((16.0, 8, 4.5), (28.0, 8, 8.0), (46.0, 8, 13.0)),
 )
 SIZE = DIRECTIONS * sum(places for _, places, _ in RINGS)  # numbers of a keypoint
 
-_HALVING_VARIANCE = 0.25  # square pixels: of the mean over 2x2 pixels
+_COARSE_FROM = 5.0  # pixels of the image: maps that are blurred more are kept at a quarter of its size
 _IMAGE_BLUR = 0.5  # pixels of the image at half size (standard deviation), before the derivatives
 _LEAST_GRADIENT = 1e-3  # of grey a pixel, summed over a keypoint's histograms: noise of less is not magnified
 
@@ -40,12 +40,14 @@ def gradient_histograms(half: Tensor, xy: Tensor) -> Tensor:
         xy: in pixels of the images themselves.
     """
     with torch.no_grad():
-        maps, read, blurred = gradient_maps(half), [], 0.0
+        maps, read, step, variance = gradient_maps(half), [], 2, 0.25  # of the mean over 2x2 pixels
         for radius, places, sigma in RINGS:
-            variance = (sigma**2 - _HALVING_VARIANCE) / 4  # square pixels of the image at half size
-            maps, blurred = _blur(maps, math.sqrt(variance - blurred)), variance
-            around = ((xy[:, :, None] + _ring(radius, places, xy) - 0.5) / 2).flatten(1, 2)  # (B, K * places, 2)
-            read.append(sample_at(maps, around).mT.reshape(*xy.shape[:2], -1))  # (B, K, places * DIRECTIONS)
+            if sigma > _COARSE_FROM and step == 2:
+                maps, step, variance = _halved(maps), 4, variance + 1  # 4 times 0.25
+            maps, variance = _blur(maps, math.sqrt(sigma**2 - variance) / step), sigma**2
+            around = (xy[:, :, None] + _ring(radius, places, xy)).flatten(1, 2)  # (B, K * places, 2)
+            values = sample_at(maps, (around - (step - 1) / 2) / step)
+            read.append(values.mT.reshape(*xy.shape[:2], -1))  # (B, K, places * DIRECTIONS)
         found = torch.cat(read, dim=2)
         return (found / (found.sum(2, keepdim=True) + _LEAST_GRADIENT)).clamp(min=0).sqrt()
 
@@ -61,6 +63,11 @@ def gradient_maps(grey: Tensor) -> Tensor:
     angles = torch.arange(DIRECTIONS, device=grey.device, dtype=grey.dtype) * (2 * math.pi / DIRECTIONS)
     along = dx * angles.cos().view(1, -1, 1, 1) + dy * angles.sin().view(1, -1, 1, 1)
     return F.relu(along).square() / (dx.square() + dy.square() + 1e-18).sqrt()
+
+
+def _halved(maps: Tensor) -> Tensor:
+    """Means over 2x2 pixels of maps of any size, rounded up; an odd last row or column is repeated."""
+    return F.avg_pool2d(F.pad(maps, (0, maps.shape[-1] % 2, 0, maps.shape[-2] % 2), mode="replicate"), 2)
 
 
 def _ring(radius: float, places: int, like: Tensor) -> Tensor:

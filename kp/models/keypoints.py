@@ -192,6 +192,25 @@ def subpixel_offsets(scores: Tensor, index: Tensor) -> Tensor:
 
     The quadric's derivatives are central differences, as in Brown and Lowe, BMVC 2002. Zero where it has no top.
     """
+    gx, gy, hxx, hyy, hxy = _derivatives(scores, index)
+    det = hxx * hyy - hxy**2
+    has_top = (det > 0) & (hxx < 0)
+    offset = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1)  # (B, K, 2)
+    offset = offset / torch.where(has_top, det, torch.ones_like(det))[..., None]
+    has_top = has_top & offset.isfinite().all(-1)  # not beside a pixel that is left out with -inf
+    return torch.where(has_top[..., None], offset, torch.zeros_like(offset)).clamp(-0.5, 0.5)
+
+
+def sharpness(scores: Tensor, xy: Tensor) -> Tensor:
+    """Minus the second derivatives (B, K, 2, 2) of maps (B, 1, H, W) at the pixels of places ``xy`` (B, K, 2)."""
+    height, width = scores.shape[-2:]
+    x, y = (xy[..., i].round().long().clamp(0, side - 1) for i, side in enumerate((width, height)))
+    _, _, hxx, hyy, hxy = _derivatives(scores, y * width + x)
+    return -torch.stack([hxx, hxy, hxy, hyy], dim=-1).unflatten(-1, (2, 2))
+
+
+def _derivatives(scores: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+    """The first (x, y) and second (xx, yy, xy) derivatives, each (B, K), of maps (B, 1, H, W) at pixels ``index``."""
     width = scores.shape[-1]
     padded = F.pad(scores, (1, 1, 1, 1), mode="replicate").flatten(1)  # (B, (H + 2) * (W + 2))
     centre = index + 2 * (index // width) + width + 3
@@ -199,12 +218,6 @@ def subpixel_offsets(scores: Tensor, index: Tensor) -> Tensor:
     def at(dx: int, dy: int) -> Tensor:
         return padded.gather(1, centre + dy * (width + 2) + dx)
 
-    gx, gy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
     hxx, hyy = at(1, 0) - 2 * at(0, 0) + at(-1, 0), at(0, 1) - 2 * at(0, 0) + at(0, -1)
     hxy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
-    det = hxx * hyy - hxy**2
-    has_top = (det > 0) & (hxx < 0)
-    offset = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1)  # (B, K, 2)
-    offset = offset / torch.where(has_top, det, torch.ones_like(det))[..., None]
-    has_top = has_top & offset.isfinite().all(-1)  # not beside a pixel that is left out with -inf
-    return torch.where(has_top[..., None], offset, torch.zeros_like(offset)).clamp(-0.5, 0.5)
+    return (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2, hxx, hyy, hxy

@@ -25,11 +25,12 @@ USED = {  # settings that only a run uses which trains this
         )
     ),
     "ranker": frozenset(
-        ("half_size_scales", "ranker_width", "ranker_weight", "views", "still", "detail", *_CAMERA),
+        ("half_size_scales", "covariance_scale", "ranker_width", "ranker_weight", "views", "still", "detail", *_CAMERA),
     ),
     "describer": frozenset(
         (
             *("half_size_scales", "describer_width", "describer_hidden", "descriptor_size", "matchability_weight"),
+            "covariance_scale",
             *("descriptor_weight", "matchability_loss_weight", "inverse_temperature", *_PAIRS),
         )
     ),

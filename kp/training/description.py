@@ -87,15 +87,21 @@ def description_losses(
     return {"descriptor": descriptor, "matchability": matchability, "matched": right.float().mean()}
 
 
-def alike(pair: ViewPair, places: Places) -> Tensor:
+def view_histograms(pair: ViewPair, places: Places) -> tuple[Tensor, Tensor]:
+    """The gradient histograms (B, N, D) of the places in view 0 and in view 1."""
+    looks = ((pair.image0, places.xy0), (pair.image1, places.xy1))
+    return tuple(gradient_histograms(at_half_size(image), xy) for image, xy in looks)
+
+
+def alike(places: Places, histograms: tuple[Tensor, Tensor]) -> Tensor:
     """Pairs of places of one image that are no example of different places: (B, N, N) bool.
 
-    They are near each other in one of the views, or look the same in one of them: flat or periodic patches.
+    They are near each other in one of the views, or their ``histograms`` look the same in one of them: flat or periodic
+    patches.
     """
     near = (torch.cdist(places.xy0, places.xy0) < NEAR) | (torch.cdist(places.xy1, places.xy1) < NEAR)
-    for image, xy in ((pair.image0, places.xy0), (pair.image1, places.xy1)):
-        histograms = gradient_histograms(at_half_size(image), xy)
-        near = near | (histograms @ histograms.mT > SAME_PATCH)
+    for view in histograms:
+        near = near | (view @ view.mT > SAME_PATCH)
     return near
 
 

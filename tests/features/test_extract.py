@@ -13,6 +13,7 @@ from skimage import data
 
 import kp
 from kp.config import DETECTION_THRESHOLD, MODELS
+from kp.geometry.coords import resize
 from kp.models.checkpoint import load_detector
 
 CAMERA = data.camera()[100:340, 80:400].copy()
@@ -284,3 +285,36 @@ def test_the_orientation_of_a_pil_image_is_told(extractor):
     image.save(buffer, "png", exif=exif)
     with pytest.warns(UserWarning, match="the image is not turned"):
         assert same(extractor.extract(Image.open(buffer)), extractor.extract(CAMERA))
+
+
+def test_covariances_are_of_the_keypoints_in_square_pixels_of_the_image():
+    found = kp.Extractor(max_num_keypoints=50, covariances=True).extract(CAMERA)
+    covariances = found["keypoint_covariances"]
+    assert covariances.shape == (1, 50, 2, 2)
+    assert (torch.linalg.eigvalsh(covariances) > 0).all()
+    detector = load_detector("default")
+    with torch.no_grad():
+        wanted = detector.covariances(torch.from_numpy(CAMERA)[None, None] / 255, found["keypoints"])
+    assert torch.equal(covariances, wanted)
+
+
+def test_covariances_of_an_image_seen_smaller_are_of_its_own_pixels():
+    half = kp.Extractor(max_num_keypoints=50, covariances=True, resize=160)
+    found = half.extract(CAMERA)
+    smaller = resize(torch.from_numpy(CAMERA)[None, None] / 255, (120, 160)).clamp(0, 1)
+    with torch.no_grad():
+        seen = half.detector.covariances(smaller, (found["keypoints"] + 0.5) / 2 - 0.5)
+    assert torch.allclose(found["keypoint_covariances"], 4 * seen)
+
+
+def test_a_batch_has_covariances_too_and_none_where_there_is_no_keypoint():
+    both = kp.Extractor(max_num_keypoints=30, covariances=True)
+    batch = both({"image": torch.stack([torch.from_numpy(CAMERA)[None] / 255, torch.zeros(1, 240, 320)])})
+    assert batch["keypoint_covariances"].shape == (2, 30, 2, 2)
+    assert torch.equal(batch["keypoint_covariances"][:1], both.extract(CAMERA)["keypoint_covariances"])
+    assert not batch["keypoint_covariances"][1].any()
+
+
+def test_weights_with_an_encoder_have_no_covariances():
+    with pytest.raises(ValueError, match="covariances"):
+        kp.Extractor("mobilenet_v3_small", covariances=True)

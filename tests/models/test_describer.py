@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from kp.config import DetectorSettings
+from kp.config import HISTOGRAMS, DetectorSettings
 from kp.models.corner import CornerDetector
-from kp.models.describer import Describer, at_half_size
+from kp.models.describer import ContextNetwork, at_half_size
 from kp.models.gradient_histograms import DIRECTIONS, RINGS, SIZE, gradient_histograms, gradient_maps
 
 
@@ -15,12 +15,10 @@ def noise(seed, *shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module")
-def detector():
+@pytest.fixture(scope="module", params=[HISTOGRAMS, "mobilenet_v3_small"])
+def detector(request):
     torch.manual_seed(0)
-    return CornerDetector(
-        describer="mobilenet_v3_small", describer_width=16, describer_hidden=32, ranker_width=0
-    ).eval()
+    return CornerDetector(describer=request.param, describer_width=16, describer_hidden=32, ranker_width=0).eval()
 
 
 # --- histograms ---
@@ -55,7 +53,7 @@ def test_histograms_are_those_of_blurred_maps_read_on_rings():
                     wanted.append(rows[0] * (1 - b) + rows[1] * b)
         wanted = np.sqrt(np.array(wanted) / (sum(wanted) + 1e-3))
         assert len(wanted) == SIZE
-        assert np.abs(values.numpy() - wanted).max() < 0.004  # OpenCV cuts its kernels off at three sigmas
+        assert np.abs(values.numpy() - wanted).max() < 0.008  # kernels end at 3 sigmas, wide rings are coarse
 
 
 def test_opencv_and_torch_give_the_same_histograms():
@@ -91,11 +89,11 @@ def test_a_descriptor_moves_with_its_place(detector):
 
 def test_the_place_between_features_is_that_of_the_image():
     """An encoder whose only feature is x tells where it is read."""
-    describer = Describer("mobilenet_v3_small", 4, 8, 8)
+    network = ContextNetwork("mobilenet_v3_small", 4, 8, 8)
     ramp = torch.arange(200.0).expand(1, 1, 100, 200)
-    describer.pyramid = lambda half: half[..., ::2, ::2]  # feature i is centred on pixel 2 i of the half image
+    network.pyramid = lambda half: half[..., ::2, ::2]  # feature i is centred on pixel 2 i of the half image
     xy = torch.tensor([[[30.0, 40.0], [77.25, 51.5], [120.0, 60.0]]])
-    assert torch.allclose(describer.context(at_half_size(ramp), xy)[0, :, 0], xy[0, :, 0], atol=1e-4)
+    assert torch.allclose(network.context(at_half_size(ramp), xy)[0, :, 0], xy[0, :, 0], atol=1e-4)
 
 
 def test_colour_is_grey_and_other_types_are_described(detector):
@@ -112,8 +110,8 @@ def test_a_detector_without_a_describer_says_so():
 
 def test_the_default_describer_keeps_to_its_budget():
     s = DetectorSettings()
-    describer = Describer("mobilenet_v3_small", s.describer_width, s.describer_hidden, s.descriptor_size)
-    assert sum(p.numel() for p in describer.parameters()) <= 1e6
+    network = ContextNetwork("mobilenet_v3_small", s.describer_width, s.describer_hidden, s.descriptor_size)
+    assert sum(p.numel() for p in network.parameters()) <= 1e6
 
 
 def test_keypoints_are_those_of_the_detector_without_a_describer(detector):

@@ -1,0 +1,70 @@
+import pytest
+import torch
+from scipy.linalg import eigh, subspace_angles
+from torch import Tensor
+
+from kp.training.discriminant import Moments, discriminant, merged
+
+
+def places(seed: int, count: int = 4000) -> tuple[Tensor, Tensor]:
+    """Six features of places in two views: two tell places apart, one does a little, three vary from view to view."""
+    g = torch.Generator().manual_seed(seed)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    own = torch.randn(count, 6, generator=g, dtype=torch.float64) * torch.tensor([2.0, 1.0, 0.2, 0, 0, 0])
+    noise = torch.tensor([0.3, 0.2, 0.5, 1.0, 2.0, 4.0])
+    views = [own + torch.randn(count, 6, generator=g, dtype=torch.float64) * noise for _ in range(2)]
+    return tuple(view @ turn + torch.arange(6.0) for view in views)
+
+
+def moments(*views: Tensor) -> Moments:
+    found = Moments(6)
+    found.add(*views)
+    return found
+
+
+def test_directions_are_scipys_generalised_eigenvectors():
+    one, two = places(1)
+    weight, bias = discriminant(moments(one, two), 2)
+    both = torch.cat([one, two])
+    change = (one - two).numpy()
+    within = change.T @ change / (2 * len(one))
+    within[range(6), range(6)] += 0.03 * within.trace() / 6
+    centred = (both - both.mean(0)).numpy()
+    values, vectors = eigh(centred.T @ centred / len(both), within)
+    assert subspace_angles(vectors[:, ::-1][:, :2], weight.mT.numpy()).max() < 1e-6
+    mapped = both @ weight.mT + bias
+    assert mapped.mean(0).abs().max() < 1e-9
+    assert mapped.square().sum(1).mean().item() == pytest.approx(1)
+    noise = (weight.numpy() @ within @ weight.mT.numpy()).diagonal()  # the share that Wiener's filter leaves, squared
+    shares = (1 - 1 / values[::-1][:2]) ** 2
+    assert noise[0] / noise[1] == pytest.approx(shares[0] / shares[1], rel=1e-6)
+
+
+def test_a_mapped_place_is_nearer_to_itself_than_unmapped():
+    fitted = discriminant(moments(*places(1)), 2)
+    one, two = places(2, 300)
+
+    def right(a: Tensor, b: Tensor) -> float:
+        return (torch.cdist(a, b).argmin(1) == torch.arange(len(a))).double().mean().item()
+
+    mapped = [view @ fitted[0].mT + fitted[1] for view in (one, two)]
+    assert right(*mapped) > 3 * right(one, two)
+
+
+def test_sums_of_parts_are_the_sums_of_all_and_are_saved():
+    one, two = places(3, 100)
+    parts = [moments(one[:30], two[:30]), moments(one[30:], two[30:])]
+    again = Moments(6)
+    again.load_state_dict(merged(parts).state_dict())
+    for found, wanted in zip(discriminant(again, 3), discriminant(moments(one, two), 3), strict=True):
+        assert torch.allclose(found.abs(), wanted.abs(), atol=1e-8)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_places_or_equal_ones_give_a_finite_map(count):
+    one, _ = places(4, count)
+    for view in (one, torch.zeros_like(one)):
+        weight, bias = discriminant(moments(view, view), 4)
+        assert weight.shape == (4, 6)
+        assert weight.isfinite().all()
+        assert bias.isfinite().all()
