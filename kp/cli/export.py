@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from kp.config import WEIGHTS
+from kp.config import DESCRIBED, WEIGHTS
 from kp.features import onnx
 from kp.features.graph import KeypointGraph, KeypointNumbers, check
 from kp.models.checkpoint import SHIPPED, find_weights, load_detector, read_metadata
@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     default = KeypointNumbers()
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
     text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS}); without a ranker"
+    text += f"; {DESCRIBED}: with descriptors"
     parser.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
     text = f"places for keypoints in each image, best first (default: {default.num_keypoints})"
     parser.add_argument("--keypoints", type=int, default=default.num_keypoints, metavar="N", help=text)
@@ -44,7 +45,8 @@ def run(args: Namespace) -> None:
     check_writable(args.out)
     graph = KeypointGraph(load_detector(args.weights), *numbers)
     write_file(args.out, onnx.to_onnx(graph, read_metadata(find_weights(args.weights))))
-    outputs = ", ".join((onnx.KEYPOINTS, onnx.KEYPOINT_SCORES, onnx.VALID, onnx.SCORES))
+    described = [onnx.DESCRIPTORS] if graph.describes else []
+    outputs = ", ".join((onnx.KEYPOINTS, onnx.KEYPOINT_SCORES, onnx.VALID, *described, onnx.SCORES))
     print(f"wrote {args.out}: {onnx.IMAGE} (batch, 1, height, width) in [0, 1] -> {outputs}")
 
 

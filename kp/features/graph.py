@@ -31,8 +31,9 @@ class KeypointGraph(nn.Module):
 
     ``forward`` returns keypoints (B, K, 2), (x, y) in pixels with (0, 0) at the centre of the top-left pixel;
     keypoint_scores (B, K), the sigmoid of the score; valid (B, K) bool. Where ``valid`` is False there is no keypoint:
-    its position is (0, 0) and its score 0. A pixel whose score is -inf is never a keypoint. B, H and W are free, also
-    in an exported graph; K is fixed.
+    its position is (0, 0) and its score 0. With a describer also descriptors (B, K, D), of unit length, 0 where there
+    is no keypoint. A pixel whose score is -inf is never a keypoint. B, H and W are free, also in an exported graph; K
+    is fixed.
 
     The graph holds a copy of the detector, which computes with torch, never with OpenCV.
 
@@ -69,13 +70,23 @@ class KeypointGraph(nn.Module):
         if getattr(detector, "ranker", None) is not None and detector.settings.ranker_weight:
             raise ValueError("a graph cannot hold a ranker yet: take weights without one")
         self.detector = copy.deepcopy(detector).eval()
-        if hasattr(self.detector, "describer"):
-            self.detector.describer = None  # the graph finds keypoints only
         if hasattr(self.detector, "use_opencv"):
             self.detector.use_opencv = False
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.keypoints(self.detector.score_map(image))
+    @property
+    def describes(self) -> bool:
+        """Whether there are descriptors."""
+        return getattr(self.detector, "describer", None) is not None
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.described(image, *self.keypoints(self.detector.score_map(image)))
+
+    def described(self, image: Tensor, keypoints: Tensor, scores: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+        """The keypoints of images, and their descriptors if there are any."""
+        if not self.describes:
+            return keypoints, scores, valid
+        descriptors, _ = self.detector.describe(image, keypoints)
+        return keypoints, scores, valid, descriptors.masked_fill(~valid[..., None], 0)
 
     def keypoints(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What ``forward`` returns, from score maps (B, 1, H, W)."""

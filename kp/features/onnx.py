@@ -1,6 +1,7 @@
 """Export of a detector to ONNX, for onnxruntime: images of any size in, keypoints and score maps out.
 
-The file gives a fixed number of places for keypoints in each image, best first.
+The file gives a fixed number of places for keypoints in each image, best first, and their descriptors where the weights
+have a describer.
 """
 
 import json
@@ -16,6 +17,7 @@ from kp.support.errors import one_line
 
 IMAGE = "image"  # input (batch, 1, height, width) in [0, 1]
 KEYPOINTS, KEYPOINT_SCORES, VALID, SCORES = "keypoints", "keypoint_scores", "valid", "scores"  # outputs
+DESCRIPTORS = "descriptors"  # another, between the last two, where the weights have a describer
 _MAP = ("batch", None, "height", "width")  # names of the free axes of the image and of the score map
 _PLACES = ("batch", None, None)  # and of the other outputs
 
@@ -24,7 +26,7 @@ def to_onnx(graph: KeypointGraph, facts: Mapping[str, Any]) -> bytes:
     """The content of an ONNX file of a detector with its keypoints. Batch, height and width of the images are free.
 
     The outputs are those of the graph, keypoints (batch, K, 2), keypoint_scores (batch, K) and valid (batch, K), and
-    the score map, scores (batch, 1, height, width).
+    the score map, scores (batch, 1, height, width). With a describer also descriptors (batch, K, D).
 
     Args:
         facts: values for JSON, written into the metadata of the file beside the numbers of the graph.
@@ -60,12 +62,13 @@ class _WithScores(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         scores = self.finder.detector.score_map(image)
-        return *self.finder.keypoints(scores), scores
+        return *self.finder.described(image, *self.finder.keypoints(scores)), scores
 
 
 def _exported(module: nn.Module) -> Any:
     """The ONNX model of a module, as protobuf. Raises ValueError where torch cannot export it."""
     any_size = {axis: torch.export.Dim.AUTO for axis, name in enumerate(_MAP) if name}
+    described = [DESCRIPTORS] if module.finder.describes else []
     example = torch.zeros(2, 1, 65, 97)  # torch would fix equal sides and a batch of 1
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -77,7 +80,7 @@ def _exported(module: nn.Module) -> Any:
                 verbose=False,
                 dynamic_shapes=(any_size,),
                 input_names=[IMAGE],
-                output_names=[KEYPOINTS, KEYPOINT_SCORES, VALID, SCORES],
+                output_names=[KEYPOINTS, KEYPOINT_SCORES, VALID, *described, SCORES],
                 custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
             )
     except torch.onnx.OnnxExporterError as error:

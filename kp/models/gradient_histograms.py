@@ -26,6 +26,7 @@ SIZE = DIRECTIONS * sum(places for _, places, _ in RINGS)  # numbers of a keypoi
 
 _COARSE_FROM = 5.0  # pixels of the image: maps that are blurred more are kept at a quarter of its size
 _IMAGE_BLUR = 0.5  # pixels of the image at half size (standard deviation), before the derivatives
+_SMALLEST = 1e-6  # gradient, in grey a pixel: an exported graph must not divide by zero
 _LEAST_GRADIENT = 1e-3  # of grey a pixel, summed over a keypoint's histograms: noise of less is not magnified
 
 
@@ -62,7 +63,7 @@ def gradient_maps(grey: Tensor) -> Tensor:
     dy = (smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]) / 2
     angles = torch.arange(DIRECTIONS, device=grey.device, dtype=grey.dtype) * (2 * math.pi / DIRECTIONS)
     along = dx * angles.cos().view(1, -1, 1, 1) + dy * angles.sin().view(1, -1, 1, 1)
-    return F.relu(along).square() / (dx.square() + dy.square() + 1e-18).sqrt()
+    return F.relu(along).square() / (dx.square() + dy.square()).sqrt().clamp(min=_SMALLEST)
 
 
 def _halved(maps: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ if (process.argv.includes("--keep-model") && existsSync(model)) {
   console.log("kept dist/kp.onnx");
 } else {
   // The page has a slider for the threshold, so the file has none.
-  const options = ["--keypoints", "2048", "--threshold", "0", "--weights", process.env.WEIGHTS ?? "default"];
+  const options = ["--keypoints", "2048", "--threshold", "0", "--weights", process.env.WEIGHTS ?? "described"];
   const root = join(here, "..", "..");
   execFileSync(python, ["-m", "kp", "export", model, ...options], { cwd: root, stdio: "inherit" });
 }

@@ -109,7 +109,8 @@ def test_sliders_choose_the_best(page, tmp_path):
 def test_a_turned_picture_matches(page, tmp_path):
     image, path = photograph(tmp_path, "astronaut.png")
     turned = tmp_path / "turned.png"
-    cv2.imwrite(str(turned), np.rot90(image).copy())
+    middle = (image.shape[1] / 2, image.shape[0] / 2)
+    cv2.imwrite(str(turned), cv2.warpAffine(image, cv2.getRotationMatrix2D(middle, 20, 0.9), image.shape[1::-1]))
     page.choose("#file0", path)
     page.choose("#file1", turned)
     page.wait_for("/ matches/.test(document.getElementById('status').textContent)")

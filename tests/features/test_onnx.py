@@ -13,10 +13,11 @@ import kp
 from kp import __version__, load_detector
 from kp.cli.errors import ERROR
 from kp.cli.main import main
+from kp.config import DESCRIBED
 from kp.data import photographs
 from kp.data.hpatches import read_image
 from kp.features.graph import KeypointGraph
-from kp.features.onnx import IMAGE, KEYPOINT_SCORES, KEYPOINTS, SCORES, VALID, to_onnx
+from kp.features.onnx import DESCRIPTORS, IMAGE, KEYPOINT_SCORES, KEYPOINTS, SCORES, VALID, to_onnx
 from kp.models.detector import Detector
 
 
@@ -52,6 +53,16 @@ def test_keypoints_on_photographs_are_torchs(exported):
         apart = torch.cdist(expected.xy[keep].double(), torch.from_numpy(keypoints[valid]).double()).amin(1)
         same, total = same + int((apart < 0.01).sum()), total + len(apart)
     assert same >= 0.999 * total
+
+
+def test_descriptors_are_torchs(exported):
+    for file in list(photographs.FILES)[:3]:
+        image = read_image(photographs.folder() / file)[..., 1:, :-2]
+        keypoints, valid, descriptors = exported.run([KEYPOINTS, VALID, DESCRIPTORS], {IMAGE: image.numpy()})
+        with torch.inference_mode():
+            expected, _ = load_detector(DESCRIBED).describe(image, torch.from_numpy(keypoints))
+        np.testing.assert_allclose(descriptors[valid], expected.numpy()[valid], atol=2e-3)
+        assert not descriptors[~valid].any()
 
 
 def test_each_image_of_a_batch_has_its_own_keypoints(exported):
@@ -99,8 +110,9 @@ def test_names_and_facts(exported):
     assert [value.name for value in exported.get_inputs()] == [IMAGE]
     assert exported.get_inputs()[0].shape == ["batch", 1, "height", "width"]
     shapes = {value.name: value.shape for value in exported.get_outputs()}
-    assert list(shapes) == [KEYPOINTS, KEYPOINT_SCORES, VALID, SCORES]
+    assert list(shapes) == [KEYPOINTS, KEYPOINT_SCORES, VALID, DESCRIPTORS, SCORES]
     assert shapes[KEYPOINTS] == ["batch", 1024, 2]
+    assert shapes[DESCRIPTORS] == ["batch", 1024, 64]
     assert shapes[KEYPOINT_SCORES] == shapes[VALID] == ["batch", 1024]
     assert shapes[SCORES] == ["batch", 1, "height", "width"]
     facts = exported.get_modelmeta().custom_metadata_map

@@ -12,7 +12,7 @@ from skimage.transform import rotate
 
 import kp
 from kp.cli.main import main
-from kp.config import DESCRIBED, WEIGHTS, DetectorSettings, RunSettings
+from kp.config import DESCRIBED, HISTOGRAMS, WEIGHTS, DetectorSettings, RunSettings
 from kp.models.checkpoint import save_weights
 from kp.models.corner import CornerDetector
 from kp.support.settings import to_dict
@@ -20,9 +20,9 @@ from kp.support.settings import to_dict
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A describer before any training: its linear map of gradient histograms describes already."""
+    """A describer before any training: a random linear map of gradient histograms describes already."""
     torch.manual_seed(0)
-    settings = DetectorSettings(describer="mobilenet_v3_small", describer_width=8, describer_hidden=16, ranker_width=0)
+    settings = DetectorSettings(describer=HISTOGRAMS, ranker_width=0)
     path = tmp_path_factory.mktemp("weights") / "described.safetensors"
     detector = CornerDetector(settings).eval()
     save_weights(path, detector, to_dict(RunSettings(detector=settings)), step=1, seconds=0.0, scores={})
