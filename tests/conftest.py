@@ -13,15 +13,14 @@ from torch.torch_version import TorchVersion
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory, worker_id):
-    """The path of the default detector, with descriptors, as an ONNX file. It is made once for all test processes."""
+    """The path of the default detector as an ONNX file. It is made once for all test processes, in most of a minute."""
     if TorchVersion(torch.__version__) < "2.7":
         pytest.skip("torch 2.6 cannot export for any size")
     from kp.cli.main import main
-    from kp.config import DESCRIBED
 
     base = tmp_path_factory.getbasetemp()
     path = (base if worker_id == "master" else base.parent) / "folder" / "kp.onnx"  # the parent is of all processes
     with FileLock(path.parent.with_suffix(".lock")):
         if not path.exists():
-            assert main(["export", str(path), "--weights", DESCRIBED]) == 0
+            assert main(["export", str(path)]) == 0
     return path

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 from kp import load_detector
-from kp.config import DETECTION_THRESHOLD
+from kp.config import DESCRIBED, DETECTION_THRESHOLD
 from kp.data import photographs
 from kp.data.hpatches import read_image
 from kp.features.graph import KeypointGraph
@@ -194,3 +195,19 @@ def test_a_detector_is_not_changed():
 def test_the_page_in_the_browser_begins_with_the_default_threshold():
     page = (Path(__file__).parents[2] / "notebooks" / "demo" / "src" / "index.html").read_text()
     assert re.findall(r'id="threshold"[^>]* value="([^"]+)"', page) == [str(DETECTION_THRESHOLD)]
+
+
+def test_the_graph_of_a_describer_gives_its_descriptors_and_none_without_a_keypoint():
+    detector = load_detector(DESCRIBED)
+    camera = torch.from_numpy(data.camera()[100:221, 80:257]).float()[None, None] / 255
+    images = torch.cat([camera, torch.zeros_like(camera)])
+    with torch.inference_mode():
+        keypoints, scores, valid, descriptors = KeypointGraph(detector, 60)(images)
+        plain = KeypointGraph(load_detector(), 60)(images)
+        expected, _ = detector.describe(images, keypoints)
+    assert all(torch.equal(*both) for both in zip(plain, (keypoints, scores, valid), strict=True))
+    assert descriptors.shape == (2, 60, 64)
+    assert torch.allclose(descriptors[0], expected[0], atol=1e-4)
+    assert valid[0].all()
+    assert not valid[1].any()
+    assert not descriptors[1].any()
