@@ -18,7 +18,7 @@ from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.registry import NAMES, OURS, score_maps
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS
-from kp.experiments.variants import TEST_TIME
+from kp.experiments.variants import OF_DESCRIPTORS, TEST_TIME
 from kp.models import cost as costs
 from kp.models.checkpoint import SHIPPED, find_weights, load_detector
 from kp.models.encoders import PretrainedError
@@ -29,7 +29,7 @@ from kp.support.errors import explained, one_line
 from kp.support.files import InUseError, check_writable, write_file
 from kp.support.settings import check_bounds
 from kp.training.trainer import TrainingError
-from kp.training.validation import RealSequences
+from kp.training.validation import Real, describes
 
 RESULTS = Path("runs/ablation.json")
 
@@ -167,7 +167,7 @@ def ablate(args: Namespace) -> None:
     check_writable(args.json)
     if runs:
         check_writable(args.out / "run")
-    real = RealSequences(args.validation, device) if args.validation else None
+    real = Real(args.validation, device) if args.validation else None
     try:
         for name, weights in chain(_trained(runs, failed), given):
             _enter(args, name, weights, device, real)
@@ -189,11 +189,15 @@ def _planned(args: Namespace, names: list[str]) -> tuple[list[ablation.Run], lis
         if getattr(args, name) is not None
     ]
     runs = ablation.plan([name for name in names if name in VARIANTS], shared, args.seeds, args.out)
-    given_weights = find_weights(args.weights)
-    given = [(name, given_weights) for name in names if name in TEST_TIME]
-    if given:
-        load_detector(args.weights)
-    return runs, given
+    given_weights, used = find_weights(args.weights), [name for name in names if name in TEST_TIME]
+    if used:
+        described = describes(load_detector(args.weights))
+        fit = [name for name in used if (name in OF_DESCRIPTORS if described else name != "histograms alone")]
+        if args.names and (others := set(used) - set(fit)):
+            has = "has" if described else "has no"
+            raise ValueError(f"{min(others)} cannot be tried on {args.weights}, which {has} descriptors")
+        used = fit
+    return runs, [(name, given_weights) for name in used]
 
 
 def _trained(runs: list[ablation.Run], failed: list[str]) -> Iterator[tuple[str, Path]]:
@@ -210,7 +214,7 @@ def _trained(runs: list[ablation.Run], failed: list[str]) -> Iterator[tuple[str,
             failed.append(f"{run.variant} {run.seed}")
 
 
-def _enter(args: Namespace, name: str, weights: Path, device: torch.device, real: RealSequences | None) -> None:
+def _enter(args: Namespace, name: str, weights: Path, device: torch.device, real: Real | None) -> None:
     """Score weights and put that into the file, unless it is there."""
     entry = ablation.entry(name, weights)
     known = ablation_results.find(ablation_results.read(args.json), name, entry["seed"])

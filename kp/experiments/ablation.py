@@ -1,10 +1,10 @@
 """What a part of the training is worth: runs of equal length, each with one change.
 
 Every run of a variant and a seed has a folder of its own. It goes on from its checkpoint if there is one, and is scored
-by :mod:`kp.evaluation.scorecard`. A variant that changes only how a detector is used needs no run: see
-:mod:`kp.experiments.variants`. Score maps are taken as training sees them, without thinning; that they are thinned is a
-variant too. Most changes were made to the first recipe, which has no map of dark spots. Rows of options that were
-removed stay in the result files, with the git revision that can run them again.
+by :mod:`kp.evaluation.scorecard`, or by what its descriptors match. A variant that changes only how a detector is used
+needs no run: see :mod:`kp.experiments.variants`. Score maps are taken as training sees them, without thinning; that
+they are thinned is a variant too. Most changes were made to the first recipe, which has no map of dark spots. Rows of
+options that were removed stay in the result files, with the git revision that can run them again.
 """
 
 import re
@@ -26,7 +26,7 @@ from kp.support.settings import from_dict
 from kp.training.choices import check, check_given
 from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.trainer import Trainer, resume
-from kp.training.validation import RealSequences
+from kp.training.validation import Real, Validation, describes
 
 _MOBILE = (  # an encoder with the scales of the shipped weights
     *("--encoder", "mobilenet_v3_small"),
@@ -76,6 +76,28 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     "three times the dark spots": (*_MOBILE, "--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
+}
+_DESCRIBER = ("--describer", "histograms")
+VARIANTS |= {  # of descriptors
+    "descriptors": _DESCRIBER,
+    "descriptors with an encoder": ("--describer", "mobilenet_v3_small"),
+    **{
+        f"descriptors, {name}": (*_DESCRIBER, *flags)
+        for name, flags in {
+            "classic shapes only": ("--families", "classic"),
+            "planes only": ("--families", "planes"),
+            "dead leaves only": ("--families", "leaves"),
+            "noise only": ("--families", "noise"),
+            "no light": ("--photometric", "0"),
+            "light twice as strong": ("--photometric", "2"),
+            "rotation 180": ("--max-rotation", "180"),
+            "rotation 15": ("--max-rotation", "15"),
+            "scale 1.3": ("--max-scale", "1.3"),
+            "32 numbers": ("--descriptor-size", "32"),
+            "128 numbers": ("--descriptor-size", "128"),
+            "30 steps": ("--steps", "30"),
+        }.items()
+    },
 }
 _NO_VALIDATION = 1e6  # minutes between validations, so that there is only the one at the end: runs of equal length
 _FREE_SETTINGS = ("device", "validate_every", "save_every")  # with these changed, a run may go on
@@ -156,18 +178,19 @@ def _train(run: Run) -> Path:
     return weights
 
 
-def measure(
-    name: str, weights: Path, device: torch.device | str = "cpu", real: RealSequences | None = None
-) -> dict[str, float]:
+def measure(name: str, weights: Path, device: torch.device | str = "cpu", real: Real | None = None) -> dict[str, float]:
     """The scorecard of weights, used as the variant of this name says; and how much above the floor it is on ``real``.
 
-    Of a detector with an encoder, the maps are not thinned.
+    Of a detector with an encoder, the maps are not thinned. Of one with descriptors, what these match.
     """
     change, detector = TEST_TIME.get(name, unchanged), load_detector(weights, device)
     if detector.settings.encoder != "none":
         detector.settings = replace(detector.settings, thinning=0.0)
     used = change(detector)
-    scores = scorecard(used, subpixel=change is refined, device=device)
+    if describes(used):
+        scores = Validation(torch.device(device), descriptors=True).measure(used)
+    else:
+        scores = scorecard(used, subpixel=change is refined, device=device)
     return scores | real.measure(used) if real else scores
 
 

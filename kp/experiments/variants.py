@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from copy import deepcopy
 
+from torch import nn
+
 from kp.evaluation.baselines import BASELINES, ScoreMap
-from kp.models.corner import floor_detector
+from kp.models.corner import CornerDetector, floor_detector
 from kp.models.detector import Detector, thin
 from kp.models.mobile import MobileDetector
 
@@ -50,6 +52,14 @@ def mixed_alike(scores: Detector) -> ScoreMap:
     return detector
 
 
+def histograms_alone(detector: CornerDetector) -> CornerDetector:
+    """Descriptors without their linear map: the gradient histograms themselves."""
+    same, size = deepcopy(detector), detector.describer.linear.in_features
+    same.describer.network, same.describer.linear = None, nn.Linear(size, size, bias=False).requires_grad_(False)
+    nn.init.eye_(same.describer.linear.weight)
+    return same
+
+
 def unchanged(scores: ScoreMap) -> ScoreMap:
     """The score maps as they are; the others are compared with this."""
     return scores
@@ -70,4 +80,6 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # of given weights, wh
     "four sizes": four_sizes,
     "mixed alike everywhere": mixed_alike,
     "sub-pixel": refined,
+    "histograms alone": histograms_alone,
 }
+OF_DESCRIPTORS = frozenset(("given weights", "histograms alone"))  # those that mean something where there are some

@@ -47,6 +47,10 @@ _ABLATION_SCORES = (
     *("i_25", "v_25", "i_75", "v_75", "i_300", "v_300"),
     *("error_75", "rotation_45/rotation_0", "scale_0.5", "synthetic", "shift"),
 )
+_DESCRIPTOR_SCORES = (
+    *("mma_i", "mma_v", "mma", "homography_auc_i", "homography_auc_v", "homography_auc", "right_matches"),
+    "synthetic_mma",
+)
 
 
 def printed_results(rows: Sequence[Result], skipped: Mapping[str, str]) -> str:
@@ -163,11 +167,13 @@ def ablation(entries: Sequence[Result]) -> Table:
     The default comes first, then the variants that change it, then those without a training.
     """
     ordered = sorted(entries, key=lambda entry: (entry.get("flags") is None, entry.get("flags") != []))
+    groups = (_ABLATION_SCORES, _DESCRIPTOR_SCORES)
+    shown = [name for group in groups if any(set(group) & set(entry["scores"]) for entry in entries) for name in group]
     lines = []
     for variant in dict.fromkeys(entry["variant"] for entry in ordered):
         ours = [entry["scores"] for entry in entries if entry["variant"] == variant]
-        lines.append((variant, [len(ours), *(_mean_and_range(ours, score) for score in _ABLATION_SCORES)]))
-    return Table("variant", [Column("seeds", 0), *map(Column, _ABLATION_SCORES)], lines)
+        lines.append((variant, [len(ours), *(_mean_and_range(ours, score) for score in shown)]))
+    return Table("variant", [Column("seeds", 0), *map(Column, shown)], lines)
 
 
 def costs(rows: Sequence[Result]) -> Table:

@@ -7,6 +7,7 @@ but decide nothing: both rose while the repeatability on real sequences fell. No
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -69,6 +70,35 @@ class RealSequences:
                 for part in (sequence.split, "all"):
                     found[part].append(record["repeatability"])
         return {part: fmean(values) for part, values in found.items() if values}
+
+
+class Real:
+    """Real sequences, measured by what a detector is for: the matches of its descriptors, or its repeatability.
+
+    Raises:
+        HPatchesError: there are no sequences in ``root``.
+    """
+
+    def __init__(self, root: Path, device: torch.device) -> None:
+        self._root, self._device = root, device
+        hpatches.read(root)
+
+    def measure(self, detector: ScoreMap) -> dict[str, float]:
+        """What :class:`RealMatches` or :class:`RealSequences` measures; each is made when it is first needed."""
+        return (self._matches if describes(detector) else self._sequences).measure(detector)
+
+    @cached_property
+    def _matches(self) -> RealMatches:
+        return RealMatches(self._root)
+
+    @cached_property
+    def _sequences(self) -> RealSequences:
+        return RealSequences(self._root, self._device)
+
+
+def describes(detector: ScoreMap) -> bool:
+    """Whether a detector has descriptors of its own."""
+    return getattr(detector, "describer", None) is not None
 
 
 class Validation:

@@ -14,7 +14,7 @@ from forked import CONTEXT, Forked
 from kp import config
 from kp.cli import weights
 from kp.cli.main import main
-from kp.config import DetectorSettings, RunSettings
+from kp.config import DESCRIBED, DetectorSettings, RunSettings
 from kp.evaluation import ablation_results
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS, parse, plan, slug
@@ -294,7 +294,7 @@ def test_names_become_folders():
 
 def test_a_validation_that_does_not_fit_comes_after_what_is_wrong_with_the_runs(ablate, monkeypatch, capsys):
     """Measuring the floor takes minutes: it must not come first."""
-    monkeypatch.setattr(weights, "RealSequences", lambda *_: pytest.fail("the floor was measured"))
+    monkeypatch.setattr(weights, "Real", lambda *_: pytest.fail("the floor was measured"))
     monkeypatch.setattr(weights.hpatches, "read", lambda root: [])
     assert ablate("default", "--steps", "0", "--validation", "somewhere", code=1) == []
     assert ablate("sub-pixel", "--weights", "nowhere", "--validation", "somewhere", code=1) == []
@@ -338,3 +338,27 @@ def test_two_processes_that_write_one_file_lose_no_entry(tmp_path):
         writer.join(120)
         assert writer.exitcode == 0
     assert sorted(entry["seed"] for entry in ablation_results.read(path)) == list(range(50))
+
+
+def test_descriptors_are_scored_by_what_they_match(ablate, monkeypatch, capsys):
+    monkeypatch.setattr(ablation, "Validation", partial(Validation, batches=1, batch=1, size=(96, 128), files=()))
+    [entry] = ablate("descriptors", *TINY[:4], "--image-size", "96")
+    assert set(entry["scores"]) == {"synthetic_mma", "synthetic_right_matches", "synthetic_homography_auc"}
+    [_, entry] = ablate("histograms alone", "--weights", DESCRIBED)
+    assert entry["flags"] is None
+    assert entry["scores"]["synthetic_mma"] > 0
+    capsys.readouterr()
+    assert ablate("histograms alone", code=1)
+    assert "which has no descriptors" in capsys.readouterr().err
+    assert ablate("thinned", "--weights", DESCRIBED, code=1)
+    assert "which has descriptors" in capsys.readouterr().err
+
+
+def test_the_table_has_the_scores_of_descriptors_where_there_are_some(tmp_path, capsys):
+    entry = {"seed": 0, "weights": {}, "flags": [], "scores": {"mma": 0.5, "right_matches": 100.0}}
+    entry |= {"steps": 9, "batch": 8, "image_size": 96}
+    ablation_results.put(tmp_path / "a.json", entry | {"variant": "a"})
+    assert main(["ablate", "--table", str(tmp_path / "a.json")]) == 0
+    head = capsys.readouterr().out.splitlines()[2]
+    assert "right_matches" in head
+    assert "i_75" not in head
