@@ -1,6 +1,6 @@
 """Match two images, or the pairs in a list, and fit a homography and a fundamental matrix.
 
-kp match a.jpg b.jpg --draw matches.png          inliers green, others red; the homography is printed
+kp match a.jpg b.jpg --draw matches.png          fit a homography: green, a fundamental matrix: blue, neither: orange
 kp match a.jpg b.jpg --json                      all numbers, for another program
 kp match --pairs pairs.txt --images photos/ --out matches.h5     hloc's layout: photos/ and a line "a.jpg b.jpg" each
 kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: keypoints, descriptors and matches
@@ -177,7 +177,7 @@ def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
     from kp.features.draw import draw_matches, read_picture, write_picture
 
     pictures = [read_picture(Path(name), args.exif) for name in result["names"]]
-    drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], result["inliers"])
+    drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], result["inliers"], result["inliers_F"])
     write_picture(args.draw, drawn)
 
 

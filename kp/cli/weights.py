@@ -5,6 +5,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kp.data import hpatches, photograph_changes
 from kp.evaluation import ablation_results, results, scorecard
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.registry import NAMES, OURS, score_maps
-from kp.experiments import ablation
+from kp.experiments import ablation, own_photographs
 from kp.experiments.ablation import VARIANTS
 from kp.experiments.variants import OF_DESCRIPTORS, TEST_TIME
 from kp.models import cost as costs
@@ -48,13 +49,15 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def add_score(parser: argparse.ArgumentParser) -> None:
     """The flags of kp score."""
-    parser.description = f"{scorecard.__doc__}\n{photograph_changes.__doc__}"
+    parser.description = f"{scorecard.__doc__}\n{photograph_changes.__doc__}\n--images: {own_photographs.__doc__}"
     text = f"weights: shipped ones ({', '.join(SHIPPED)}) or a file; or a detector: "
     text += f"{', '.join(name for name in NAMES if name not in OURS)} (default: {WEIGHTS} harris)"
     parser.add_argument("detectors", nargs="*", metavar="WEIGHTS or NAME", help=text)
     parser.add_argument("--subpixel", action="store_true", help="refine keypoints to a fraction of a pixel")
     text = "instead, the photographs at their own size, by kinds of change: some minutes a detector"
     parser.add_argument("--full-size", action="store_true", help=text)
+    text = "instead, photographs of your own: repeatability and, of descriptors, the share of right matches"
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help=text)
     text = "sizes in which our detectors look at an image (default: 1)"
     parser.add_argument("--scales", type=int, default=1, metavar="N", help=text)
     _add_json(parser)
@@ -118,14 +121,21 @@ def score(args: Namespace) -> None:
     """A line of numbers for each detector."""
     check_writable(args.json)
     check_bounds(EvaluateSettings(scales=args.scales))
+    if args.images is not None and (args.full_size or args.subpixel):
+        raise ValueError("--images measures photographs one way: leave out --full-size and --subpixel")
     device, found = choose_device(args.device), {}
     names = list(dict.fromkeys(args.detectors or [WEIGHTS, "harris"]))
     maps = {name: _score_map(name, device, args.scales) for name in names}
-    numbers = scorecard.FULL_SIZE_NAMES if args.full_size else scorecard.NAMES
+    if args.images is None:
+        numbers = scorecard.FULL_SIZE_NAMES if args.full_size else scorecard.NAMES
+        measure = partial(scorecard.scorecard, full_size=args.full_size, subpixel=args.subpixel, device=device)
+    else:
+        numbers = own_photographs.NAMES
+        measure = partial(own_photographs.measure, made=own_photographs.sequences(args.images), device=device)
     title, columns = "detector".ljust(max(map(len, names))), [Column(number, width=5) for number in numbers]
     print(*Table(title, columns, []).head_lines(), sep="\n", flush=True)
     for name, score_map in maps.items():
-        found[name] = scorecard.scorecard(score_map, args.full_size, args.subpixel, device)
+        found[name] = measure(score_map)
         row = name, [found[name].get(number) for number in numbers]
         print(*Table(title, columns, [row]).row_lines(), sep="\n", flush=True)
         if args.json is not None:

@@ -6,11 +6,11 @@ a point of the other image within --threshold pixels; it is 0 if either image ha
 far, in pixels of image k, that nearest point is on average; common points is how many points count. One-to-one is the
 repeatability when no point may be the neighbour of two, coverage how much of the shared view lies near a point (0.63 if
 points are strewn at random), chance the repeatability of as many points strewn evenly. Because repeatability alone does
-not predict use, H 3px is the share of pairs whose homography, fitted to matches of one descriptor for all detectors
-(Kornia's SIFT, mutual nearest neighbours, OpenCV's MAGSAC), moves the image's corners right to 3 px on average, and MMA
-the share of matches that are right to 3 px. Every detector gets the same non-maximum suppression; numbers are means
-over pairs (1, k), for illumination (i) and viewpoint (v) sequences apart and together, with 95 % intervals by bootstrap
-over sequences.
+not predict use, H 3px is the share of pairs whose homography moves the image's corners right to 3 px on average, and
+MMA the share of matches that are right to 3 px. The homography is fitted to matches of one descriptor for all detectors
+(Kornia's SIFT, mutual nearest neighbours) by OpenCV's MAGSAC, followed by least squares on its inliers. Every detector
+gets the same non-maximum suppression; numbers are means over pairs (1, k), for illumination (i) and viewpoint (v)
+sequences apart and together, with 95 % intervals by bootstrap over sequences.
 
 The detector corner is the corner response with nothing learnt: the floor for all that is learnt. Below the table stands
 how much kp is above it and above harris, with paired 95 % intervals. OpenCV's Harris and Shi-Tomasi (harris,

@@ -12,7 +12,7 @@ from kp.support.files import write_file
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _RING, _DISC = (255, 255, 255), (0, 158, 115)  # white around bluish green (Okabe and Ito, 2008): seen on any ground
-_RIGHT, _WRONG = (0, 158, 115), (213, 94, 0)  # matches that fit, and that do not
+_FITS = ((213, 94, 0), (86, 180, 233), (0, 158, 115))  # matches that fit nothing, a fundamental matrix, a homography
 _SHARPNESS = 4  # bits of a fraction of a pixel, for OpenCV
 _GAP = 8  # pixels between two pictures
 
@@ -41,20 +41,33 @@ def draw_keypoints(picture: np.ndarray, features: Mapping[str, Tensor]) -> np.nd
 
 
 def draw_matches(
-    picture0: np.ndarray, picture1: np.ndarray, xy0: Tensor, xy1: Tensor, inliers: Tensor, max_lines: int = 150
+    picture0: np.ndarray,
+    picture1: np.ndarray,
+    xy0: Tensor,
+    xy1: Tensor,
+    inliers: Tensor,
+    epipolar: Tensor | None = None,
+    max_lines: int = 150,
 ) -> np.ndarray:
-    """Two pictures side by side with lines between matches (M, 2), (M, 2): green those that fit, red the others.
+    """Two pictures side by side with lines between matches (M, 2), (M, 2).
 
     Args:
+        inliers: (M,), the matches that fit the homography: green; the others are orange.
+        epipolar: (M,), those that fit the fundamental matrix: light blue where they do not fit the homography, as in a
+            scene that is not flat.
         max_lines: draw so many at most, evenly out of all.
     """
     height, (width0, width1) = max(p.shape[0] for p in (picture0, picture1)), (p.shape[1] for p in (picture0, picture1))
     both = np.full((height, width0 + _GAP + width1, 3), 255, np.uint8)
     both[: picture0.shape[0], :width0], both[: picture1.shape[0], width0 + _GAP :] = picture0, picture1
     thick = max(1, round(max(both.shape) / 1500))
+    fits = [
+        2 if flat else 1 if deep else 0
+        for flat, deep in zip(inliers, inliers if epipolar is None else epipolar, strict=True)
+    ]
     chosen = np.linspace(0, len(xy0) - 1, min(len(xy0), max_lines)).astype(int)
-    for index in sorted(chosen, key=lambda i: bool(inliers[i])):  # those that fit on top
-        colour = _RIGHT if inliers[index] else _WRONG
+    for index in sorted(chosen, key=lambda i: fits[i]):  # those that fit on top
+        colour = _FITS[fits[index]]
         start, end = xy0[index].tolist(), (xy1[index] + xy1.new_tensor([width0 + _GAP, 0])).tolist()
         cv2.line(both, _fixed(start), _fixed(end), colour, thick, cv2.LINE_AA, _SHARPNESS)
         for place in (start, end):

@@ -164,7 +164,7 @@ def estimate(
 
 
 def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:
-    """H_0to1 (3, 3), float64, from matches (M, 2) and (M, 2), of which many may be wrong, by OpenCV's USAC_MAGSAC.
+    """H_0to1 (3, 3), float64, from matches (M, 2) and (M, 2), of which many may be wrong, by OpenCV: :func:`estimate`.
 
     None for fewer than 4 matches, or if all lie on a line. Equal matches give equal homographies.
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kp.config import DetectorSettings
+from kp.config import HISTOGRAMS, DetectorSettings
 from kp.evaluation.results import fingerprint
 from kp.models.checkpoint import SHIPPED, CheckpointError, detector_settings, find_weights, read_weights
 
@@ -28,7 +28,12 @@ def read_initial(weights: str) -> InitialWeights:
     path = find_weights(weights)
     tensors, facts = read_weights(path)
     detector = detector_settings(path, facts)
-    if detector.encoder == "none" and not detector.ranker_width:
+    if detector.describer == HISTOGRAMS:
+        raise CheckpointError(
+            f"--init {weights}: its map of descriptors is computed from pairs alone, so nothing of it would be kept: "
+            f"train anew with --describer {HISTOGRAMS}"
+        )
+    if detector.encoder == "none" and detector.describer == "none" and not detector.ranker_width:
         raise CheckpointError(
             f"--init {weights}: nothing of these weights is learnt, so nothing can be trained further"
         )

@@ -140,6 +140,7 @@ def test_numbers_at_their_bounds_are_accepted():
         (["--images", "nowhere"], "--images: nowhere is not a folder"),
         (["--init", "nowhere"], "no weights at nowhere"),
         (["--init", "default"], "--init default: nothing of these weights is learnt"),
+        (["--init", "described"], "train anew with --describer histograms"),
         (["--init", "ranked", "--ranker-width", "16"], "--ranker-width is 48 in the weights of --init ranked, not 16"),
         (["--init", "ranked", "--encoder", "mobilenet_v3_small"], "--encoder is none in the weights of --init ranked"),
         (["--init", "mobilenet_v3_small", "--pretrained"], "--pretrained begins with other weights than --init"),
@@ -198,7 +199,7 @@ def test_a_model_reads_none_of_the_settings_of_the_others(monkeypatch, trained):
     learner.update(loss, 1e-3)
     # these are also checked, or recorded, where they are not used
     checked = {"half_size_scales", "darkness", "mix_blur", "contrast_sigma", "pretrained", "ranker_width"}
-    checked |= {"ranker_weight", "matchability_weight"}
+    checked |= {"ranker_weight", "matchability_weight", "covariance_scale"}
     others = frozenset().union(*USED.values()) - USED[trained]
     assert not names & others - checked
     assert {"image_size", "batch", "clip", "keypoints_per_megapixel", "score_blur"} <= names, "nothing was noted"
