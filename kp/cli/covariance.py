@@ -11,7 +11,7 @@ from kp.evaluation.results import versions
 from kp.experiments import covariance
 from kp.models.checkpoint import load_detector
 from kp.models.corner import CornerDetector
-from kp.reporting.tables import Column, Table
+from kp.reporting.result_tables import covariances
 from kp.support.files import check_writable, write_file
 
 
@@ -52,21 +52,10 @@ def run(args: Namespace) -> None:
             "nse_median": covariance.nse(errors).median().item(),
             "by_size": covariance.by_size(errors),
         }
-    print(_table(rows).text())
+    print(covariances(rows).text())
     if args.json is not None:
         content = {"weights": str(args.weights), "scale": used, "rows": rows, "versions": versions()}
         write_file(args.json, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _table(rows: dict[str, dict]) -> Table:
-    count = len(next(iter(rows.values()))["by_size"])
-    columns = [Column("keypoints", 0), Column("NSE mean", 2), Column("median", 2)]
-    columns += [Column(f"{part + 1} of {count}", 2, "error (px) by foretold size") for part in range(count)]
-    lines = []
-    for name, row in rows.items():
-        true = [true for _, true in row["by_size"]]
-        lines.append((name, [row["keypoints"], row["nse_mean"], row["nse_median"], *true]))
-    return Table("pairs", columns, lines)
 
 
 COMMANDS = {"covariance": (add, run)}

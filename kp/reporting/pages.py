@@ -106,6 +106,11 @@ def _minutes(read: Read) -> str:
     return ", ".join(f"{model['name']} {model['minutes']:.0f}" for model in read("models.json") if model["steps"])
 
 
+def _covariance(read: Read) -> str:
+    """The table of ``kp covariance``."""
+    return result_tables.covariances(read("covariance.json")["rows"]).markdown()
+
+
 def _seeds(read: Read) -> str:
     """How much the ranker is above the floor on the validation, for each seed: i, v, all."""
     lines = []
@@ -188,20 +193,22 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "table-greedy": lambda read: measured(read("greedy.json")).markdown(),
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
     "features": feature_pages.section,
-    "features-short": feature_pages.short_section,
-    "features-rootsift": feature_pages.beside_rootsift,
+    "features-brief": feature_pages.brief,
+    **{f"features-rootsift-{name}": partial(feature_pages.beside_rootsift, name=name) for name in _SETS},
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
     "models": lambda read: models(read("models.json"), read("test.json")).markdown(),
     "errors": lambda read: errors(read).markdown(),
     "ablation": lambda read: ablation(read("ablation.json")["entries"]),
+    "ablation-descriptors": lambda read: ablation(read("ablation_descriptors.json")["entries"]),
+    "covariance": _covariance,
     "minutes": _minutes,
     "seeds": _seeds,
     "inference": _inference,
     "inference-sizes": lambda read: inference_tables.by_size(_all_costs(read)).markdown(),
     **{
         f"ratio-{name}-{threads}": partial(_ratio, name=name, threads=threads)
-        for name in ("default", "ranked")
+        for name in ("default", "ranked", "described")
         for threads in (1, 2)
     },
     **{

@@ -194,6 +194,18 @@ def costs(rows: Sequence[Result]) -> Table:
     return Table("model", [*columns.values(), Column("code", left=True)], lines, footnotes=[note])
 
 
+def covariances(rows: Mapping[str, Result]) -> Table:
+    """A line for each set of pairs of ``kp covariance``: the normalised squared error, and errors by foretold size."""
+    count = len(next(iter(rows.values()))["by_size"])
+    columns = [Column("keypoints", 0), Column("NSE mean", 2), Column("median", 2)]
+    columns += [Column(f"{part + 1} of {count}", 2, "error (px) by foretold size") for part in range(count)]
+    lines = []
+    for name, row in rows.items():
+        true = [true for _, true in row["by_size"]]
+        lines.append((name, [row["keypoints"], row["nse_mean"], row["nse_median"], *true]))
+    return Table("pairs", columns, lines)
+
+
 def _cells(rows: Sequence[Result]) -> dict[tuple[str, str], Result]:
     return {(row["detector"], row["split"]): row for row in rows}
 

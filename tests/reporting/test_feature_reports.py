@@ -84,7 +84,7 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "FIGURES", {})
     (tmp_path / pages.RESULTS).mkdir(parents=True)
     (tmp_path / "page.md").write_text(
-        "<!-- kp:features -->\n<!-- /kp -->\n\n<!-- kp:features-short -->\n<!-- /kp -->\n"
+        "<!-- kp:features -->\n<!-- /kp -->\n\n<!-- kp:features-brief -->\n<!-- /kp -->\n"
     )
     return tmp_path
 
@@ -101,11 +101,11 @@ def test_pages_say_nothing_of_features_until_there_are_results(root, results):
         *("## Features, validation", "### 300 points", "### 1000 points")
     ]
     assert "- ours - theirs, MMA 3 px: i +0.100" in text
-    assert text.endswith("<!-- kp:features-short -->\n<!-- /kp -->\n"), "which is of the test set"
+    assert text.endswith("<!-- kp:features-brief -->\n<!-- /kp -->\n"), "which is of the test set"
     (root / pages.RESULTS / "features_test.json").write_text(json.dumps(results))
     assert main(["report"]) == 0
-    short = (root / "page.md").read_text().split("features-short -->")[1]
-    assert cells(short.strip())[2][:3] == ["ours", "64", "280"]
+    short = (root / "page.md").read_text().split("features-brief -->")[1]
+    assert cells(short.strip())[2][:4] == ["ours", "64", "0.535 (0.530 to 0.540)", "50"]
     for name in ("test", "validation"):
         (root / pages.RESULTS / f"features_{name}.json").unlink()
     assert main(["report"]) == 0
