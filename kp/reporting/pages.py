@@ -202,6 +202,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "ablation": lambda read: ablation(read("ablation.json")["entries"]),
     "ablation-descriptors": lambda read: ablation(read("ablation_descriptors.json")["entries"]),
     "covariance": _covariance,
+    "domain": lambda read: result_tables.scores(read("domain.json")["scores"]).markdown(),
     "minutes": _minutes,
     "seeds": _seeds,
     "inference": _inference,

@@ -194,6 +194,13 @@ def costs(rows: Sequence[Result]) -> Table:
     return Table("model", [*columns.values(), Column("code", left=True)], lines, footnotes=[note])
 
 
+def scores(found: Mapping[str, Mapping[str, float]]) -> Table:
+    """A line for each detector of ``kp score``, a column for each number that any of them has."""
+    names = list(dict.fromkeys(name for each in found.values() for name in each))
+    rows = [(detector, [each.get(name) for name in names]) for detector, each in found.items()]
+    return Table("detector", [Column(name) for name in names], rows)
+
+
 def covariances(rows: Mapping[str, Result]) -> Table:
     """A line for each set of pairs of ``kp covariance``: the normalised squared error, and errors by foretold size."""
     count = len(next(iter(rows.values()))["by_size"])
