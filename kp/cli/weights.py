@@ -22,6 +22,7 @@ from kp.experiments.ablation import VARIANTS
 from kp.experiments.variants import OF_DESCRIPTORS, TEST_TIME
 from kp.models import cost as costs
 from kp.models.checkpoint import SHIPPED, find_weights, load_detector
+from kp.models.detector import describes
 from kp.models.encoders import PretrainedError
 from kp.reporting import pages, result_tables
 from kp.reporting.tables import Column, Table
@@ -30,7 +31,7 @@ from kp.support.errors import explained, one_line
 from kp.support.files import InUseError, check_writable, write_file
 from kp.support.settings import check_bounds
 from kp.training.trainer import TrainingError
-from kp.training.validation import Real, describes
+from kp.training.validation import Real
 
 RESULTS = Path("runs/ablation.json")
 

@@ -21,12 +21,13 @@ from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
 from kp.experiments.variants import TEST_TIME, refined, unchanged
 from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, revision
+from kp.models.detector import describes
 from kp.support.flags import Parser, add_flags, from_args, given
 from kp.support.settings import from_dict
 from kp.training.choices import check, check_given
 from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.trainer import Trainer, resume
-from kp.training.validation import Real, Validation, describes
+from kp.training.validation import Real, Validation
 
 _MOBILE = (  # an encoder with the scales of the shipped weights
     *("--encoder", "mobilenet_v3_small"),

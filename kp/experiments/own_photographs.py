@@ -18,8 +18,8 @@ from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.detected_pairs import score_sequences
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors
+from kp.models.detector import describes
 from kp.training.matching_validation import describer, matching_scores
-from kp.training.validation import describes
 
 KINDS = ("i", "v", "hard")
 NAMES = tuple(f"{name}{kind}" for name in ("", "mma_") for kind in KINDS)

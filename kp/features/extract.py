@@ -14,6 +14,7 @@ from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
 from kp.models.corner import CornerDetector
+from kp.models.detector import describes
 from kp.models.keypoints import Keypoints, most_keypoints, resized
 from kp.support.device import choose_device
 
@@ -78,7 +79,7 @@ class Extractor(nn.Module):
         self.detection_threshold, self.subpixel, self.resize, self.exif = detection_threshold, subpixel, resize, exif
         device = choose_device(str(device))
         self.detector = load_detector(weights, device)
-        self.describes = bool(descriptors) and getattr(self.detector, "describer", None) is not None
+        self.describes = bool(descriptors) and describes(self.detector)
         if covariances and not isinstance(self.detector, CornerDetector):
             raise ValueError(f"covariances: the weights {weights} have an encoder and give none: take {WEIGHTS}")
         self.covariances = bool(covariances)

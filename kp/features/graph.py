@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import DETECTION_THRESHOLD
-from kp.models.detector import Detector
+from kp.models.detector import Detector, describes
 from kp.models.keypoints import subpixel_offsets
 
 
@@ -76,7 +76,7 @@ class KeypointGraph(nn.Module):
     @property
     def describes(self) -> bool:
         """Whether there are descriptors."""
-        return getattr(self.detector, "describer", None) is not None
+        return describes(self.detector)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.described(image, *self.keypoints(self.detector.score_map(image)))

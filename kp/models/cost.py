@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kp.geometry.coords import Size
 from kp.models.checkpoint import load_detector, read_metadata
-from kp.models.detector import Detector
+from kp.models.detector import Detector, describes
 
 _COUNT = 1000  # keypoints of which the time is taken
 SIZE: Size = (480, 640)  # pixels: what the field quotes operations for
@@ -31,7 +31,7 @@ def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
         plain.use_opencv = False  # nor OpenCV
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         plain(torch.zeros(1, 1, *size))
-        if _describes(plain):
+        if describes(plain):
             plain.describe(torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2))
     return {
         "parameters": sum(p.numel() for p in detector.parameters()),
@@ -57,12 +57,7 @@ def milliseconds(detector: nn.Module, size: Size = SIZE, repeats: int = 9) -> fl
 def find_and_describe(detector: Detector, image: torch.Tensor, count: int) -> object:
     """The refined keypoints of an image (1, 1, H, W), and their descriptors if the detector has a describer."""
     found = detector.keypoints(image, max_keypoints=count, subpixel=True)
-    return (found, detector.describe(image, found.xy)) if _describes(detector) else found
-
-
-def _describes(detector: nn.Module) -> bool:
-    """Whether there is a describer."""
-    return getattr(detector, "describer", None) is not None
+    return (found, detector.describe(image, found.xy)) if describes(detector) else found
 
 
 def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -94,6 +94,11 @@ class Detector(nn.Module):
         return resize(self.at_one_scale(resized), (height, width)) - math.log(scale**2)
 
 
+def describes(detector: Any) -> bool:
+    """Whether a detector, or what stands in its place, has descriptors of its own."""
+    return getattr(detector, "describer", None) is not None
+
+
 def to_grey(image: Tensor) -> Tensor:
     """Images (B, 1 or 3, H, W) as grey ones (B, 1, H, W), float32. Raises ValueError on another number of channels."""
     image = image.float()

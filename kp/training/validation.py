@@ -25,7 +25,7 @@ from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors
 from kp.geometry.coords import Size
 from kp.models.corner import floor_detector
-from kp.models.detector import Detector
+from kp.models.detector import Detector, describes
 from kp.models.keypoints import Keypoints
 from kp.reporting.images import keypoint_picture, score_picture, sheet
 from kp.training.matching_validation import RealMatches, describer, matching_scores
@@ -94,11 +94,6 @@ class Real:
     @cached_property
     def _sequences(self) -> RealSequences:
         return RealSequences(self._root, self._device)
-
-
-def describes(detector: ScoreMap) -> bool:
-    """Whether a detector has descriptors of its own."""
-    return getattr(detector, "describer", None) is not None
 
 
 class Validation:
