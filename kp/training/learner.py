@@ -26,15 +26,13 @@ from kp.geometry.homography import compose
 from kp.models.build import make_detector
 from kp.models.corner import unranked
 from kp.models.detector import Detector
-from kp.models.gradient_histograms import SIZE
 from kp.models.keypoints import Keypoints, resized
 from kp.models.ranker import Ranker, reranked
 from kp.support.device import choose_device, keep_freed_memory
 from kp.support.errors import one_line
 from kp.training import distributed
 from kp.training.batches import random_groups, random_pairs
-from kp.training.description import alike, description_losses, shared_places, view_histograms
-from kp.training.discriminant import Moments, discriminant, merged
+from kp.training.describer_step import DescriberStep
 from kp.training.losses import corner_loss, repeatability_losses
 from kp.training.ranking import CANDIDATES_PER_KEYPOINT, ranking_loss, repeated_shares
 
@@ -88,7 +86,9 @@ class Learner:
         # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
         many = distributed.ranks() > 1 and any(p.requires_grad for p in learnt.parameters())
         self.shared = DistributedDataParallel(learnt, broadcast_buffers=False) if many else learnt
-        self.moments = Moments(SIZE) if self.trained == "describer" else None  # of the places that this rank has seen
+        self.places = None
+        if self.trained == "describer":
+            self.places = DescriberStep(settings, self.model, self.average.module)
 
     @property
     def ranker(self) -> Ranker | None:
@@ -130,30 +130,8 @@ class Learner:
         return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms
 
     def _look_at_places(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of the descriptors of places that both views see, and the terms; see kp.training.description."""
-        train, settings = self.settings.train, self.settings.world
-        count = math.ceil(settings.image_size**2 * train.keypoints_per_megapixel / 1e6)
-        places = shared_places(pair, self.model, count, torch.default_generator)  # whose state is saved, too
-        histograms = view_histograms(pair, places)
-        self._fit(*(view[places.valid] for view in histograms))
-        images, xy = torch.cat([pair.image0, pair.image1]), torch.cat([places.xy0, places.xy1])
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-            descriptors, logits = self.shared(images, xy)
-        each = (*descriptors.float().chunk(2), *logits.float().chunk(2))
-        terms = description_losses(*each, places, alike(places, histograms), train.inverse_temperature)
-        loss = train.descriptor_weight * terms["descriptor"] + train.matchability_loss_weight * terms["matchability"]
-        return loss, terms
-
-    def _fit(self, histograms0: Tensor, histograms1: Tensor) -> None:
-        """Compute the describer's linear map from all places so far, of all ranks; (M, D) of those of this step."""
-        self.moments.add(histograms0, histograms1)
-        moments = merged(distributed.gather(self.moments))
-        if not moments.count:
-            return
-        weight, bias = discriminant(moments, self.settings.detector.descriptor_size)
-        for model in (self.model, self.average.module):
-            model.describer.linear.weight.copy_(weight)
-            model.describer.linear.bias.copy_(bias)
+        """The loss of descriptors, and the terms."""
+        return self.places.look(pair, self.shared, self.half)
 
     def _look_at_group(self, group: ViewGroup) -> tuple[Tensor, dict[str, Tensor]]:
         """The ranking loss; and beside it the repeatability of the views, as ranked now and as by score alone."""
@@ -199,7 +177,7 @@ class Learner:
             "pairs": [pairs for pairs, _, _ in chance],
             "used": [used for _, used, _ in chance],
             "torch": [state for _, _, state in chance],
-            "moments": distributed.gather(self.moments and self.moments.state_dict()),
+            "moments": self.places.state() if self.places else [],
         }
 
     def begin_with(self, tensors: dict[str, Tensor]) -> None:
@@ -227,8 +205,8 @@ class Learner:
         self.step = state["step"]
         pairs, states = ([s] if isinstance(s, Tensor) else s for s in (state["pairs"], state["torch"]))
         self._load_chance(pairs, state.get("used", [0] * len(pairs)), states)
-        if self.moments is not None and distributed.rank() < len(state["moments"]):
-            self.moments.load_state_dict(state["moments"][distributed.rank()])
+        if self.places:
+            self.places.load_state(state.get("moments", []))
 
     def _load_chance(self, pairs: list[Tensor], used: list[int], states: list[Tensor]) -> None:
         """Continue this rank's random numbers, or start new ones where the rank or its device is new."""

@@ -1,0 +1,66 @@
+"""What a step of training does with the describer: its linear map is computed anew, and its network looks at places."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kp.config import RunSettings
+from kp.data.pairs import ViewPair
+from kp.models.detector import Detector
+from kp.models.gradient_histograms import SIZE
+from kp.training import distributed
+from kp.training.description import alike, description_losses, shared_places, view_histograms
+from kp.training.discriminant import Moments, discriminant, merged
+
+
+class DescriberStep:
+    """The sums over all places that this rank has seen, and the loss of a batch.
+
+    Args:
+        models: the detector that is trained, and the average of its weights: both get the same map.
+    """
+
+    def __init__(self, settings: RunSettings, *models: Detector) -> None:
+        self.settings, self.models, self.moments = settings, models, Moments(SIZE)
+
+    def look(self, pair: ViewPair, describer: nn.Module, half: torch.dtype | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the descriptors of places that both views see, and the terms; see kp.training.description.
+
+        Args:
+            describer: of the detector that is trained, or what shares its gradients among the ranks.
+            half: in what it computes under autocast; None: in float32.
+        """
+        train, image_size = self.settings.train, self.settings.world.image_size
+        count = math.ceil(image_size**2 * train.keypoints_per_megapixel / 1e6)
+        places = shared_places(pair, self.models[0], count, torch.default_generator)  # whose state is saved, too
+        histograms = view_histograms(pair, places)
+        self._fit(*(view[places.valid] for view in histograms))
+        images, xy = torch.cat([pair.image0, pair.image1]), torch.cat([places.xy0, places.xy1])
+        with torch.autocast(images.device.type, dtype=half, enabled=half is not None):
+            descriptors, logits = describer(images, xy)
+        each = (*descriptors.float().chunk(2), *logits.float().chunk(2))
+        terms = description_losses(*each, places, alike(places, histograms), train.inverse_temperature)
+        loss = train.descriptor_weight * terms["descriptor"] + train.matchability_loss_weight * terms["matchability"]
+        return loss, terms
+
+    def state(self) -> list[dict[str, Any]]:
+        """The sums of every rank, which must all ask."""
+        return distributed.gather(self.moments.state_dict())
+
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what :meth:`state` gave; a rank that is new begins with nothing."""
+        if distributed.rank() < len(state):
+            self.moments.load_state_dict(state[distributed.rank()])
+
+    def _fit(self, histograms0: Tensor, histograms1: Tensor) -> None:
+        """Compute the linear map from all places so far, of all ranks; (M, D) of those of this step."""
+        self.moments.add(histograms0, histograms1)
+        moments = merged(distributed.gather(self.moments))
+        if not moments.count:
+            return
+        weight, bias = discriminant(moments, self.settings.detector.descriptor_size)
+        for model in self.models:
+            model.describer.linear.weight.copy_(weight)
+            model.describer.linear.bias.copy_(bias)
