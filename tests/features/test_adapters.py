@@ -69,7 +69,10 @@ def test_hloc(adapter):
     assert all(isinstance(value, list) and len(value) == 1 for value in found.values())
     assert torch.equal(found["keypoints"][0], expected["keypoints"][0])
     assert found["scores"][0].shape == (100,)
-    assert found["descriptors"][0].shape == (128, 100)
+    own = kp.Extractor("described", max_num_keypoints=100).extract(IMAGE)
+    assert torch.equal(found["descriptors"][0], own["descriptors"][0].T)
+    rootsift = model({"max_keypoints": 100, "descriptor": "rootsift"})({"image": IMAGE})
+    assert rootsift["descriptors"][0].shape == (128, 100)
     # as hloc writes them: the scale of its preprocessing, then numpy
     assert np.isfinite({k: v[0].cpu().numpy() for k, v in found.items()}["descriptors"]).all()
 
@@ -81,7 +84,9 @@ def test_glue_factory(adapter):
     found = model({"max_num_keypoints": 50, "detection_threshold": 0.105})({"image": batch})
     assert found["keypoints"].shape == (2, 50, 2)
     assert found["keypoint_scores"].shape == (2, 50)
-    assert found["descriptors"].shape == (2, 50, 128)
+    assert found["descriptors"].shape == (2, 50, 64)
+    plain = model({"max_num_keypoints": 50, "weights": "default"})({"image": batch})
+    assert plain["descriptors"].shape == (2, 50, 128)
     assert found["keypoint_valid"].sum(1).tolist() == [50, 0]
 
 

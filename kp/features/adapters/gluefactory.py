@@ -11,7 +11,7 @@ import kp
 
 
 class KP(BaseModel):
-    default_conf = {"weights": "default", "max_num_keypoints": 1024, "detection_threshold": 0.0, "nms_radius": 4}  # noqa: RUF012
+    default_conf = {"weights": "described", "max_num_keypoints": 1024, "detection_threshold": 0.0, "nms_radius": 4}  # noqa: RUF012
     required_data_keys = ["image"]  # noqa: RUF012
 
     def _init(self, conf):
@@ -21,12 +21,11 @@ class KP(BaseModel):
 
     def _forward(self, data):
         found = self.extractor({"image": data["image"]})
-        described = [
-            kp.describe(image, {"keypoints": xy[None]})
-            for image, xy in zip(data["image"], found["keypoints"], strict=True)
-        ]
-        names = {"keypoints": "keypoints", "keypoint_scores": "keypoint_scores", "keypoint_valid": "valid"}
-        return {name: found[ours] for name, ours in names.items()} | {"descriptors": torch.cat(described)}
+        if "descriptors" not in found:  # of weights without descriptors
+            each = zip(data["image"], found["keypoints"], strict=True)
+            found["descriptors"] = torch.cat([kp.describe(image, {"keypoints": xy[None]}) for image, xy in each])
+        names = {name: name for name in ("keypoints", "keypoint_scores", "descriptors")} | {"keypoint_valid": "valid"}
+        return {name: found[ours] for name, ours in names.items()}
 
     def loss(self, pred, data):
         raise NotImplementedError("kp is trained by train_homographic.py")

@@ -1,7 +1,8 @@
 """kp in hloc: copy this file to ``hloc/extractors/kp.py`` and put ``"model": {"name": "kp"}`` into the configuration.
 
 The image is grey (``"preprocessing": {"grayscale": True, "resize_max": 1600}``). Other entries of ``model`` are as in
-``default_conf``. Give ``as_half=False`` to ``extract_features.main``, which else rounds keypoints to whole pixels.
+``default_conf``; ``descriptor`` is ``own`` (that of the weights), ``rootsift`` or another method of ``kp.describe``.
+Give ``as_half=False`` to ``extract_features.main``, which else rounds keypoints to whole pixels.
 """
 
 from hloc.utils.base_model import BaseModel
@@ -10,19 +11,20 @@ import kp
 
 
 class KP(BaseModel):
-    default_conf = {"weights": "default", "max_keypoints": 2048, "threshold": 0.105, "descriptor": "rootsift"}  # noqa: RUF012
+    default_conf = {"weights": "described", "max_keypoints": 2048, "threshold": 0.105, "descriptor": "own"}  # noqa: RUF012
     required_inputs = ["image"]  # noqa: RUF012
     detection_noise = 1.0  # pixels
 
     def _init(self, conf):
         names = {"max_num_keypoints": conf["max_keypoints"], "detection_threshold": conf["threshold"]}
-        self.extractor = kp.Extractor(conf["weights"], **names)
+        self.extractor = kp.Extractor(conf["weights"], descriptors=conf["descriptor"] == "own", **names)
 
     def _forward(self, data):
         features = self.extractor.extract(data["image"])
-        descriptors = kp.describe(data["image"], features, self.conf["descriptor"])
+        if self.conf["descriptor"] != "own":
+            features["descriptors"] = kp.describe(data["image"], features, self.conf["descriptor"])
         return {
             "keypoints": [features["keypoints"][0]],
             "scores": [features["keypoint_scores"][0]],
-            "descriptors": [descriptors[0].T],  # (D, N)
+            "descriptors": [features["descriptors"][0].T],  # (D, N)
         }

@@ -10,15 +10,17 @@ import kp
 
 
 class KPMatcher(BaseMatcher):
-    def __init__(self, device="cpu", max_num_keypoints=2048, weights="default", descriptor="rootsift", **kwargs):
+    def __init__(self, device="cpu", max_num_keypoints=2048, weights="described", descriptor="own", **kwargs):
         super().__init__(device, **kwargs)
-        self.extractor = kp.Extractor(weights, max_num_keypoints=max_num_keypoints, device=device)
+        own = descriptor == "own"  # the weights' descriptors
+        self.extractor = kp.Extractor(weights, max_num_keypoints=max_num_keypoints, descriptors=own, device=device)
         self.descriptor = descriptor
 
     def _forward(self, img0, img1):
         features = [self.extractor.extract(image) for image in (img0, img1)]
-        for each, image in zip(features, (img0, img1), strict=True):
-            each["descriptors"] = kp.describe(image, each, self.descriptor)
+        if self.descriptor != "own":
+            for each, image in zip(features, (img0, img1), strict=True):
+                each["descriptors"] = kp.describe(image, each, self.descriptor)
         found = kp.match(*features)
         at0, at1 = found["matches"].unbind(1)
         xy0, xy1 = (each["keypoints"][0] for each in features)
