@@ -168,7 +168,7 @@ _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
 _SHORT = ("kp", "ranked")  # detectors of the short list of differences
 _LEFT_OUT = (  # of the short table
     *("harris-gaussian", "shi-tomasi", "fast", "orb"),
-    *("mobilenetv4_conv_small", "mobilenet_v3_large"),
+    *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large", "aliked-t16"),
 )
 _RUN = complete(RunSettings())
 NAMES: dict[str, Callable[[Read], str]] = {
