@@ -169,10 +169,10 @@ _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
     ("test", "ranked", "corner", ("i", "v")),
     ("validation", "ranked", "corner", SPLITS),
 )
-_SHORT = ("kp", "ranked")  # detectors of the short list of differences
+_SHORT = ("kp",)  # detectors of the short list of differences
 _LEFT_OUT = (  # of the short table
     *("harris-gaussian", "shi-tomasi", "fast", "orb"),
-    *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large", "aliked-t16"),
+    *("mobilenetv4_conv_small", "mobilenet_v3_large", "aliked-t16"),
 )
 _RUN = complete(RunSettings())
 NAMES: dict[str, Callable[[Read], str]] = {
@@ -219,7 +219,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     **{
         f"setting-{name}": lambda _, group=group, name=name: f"{getattr(getattr(_RUN, group), name):g}"
         for group, names in {
-            "train": ("steps", "batch", "lr", "keypoints_per_megapixel", "inverse_temperature"),
+            "train": ("steps", "batch", "lr", "keypoints_per_megapixel"),
             "world": ("image_size", "views"),
             "camera": ("bracket_stops", "scene_stops"),
         }.items()
