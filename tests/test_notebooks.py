@@ -46,7 +46,7 @@ def shown(notebook):
 
 FEWER = {  # numbers of a notebook that take long, and smaller ones that run the same code
     "1_worlds": {
-        "range(1, 9)]": "range(1, 5)]",
+        "range(1, 9)]": "range(1, 3)]",
         "render(16, (120, 160)": "render(3, (120, 160)",
         "render(48, (160, 160)": "render(9, (160, 160)",
         "sample(600, ": "sample(90, ",
@@ -54,7 +54,7 @@ FEWER = {  # numbers of a notebook that take long, and smaller ones that run the
     },
     "2_geometry": {'split="v")[::3]': 'split="v")[::6]'},
     "3_loss": {
-        "STEPS = 24": "STEPS = 8",
+        "STEPS = 24": "STEPS = 4",
         "logspace(-1.5, 1.5, 11)": "logspace(-1.5, 1.5, 3)",
         "range(-5, 6)": "range(-1, 2)",
         "batch=12, size=(120, 160)": "batch=3, size=(120, 160)",

@@ -90,6 +90,7 @@ def test_of_equal_scores_the_first_pixel_comes_first(exported):
     assert (pixels[equal, 1] * 128 + pixels[equal, 0] < pixels[equal + 1, 1] * 128 + pixels[equal + 1, 0]).all()
 
 
+@pytest.mark.exact
 def test_sizes_are_exported_too(monkeypatch):
     # A blur replaces the network: the file would hold the network once for each size, which takes minutes to export.
     monkeypatch.setattr(Detector, "at_one_scale", lambda self, grey: gaussian_blur2d(20 * grey - 10, (7, 7), (1, 1)))
