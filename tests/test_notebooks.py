@@ -54,7 +54,7 @@ FEWER = {  # numbers of a notebook that take long, and smaller ones that run the
     },
     "2_geometry": {'split="v")[::3]': 'split="v")[::6]'},
     "3_loss": {
-        "STEPS = 24": "STEPS = 4",
+        "STEPS = 24": "STEPS = 8",
         "logspace(-1.5, 1.5, 11)": "logspace(-1.5, 1.5, 3)",
         "range(-5, 6)": "range(-1, 2)",
         "batch=12, size=(120, 160)": "batch=3, size=(120, 160)",
