@@ -11,11 +11,6 @@ from filelock import FileLock
 from torch.torch_version import TorchVersion
 
 
-def pytest_xdist_auto_num_workers():
-    """One process more than cores, because tests wait for other processes, and at most four."""
-    return min(4, (os.cpu_count() or 1) + 1)
-
-
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory, worker_id):
     """The path of the default detector as an ONNX file. It is made once for all test processes, in most of a minute."""
