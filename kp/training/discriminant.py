@@ -28,7 +28,7 @@ class Moments:
             *(("count", both.new_tensor(len(both))), ("total", both.sum(0))),
             *(("products", both.mT @ both), ("changes", change.mT @ change)),
         ):
-            setattr(self, name, getattr(self, name) + values.double().cpu())
+            setattr(self, name, getattr(self, name) + values.cpu().double())
 
     def state_dict(self) -> dict[str, Tensor]:
         """What :meth:`load_state_dict` takes."""
