@@ -10,6 +10,13 @@ import torch
 from filelock import FileLock
 from torch.torch_version import TorchVersion
 
+SLOWEST = ("test_inference", "test_onnx", "test_notebooks", "test_readme", "test_distributed_training", "test_trainer")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that short tests fill the end, when processes wait for the last."""
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory, worker_id):
