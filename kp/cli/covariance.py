@@ -42,8 +42,8 @@ def run(args: Namespace) -> None:
     rows, used = {}, detector.settings.covariance_scale
     for name, sequences in sets.items():
         errors = covariance.repeated_keypoints(detector, sequences)
-        if not len(errors.error):
-            raise ValueError(f"{name}: no keypoint is repeated")
+        if len(errors.error) < covariance.PARTS:
+            raise ValueError(f"{name}: only {len(errors.error)} keypoints are repeated, too few to say anything")
         if not rows:
             print(f"scale that fits: {covariance.scale_that_fits(errors) * used:.4f}; used: {used:g}")
         rows[name] = {

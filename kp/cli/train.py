@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from kp.cli.errors import exit_code
-from kp.config import RunSettings, complete, kind
+from kp.config import RunSettings, complete
 from kp.data import hpatches
 from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import SHIPPED, load_checkpoint
@@ -84,7 +84,7 @@ def _begin(parser: argparse.ArgumentParser, args: argparse.Namespace, chosen: se
         check_agrees(initial, settings.detector, chosen)
         settings = replace(settings, detector=initial.detector)
     check(settings)
-    check_given(chosen, kind(settings.detector), photographs=args.images is not None)
+    check_given(chosen, settings.detector, photographs=args.images is not None)
     folder = args.out or Path("runs") / distributed.gather(time.strftime("%Y%m%d-%H%M%S"))[0]
     distributed.alone(lambda: held.enter_context(claimed(folder)))
     if (folder / CHECKPOINT_FILE).exists():
@@ -101,7 +101,7 @@ def _go_on(
     state = distributed.first(lambda: load_checkpoint(checkpoint))
     images = state.get("images")
     began = from_dict(RunSettings, state["settings"])
-    check_given(chosen, kind(began.detector), goes_on=True, photographs=images is not None)
+    check_given(chosen, began.detector, goes_on=True, photographs=images is not None)
     parser.set_defaults(**by_flag(began) | length)
     settings = from_args(RunSettings, parser.parse_args())
     check(settings)

@@ -14,12 +14,14 @@ import torch
 
 from kp.config import ENCODERS, WEIGHTS, EvaluateSettings
 from kp.data import hpatches, photograph_changes
+from kp.data.photograph_scenes import PhotographScenes
+from kp.data.photographs import VIEW
 from kp.evaluation import ablation_results, results, scorecard
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.registry import NAMES, OURS, score_maps
 from kp.experiments import ablation, own_photographs
 from kp.experiments.ablation import VARIANTS
-from kp.experiments.variants import OF_DESCRIPTORS, TEST_TIME
+from kp.experiments.variants import TEST_TIME, applies
 from kp.models import cost as costs
 from kp.models.checkpoint import SHIPPED, find_weights, load_detector
 from kp.models.detector import describes
@@ -132,7 +134,9 @@ def score(args: Namespace) -> None:
         measure = partial(scorecard.scorecard, full_size=args.full_size, subpixel=args.subpixel, device=device)
     else:
         numbers = own_photographs.NAMES
-        measure = partial(own_photographs.measure, made=own_photographs.sequences(args.images), device=device)
+        photographs = PhotographScenes(args.images, VIEW, cache_bytes=0)
+        print(photographs.summary())
+        measure = partial(own_photographs.measure, made=own_photographs.sequences(photographs.files), device=device)
     title, columns = "detector".ljust(max(map(len, names))), [Column(number, width=5) for number in numbers]
     print(*Table(title, columns, []).head_lines(), sep="\n", flush=True)
     for name, score_map in maps.items():
@@ -203,11 +207,11 @@ def _planned(args: Namespace, names: list[str]) -> tuple[list[ablation.Run], lis
     given_weights, used = find_weights(args.weights), [name for name in names if name in TEST_TIME]
     if used:
         described = describes(load_detector(args.weights))
-        fit = [name for name in used if (name in OF_DESCRIPTORS if described else name != "histograms alone")]
-        if args.names and (others := set(used) - set(fit)):
+        others = [name for name in used if not applies(name, described)]
+        if others and args.names:
             has = "has" if described else "has no"
-            raise ValueError(f"{min(others)} cannot be tried on {args.weights}, which {has} descriptors")
-        used = fit
+            raise ValueError(f"{others[0]} cannot be tried on {args.weights}, which {has} descriptors")
+        used = [name for name in used if name not in others]
     return runs, [(name, given_weights) for name in used]
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 import kp
-from kp.config import ENCODERS, RunSettings, complete, kind
+from kp.config import ENCODERS, RunSettings, complete
 from kp.evaluation.results import fingerprint
 from kp.evaluation.scorecard import scorecard
 from kp.experiments.variants import TEST_TIME, refined, unchanged
@@ -136,7 +136,7 @@ def parse(name: str, flags: Sequence[str]) -> RunSettings:
     settings = from_args(RunSettings, parser.parse_args(flags))
     try:
         check(settings)
-        check_given(given(parser, flags), kind(settings.detector))
+        check_given(given(parser, flags), settings.detector)
     except ValueError as error:
         parser.error(str(error))
     return settings

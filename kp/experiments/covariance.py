@@ -19,6 +19,7 @@ from kp.models.corner import CornerDetector
 
 THRESHOLD = 3.0  # pixels within which a keypoint is repeated
 MAX_KEYPOINTS = 1000  # of an image
+PARTS = 5  # of the keypoints, by the size of the foretold error
 
 
 class Errors(NamedTuple):
@@ -29,7 +30,7 @@ class Errors(NamedTuple):
 
 
 def synthetic(batches: int = 8) -> list[ImageSequence]:
-    """Pairs that no training sees."""
+    """Pairs of 240x320 pixels that no training sees, eight a batch."""
     return [sequence for pair in held_out_pairs(batches) for sequence in as_sequences(pair)]
 
 
@@ -50,11 +51,14 @@ def nse(errors: Errors) -> Tensor:
     return (errors.error[:, None] @ torch.linalg.inv(errors.covariance) @ errors.error[..., None])[:, 0, 0]
 
 
-def by_size(errors: Errors, parts: int = 5) -> list[tuple[float, float]]:
-    """Foretold and true error (root mean square, pixels), by parts of equal number from the smallest foretold on."""
+def by_size(errors: Errors, parts: int = PARTS) -> list[tuple[float, float]]:
+    """Foretold and true error (root mean square, pixels), by parts of equal number from the smallest foretold on.
+
+    There must be as many keypoints as parts.
+    """
     foretold = errors.covariance.diagonal(dim1=1, dim2=2).sum(1)
     true = errors.error.square().sum(1)
-    order = foretold.argsort().chunk(parts)
+    order = foretold.argsort().tensor_split(parts)
     return [tuple(values[part].mean().sqrt().item() for values in (foretold, true)) for part in order]
 
 

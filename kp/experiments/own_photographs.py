@@ -5,15 +5,14 @@ and every view is warped (hard); see :mod:`kp.data.photographs`. Numbers are mea
 repeatability of the best 300 keypoints within 3 px, refined, and the share of matches that are right to 3 px (MMA).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 import torch
 
 from kp.data.hpatches import ImageSequence
-from kp.data.photograph_scenes import PhotographScenes
-from kp.data.photographs import VIEW, make_sequence
+from kp.data.photographs import make_sequence
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.detected_pairs import score_sequences
 from kp.evaluation.protocols import PROTOCOLS
@@ -27,14 +26,13 @@ _SEED = 1  # of the changes
 _KEYPOINTS = 300
 
 
-def sequences(folder: Path) -> list[ImageSequence]:
-    """The sequences of the photographs in a folder. Raises ValueError where none can be read."""
-    files = PhotographScenes(folder, VIEW, cache_bytes=0).files
+def sequences(files: Iterable[Path]) -> list[ImageSequence]:
+    """The sequences of photographs, of 240x320 pixels."""
     return [make_sequence(file, kind, _SEED) for file in files for kind in KINDS]
 
 
 def measure(detector: ScoreMap, made: Sequence[ImageSequence], device: torch.device) -> dict[str, float]:
-    """The numbers, by NAMES; those of descriptors only where there are some."""
+    """The numbers, shares in [0, 1], by NAMES; those of descriptors only where there are some."""
     find = make_detectors({"kp": detector}, PROTOCOLS["native"], True, device)["kp"]
     scores = {}
     for kind in KINDS:

@@ -82,4 +82,9 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # of given weights, wh
     "sub-pixel": refined,
     "histograms alone": histograms_alone,
 }
-OF_DESCRIPTORS = frozenset(("given weights", "histograms alone"))  # those that mean something where there are some
+_OF_DESCRIPTORS = ("histograms alone",)
+
+
+def applies(name: str, described: bool) -> bool:
+    """Whether a use in ``TEST_TIME`` says something of weights with descriptors, or of weights without."""
+    return name == "given weights" or (name in _OF_DESCRIPTORS) == described

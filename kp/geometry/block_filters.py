@@ -30,6 +30,11 @@ def mean_2x2(maps: Tensor) -> Tensor:
     return _each(maps, half_size)
 
 
+def at_half_size(maps: Tensor) -> Tensor:
+    """Means over 2x2 pixels of maps of any size, rounded up; an odd last row or column is repeated."""
+    return mean_2x2(F.pad(maps, (0, maps.shape[-1] % 2, 0, maps.shape[-2] % 2), mode="replicate"))
+
+
 def double(maps: Tensor) -> Tensor:
     """Maps at twice their size (B, C, 2 H, 2 W), bilinear; the pixels of :func:`mean_2x2` keep their places."""
     return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)

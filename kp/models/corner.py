@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import HISTOGRAMS, DetectorSettings
-from kp.geometry.block_filters import double, mean_2x2, opencv_can
+from kp.geometry.block_filters import at_half_size, double, opencv_can
 from kp.models import corner_cpu
 from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
 from kp.models.detector import Detector, blur, to_grey
@@ -143,7 +143,7 @@ def _total(grey: Tensor, n: CornerNumbers) -> Tensor:
     if not n.half_size_scales:
         return total
     height, width = grey.shape[-2:]
-    half = mean_2x2(F.pad(grey, (0, width % 2, 0, height % 2), mode="replicate"))
+    half = at_half_size(grey)
     coarse = sum(n.weight * noble_response(half, halved(sigma), window / 2) for sigma, window in scales[fine:])
     return total + F.pad(double(coarse), (0, -(width % 2), 0, -(height % 2)))  # exports for odd sizes, unlike a slice
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kp.geometry.block_filters import mean_2x2
+from kp.geometry.block_filters import at_half_size
 from kp.geometry.coords import sample_at, upsample
 from kp.models.detector import blur
 from kp.models.encoders import Encoder
@@ -91,8 +91,3 @@ class ContextNetwork(nn.Module):
             features = lateral(features)
             level = smooth(features if level is None else features + upsample(level, 2))
         return level
-
-
-def at_half_size(grey: Tensor) -> Tensor:
-    """Means over 2x2 pixels of images (B, 1, H, W), rounded up; an odd last row or column is repeated."""
-    return mean_2x2(F.pad(grey, (0, grey.shape[-1] % 2, 0, grey.shape[-2] % 2), mode="replicate"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.geometry.block_filters import opencv_can
+from kp.geometry.block_filters import at_half_size, opencv_can
 from kp.geometry.coords import sample_at
 from kp.models.detector import blur
 
@@ -44,7 +44,7 @@ def gradient_histograms(half: Tensor, xy: Tensor) -> Tensor:
         maps, read, step, variance = gradient_maps(half), [], 2, 0.25  # of the mean over 2x2 pixels
         for radius, places, sigma in RINGS:
             if sigma > _COARSE_FROM and step == 2:
-                maps, step, variance = _halved(maps), 4, variance + 1  # 4 times 0.25
+                maps, step, variance = at_half_size(maps), 4, variance + 1  # 4 times 0.25
             maps, variance = _blur(maps, math.sqrt(sigma**2 - variance) / step), sigma**2
             around = (xy[:, :, None] + _ring(radius, places, xy)).flatten(1, 2)  # (B, K * places, 2)
             values = sample_at(maps, (around - (step - 1) / 2) / step)
@@ -64,11 +64,6 @@ def gradient_maps(grey: Tensor) -> Tensor:
     angles = torch.arange(DIRECTIONS, device=grey.device, dtype=grey.dtype) * (2 * math.pi / DIRECTIONS)
     along = dx * angles.cos().view(1, -1, 1, 1) + dy * angles.sin().view(1, -1, 1, 1)
     return F.relu(along).square() / (dx.square() + dy.square()).sqrt().clamp(min=_SMALLEST)
-
-
-def _halved(maps: Tensor) -> Tensor:
-    """Means over 2x2 pixels of maps of any size, rounded up; an odd last row or column is repeated."""
-    return F.avg_pool2d(F.pad(maps, (0, maps.shape[-1] % 2, 0, maps.shape[-2] % 2), mode="replicate"), 2)
 
 
 def _ring(radius: float, places: int, like: Tensor) -> Tensor:

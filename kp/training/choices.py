@@ -7,9 +7,9 @@ refused command takes a second.
 from collections.abc import Collection
 from dataclasses import fields
 
-from kp.config import CameraSettings, DetectorSettings, LightSettings, RunSettings, kind
+from kp.config import HISTOGRAMS, CameraSettings, DetectorSettings, LightSettings, RunSettings, kind
 from kp.data.synthetic.render import parse_mixture
-from kp.models import detector
+from kp.models.detector import check as check_detector
 from kp.support.settings import check_bounds
 
 _DETECTOR, _LIGHT, _CAMERA = (
@@ -35,6 +35,12 @@ USED = {  # settings that only a run uses which trains this
         )
     ),
 }
+OF_NETWORK = frozenset(  # settings of a describer that only its encoder uses
+    (
+        *("describer_width", "describer_hidden", "matchability_weight", "descriptor_weight", "inverse_temperature"),
+        *("matchability_loss_weight", "pretrained", "lr", "warmup", "decay", "weight_decay", "clip", "ema"),
+    )
+)
 FIXED = dict.fromkeys(_DETECTOR, "its detector stays as it began")  # where a run goes on
 FIXED |= {"seed": "its random numbers go on", "init": "it has begun"}
 OF_SCENES = frozenset(("families", "detail", "corner_weight"))  # settings of drawn scenes, which photographs replace
@@ -48,7 +54,7 @@ def check(settings: RunSettings) -> None:
         parse_mixture(world.families)
     except ValueError as error:
         raise ValueError(f"--families: {error}") from None
-    detector.check(settings.detector)
+    check_detector(settings.detector)
     trained = kind(settings.detector)
     if settings.detector.encoder != "none" and settings.detector.describer != "none":
         raise ValueError("a run trains a score map or a describer: leave out --encoder or --describer")
@@ -64,17 +70,22 @@ def check(settings: RunSettings) -> None:
         raise ValueError("--illumination-only and --viewpoint-only are shares of the pairs: their sum is at most 1")
 
 
-def check_given(given: Collection[str], trained: str, *, goes_on: bool = False, photographs: bool = False) -> None:
+def check_given(
+    given: Collection[str], detector: DetectorSettings, *, goes_on: bool = False, photographs: bool = False
+) -> None:
     """Raises ValueError, naming the flag, where a setting that was ``given`` would do nothing but be recorded.
 
     Args:
         given: names of the settings that the command line has, see :func:`kp.support.flags.given`.
-        trained: what the run trains, see :func:`kp.config.kind`.
+        detector: of the run, which says what it trains, see :func:`kp.config.kind`.
         goes_on: whether a run goes on, whose other settings are recorded already.
         photographs: whether the scenes are photographs of a folder.
     """
+    trained = kind(detector)
     for name in sorted(given):
         flag = "--" + name.replace("_", "-")
+        if detector.describer == HISTOGRAMS and name in OF_NETWORK:
+            raise ValueError(f"{flag} has no effect on a map that is computed, only on an encoder: leave it out")
         if goes_on and name in FIXED:
             raise ValueError(f"{flag} has no place in a run that goes on ({FIXED[name]}): leave it out")
         if name not in USED[trained] and any(name in used for used in USED.values()):

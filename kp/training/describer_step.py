@@ -43,6 +43,8 @@ class DescriberStep:
         each = (*descriptors.float().chunk(2), *logits.float().chunk(2))
         terms = description_losses(*each, places, alike(places, histograms), train.inverse_temperature)
         loss = train.descriptor_weight * terms["descriptor"] + train.matchability_loss_weight * terms["matchability"]
+        if self.models[0].describer.network is None:
+            del terms["matchability"]  # nothing foretells it
         return loss, terms
 
     def state(self) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kp.data.pairs import ViewPair
+from kp.geometry.block_filters import at_half_size
 from kp.geometry.coords import inside, warp_points
-from kp.models.describer import at_half_size
 from kp.models.detector import Detector
 from kp.models.gradient_histograms import gradient_histograms
 

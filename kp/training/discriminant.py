@@ -13,7 +13,11 @@ _SHRINKAGE = 0.03  # of the mean variance, added to all variances within a place
 
 
 class Moments:
-    """Sums over places that two views show: their number, features, products, and products of their differences."""
+    """Sums, float64, over the views of places that two views show each.
+
+    ``count`` of the views; ``total`` (size,) of their features and ``products`` (size, size) of these; ``changes``
+    (size, size), products of the differences of two views, over places.
+    """
 
     def __init__(self, size: int) -> None:
         self.count = torch.zeros((), dtype=torch.float64)
@@ -41,7 +45,7 @@ class Moments:
 
 
 def merged(each: Sequence[Moments]) -> Moments:
-    """The sums of all."""
+    """The sums of all; at least one."""
     total = Moments(len(each[0].total))
     for moments in each:
         for name, values in vars(moments).items():

@@ -20,11 +20,12 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("photos")
     cv2.imwrite(str(path / "camera.png"), data.camera())
     (path / "notes.txt").write_text("x")
+    (path / "broken.png").write_bytes(b"x")
     return path
 
 
 def test_repeatability_is_that_of_the_pairs(folder):
-    made = own_photographs.sequences(folder)
+    made = own_photographs.sequences([folder / "camera.png"])
     assert [sequence.kind for sequence in made] == ["i", "v", "hard"]
     found = own_photographs.measure(BASELINES["harris"], made, torch.device("cpu"))
     assert set(found) == {"i", "v", "hard"}
@@ -39,7 +40,7 @@ def test_repeatability_is_that_of_the_pairs(folder):
 
 
 def test_descriptors_have_their_share_of_right_matches(folder):
-    made = own_photographs.sequences(folder)
+    made = own_photographs.sequences([folder / "camera.png"])
     found = own_photographs.measure(load_detector("described"), made, torch.device("cpu"))
     assert set(found) == set(own_photographs.NAMES)
     assert found["mma_i"] > 0.5
@@ -48,7 +49,8 @@ def test_descriptors_have_their_share_of_right_matches(folder):
 
 def test_the_command(folder, tmp_path, capsys):
     assert main(["score", "harris", "--images", str(folder), "--json", str(tmp_path / "a.json")]) == 0
-    head, row = capsys.readouterr().out.splitlines()
+    files, head, row = capsys.readouterr().out.splitlines()
+    assert files.startswith(f"1 photographs in {folder}; 1 files cannot be used: broken.png (")
     assert head.split() == ["detector", *own_photographs.NAMES]
     assert row.split()[-3:] == ["-", "-", "-"]
     assert json.loads((tmp_path / "a.json").read_text())["scores"]["harris"]["i"] > 0.2

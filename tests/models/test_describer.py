@@ -6,8 +6,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from kp.config import HISTOGRAMS, DetectorSettings
+from kp.geometry.block_filters import at_half_size
 from kp.models.corner import CornerDetector
-from kp.models.describer import ContextNetwork, at_half_size
+from kp.models.describer import ContextNetwork
 from kp.models.gradient_histograms import DIRECTIONS, RINGS, SIZE, gradient_histograms, gradient_maps
 
 

@@ -11,6 +11,7 @@ import pytest
 import train_homographic
 from kp.cli import train as command
 from kp.config import (
+    HISTOGRAMS,
     CameraSettings,
     DetectorSettings,
     EvaluateSettings,
@@ -20,7 +21,7 @@ from kp.config import (
     WorldSettings,
 )
 from kp.support.settings import ABOVE_ZERO, check_bounds
-from kp.training.choices import FIXED, USED, check
+from kp.training.choices import FIXED, OF_NETWORK, USED, check, check_given
 from kp.training.learner import Learner
 
 FIELDS = [f for group in fields(RunSettings) for f in fields(group.type)]
@@ -178,6 +179,15 @@ def test_a_flag_of_another_model_is_refused(no_work, monkeypatch, capsys, f):
         code, line = train(monkeypatch, capsys, *model, *given)
         assert code not in (0, 130)
         assert f"--{f.name.replace('_', '-')} has no effect on a {trained}" in line
+
+
+@pytest.mark.parametrize("name", sorted(OF_NETWORK))
+def test_a_map_that_is_computed_takes_no_setting_of_an_encoder(name):
+    settings = DetectorSettings(describer=HISTOGRAMS)
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} has no effect on a map that is computed"):
+        check_given([name], settings)
+    check_given([name], replace(settings, describer="mobilenet_v3_small"))
+    check_given(["steps", "batch", "descriptor_size", "families"], settings)
 
 
 @pytest.mark.parametrize("trained", USED)

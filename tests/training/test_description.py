@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.config import DetectorSettings, RunSettings, TrainSettings, WorldSettings
+from kp.config import HISTOGRAMS, DetectorSettings, RunSettings, TrainSettings, WorldSettings
 from kp.data.hpatches import ImageSequence
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
 from kp.geometry.coords import warp_points
@@ -212,6 +212,19 @@ def test_every_parameter_of_the_describer_gets_a_gradient(tmp_path):
         learner.update(loss, 1e-3)
     learnt = [(name, p) for name, p in learner.describer.named_parameters() if not name.startswith("linear.")]
     assert not [name for name, p in learnt if p.grad is None or not p.grad.any()]
+
+
+def test_a_computed_map_foretells_nothing_and_takes_no_step(tmp_path):
+    detector = DetectorSettings(describer=HISTOGRAMS)
+    learner = Trainer(replace(DESCRIBER, detector=detector), tmp_path).learner
+    loss, terms = learner.look(next(learner.pairs))
+    learner.update(loss, 1e-3)
+    assert set(terms) == {"descriptor", "matched"}
+    assert not loss.requires_grad
+    maps = [model.describer.linear.weight for model in (learner.model, learner.average.module)]
+    assert torch.equal(*maps)
+    assert maps[0].abs().max() > 0
+    assert learner.step == 1
 
 
 def test_training_lowers_the_loss(tmp_path):
