@@ -51,6 +51,7 @@ FEWER = {  # numbers of a notebook that take long, and smaller ones that run the
         "render(48, (160, 160)": "render(9, (160, 160)",
         "sample(600, ": "sample(90, ",
         "COUNT = 7": "COUNT = 2",
+        "seed=0), photographs)": "seed=0), {'scikit-image': photographs['scikit-image'][:3]})",
     },
     "2_geometry": {'split="v")[::3]': 'split="v")[::6]'},
     "3_loss": {
@@ -59,7 +60,11 @@ FEWER = {  # numbers of a notebook that take long, and smaller ones that run the
         "range(-5, 6)": "range(-1, 2)",
         "batch=12, size=(120, 160)": "batch=3, size=(120, 160)",
     },
-    "4_training": {"20, (0, 8, 20)": "4, (0, 2, 4)", "batch=8, size=(160, 208)": "batch=3, size=(160, 208)"},
+    "4_training": {
+        "20, (0, 8, 20)": "2, (0, 1, 2)",
+        "image_size=96": "image_size=64",
+        "batch=8, size=(160, 208)": "batch=3, size=(160, 208)",
+    },
     "5_results": {},
 }
 

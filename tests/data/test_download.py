@@ -248,10 +248,11 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, no_download):
     ids=["official", "bare", "deep"],
 )
 def test_an_archive_put_there_by_hand_is_used_and_kept(tmp_path, no_download, files):
-    root = by_hand(tmp_path, zipped(files))
+    archive = zipped(files)  # which holds the time
+    root = by_hand(tmp_path, archive)
     assert is_whole(fetch_hpatches(root))
     assert sorted(os.listdir(tmp_path)) == ["data", f"{FOLDER}.zip"]
-    assert (tmp_path / f"{FOLDER}.zip").read_bytes() == zipped(files)
+    assert (tmp_path / f"{FOLDER}.zip").read_bytes() == archive
 
 
 def damaged(name):

@@ -156,8 +156,9 @@ def test_ctrl_c_loses_nothing(ablate, scored, monkeypatch, tmp_path, capsys):
     assert len(scored) == 1
     entries = ablate("ema 0.9", "default", "--steps", "4", *TINY[2:])
     assert [(e["variant"], e["steps"]) for e in entries] == [("ema 0.9", 4), ("default", 4)]
-    for name, value in load_checkpoint(weights[1])["average"].items():
-        assert torch.equal(value, load_checkpoint(weights[0])["average"][name]), name
+    average, expected = (load_checkpoint(path)["average"] for path in weights)
+    for name, value in expected.items():
+        assert torch.equal(average[name], value), name
 
 
 def test_other_settings_need_another_folder(ablate, capsys):

@@ -157,7 +157,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
 
 
 class Unknown(Detector):
-    """What ONNX has no operator for."""
+    """What torch has no graph for: it depends on values."""
 
     def score_map(self, image):
-        return torch.linalg.eigvals(image[..., :8, :8]).real[..., None]
+        return image if image.sum() > 0 else -image
