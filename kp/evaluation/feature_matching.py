@@ -1,7 +1,7 @@
 """Two views' features -> how many matches are right, and how well they fix the homography.
 
 An image's best points count, seen by the other view or not. Matches are mutual nearest neighbours of descriptors
-(:func:`kp.features.match.match`), without a ratio test. Distances are pixels of view 1, in both directions.
+(:func:`kp.features.match.match`), without a ratio test; kp's own are compared in the best turn and sizes of the images. Distances are pixels of view 1, in both directions.
 """
 
 from torch import Tensor
@@ -26,7 +26,7 @@ def measure_pair(
     match; ``corner_error_magsac`` and ``_poselib``, see :func:`kp.evaluation.matching.corner_error`, of the homography
     that each estimator fits with 3 px, infinite without one.
     """
-    one, two = (Described(each.xy[:count], each.descriptors[:count]) for each in (features0, features1))
+    one, two = features0.best(count), features1.best(count)
     pairs = matched(one, two)
     xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
     errors = match_errors(xy0, xy1, H_0to1)
@@ -50,7 +50,7 @@ def matched(features0: Described, features1: Described) -> Tensor:
     """Index pairs (M, 2) of mutual nearest neighbours. A point whose descriptor is zero has none."""
     if not len(features0.xy) or not len(features1.xy):
         return features0.xy.new_zeros(0, 2).long()
-    return match({"descriptors": features0.descriptors}, {"descriptors": features1.descriptors})["matches"]
+    return match(features0.features(), features1.features())["matches"]
 
 
 def matching_score(xy0: Tensor, xy1: Tensor, right: Tensor, H_0to1: Tensor, size0: Size, size1: Size) -> float:

@@ -6,15 +6,16 @@ points of ``kp`` with RootSIFT.
 As a feature, and as the points of a mix, each runs as its users run it: ``kp`` and the shipped weights by
 ``kp.Extractor`` with its defaults; OpenCV's SIFT and ORB by ``detectAndCompute`` with OpenCV's defaults, their own
 sizes and angles, ordered by response; XFeat, ALIKED and DISK as Kornia runs them. The other detectors are those of
-:mod:`kp.evaluation.registry`, under the suppression of its protocol ``native``. The descriptor of a mix gets the places
-only: ``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
+:mod:`kp.evaluation.registry`, under the suppression of its protocol ``native``. ``described+upright`` are the shipped
+descriptors compared as they are, in no other turn or size of the images. The descriptor of a mix gets the places only:
+``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,10 +34,11 @@ from kp.support.errors import one_line
 Feature = Callable[[Tensor], Described]
 
 OWN = "own"  # the descriptor that comes with the points
+UPRIGHT = "upright"  # that of kp, compared as it is: in no other turn or size of the images
 OPENCV = ("sift", "orb")
 COMPLETE = (*OURS, *OPENCV, *learned_features.NAMES)
 DETECTORS = tuple(dict.fromkeys((*COMPLETE, *registry.NAMES)))
-DESCRIPTORS = tuple(dict.fromkeys((OWN, *METHODS, *learned_features.NAMES)))
+DESCRIPTORS = tuple(dict.fromkeys((OWN, UPRIGHT, *METHODS, *learned_features.NAMES)))
 
 _TRIAL_SIZE = (64, 64)  # pixels
 
@@ -57,6 +59,7 @@ def check_names(names: Sequence[str]) -> None:
             detector not in DETECTORS
             or descriptor not in DESCRIPTORS
             or (descriptor == OWN and detector not in COMPLETE)
+            or (descriptor == UPRIGHT and detector not in OURS)
         ):
             raise ValueError(
                 f"--features: there is no feature {name}: there are {', '.join(COMPLETE)}, and DETECTOR+DESCRIPTOR "
@@ -100,6 +103,8 @@ def _make(detector: str, descriptor: str, count: int, where: Where) -> Feature:
     if descriptor == OWN:
         feature = _complete(detector, count, where)
         return _tried(feature) if detector in OURS else feature
+    if descriptor == UPRIGHT:
+        return _tried(partial(_ours, extractor=_extractor(detector, count, where, descriptor_scales=1), upright=True))
     find = _points(detector, count, where)
     if descriptor in METHODS:
         return _tried(Mix(find, partial(_by_method, method=descriptor)))
@@ -137,16 +142,18 @@ def _tried(feature: Feature) -> Feature:
     return feature
 
 
-def _extractor(name: str, count: int, where: Where) -> Extractor:
+def _extractor(name: str, count: int, where: Where, **options: Any) -> Extractor:
     weights = name if name in MODELS else where.weights
-    return Extractor(weights, max_num_keypoints=count, device=where.device)
+    return Extractor(weights, max_num_keypoints=count, device=where.device, **options)
 
 
-def _ours(image: Tensor, *, extractor: Extractor) -> Described:
+def _ours(image: Tensor, *, extractor: Extractor, upright: bool = False) -> Described:
     found = extractor.extract(image)
     if "descriptors" not in found:
         raise ValueError("these weights give no descriptors: choose others, or describe their points, as kp+rootsift")
-    return Described(found["keypoints"][0].cpu(), found["descriptors"][0].float().cpu())
+    found = {name: values[0].float().cpu() for name, values in found.items()}
+    names = ("keypoints", "descriptors") if upright else ("keypoints", "descriptors", "scaled_descriptors", "turn")
+    return Described(*(found.get(name) for name in names))
 
 
 def _our_points(image: Tensor, *, extractor: Extractor) -> Tensor:

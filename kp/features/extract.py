@@ -38,6 +38,8 @@ class Extractor(nn.Module):
         subpixel: refine positions to a fraction of a pixel.
         resize: pixels of the longer side of the image in which keypoints are sought; None: as it is.
         descriptors: describe the keypoints, where the weights have a describer; False: find them only, which is faster.
+        descriptor_scales: sizes of the image in which keypoints are described, each half of the one before, so that
+            :func:`kp.match` knows them where the camera came nearer or went away; 1: the image's own size only.
         covariances: say how far each keypoint may be off, which takes one more look at the image; only detectors
             without an encoder can.
         exif: ``ignore`` or ``apply`` the orientation that a file or PIL image asks a viewer for.
@@ -62,6 +64,7 @@ class Extractor(nn.Module):
         subpixel: bool = True,
         resize: int | None = None,
         descriptors: bool = True,
+        descriptor_scales: int = 3,
         covariances: bool = False,
         exif: str = "ignore",
         device: torch.device | str = "cpu",
@@ -71,6 +74,7 @@ class Extractor(nn.Module):
         _at_least("nms_radius", nms_radius, 0)
         _at_least("remove_borders", remove_borders, 0)
         _at_least("resize", resize, 32)
+        _at_least("descriptor_scales", descriptor_scales, 1)
         if not 0 <= detection_threshold < 1:
             raise ValueError(f"detection_threshold must be in [0, 1), not {detection_threshold}")
         if exif not in EXIF:
@@ -79,7 +83,8 @@ class Extractor(nn.Module):
         self.detection_threshold, self.subpixel, self.resize, self.exif = detection_threshold, subpixel, resize, exif
         device = choose_device(str(device))
         self.detector = load_detector(weights, device)
-        self.describes = bool(descriptors) and describes(self.detector)
+        self.describes, self.descriptor_scales = bool(descriptors) and describes(self.detector), descriptor_scales
+        self.register_buffer("_turn", self.detector.describer.turn() if self.describes else None, persistent=False)
         if covariances and not isinstance(self.detector, CornerDetector):
             raise ValueError(f"covariances: the weights {weights} have an encoder and give none: take {WEIGHTS}")
         self.covariances = bool(covariances)
@@ -110,8 +115,10 @@ class Extractor(nn.Module):
         Returns:
             ``keypoints`` (1, N, 2), float32, (x, y) in pixels of the image, (0, 0) the centre of the top-left pixel;
             ``keypoint_scores`` (1, N) in (0, 1), best first; ``image_size`` (1, 2), its width and height. Where the
-            weights have a describer, ``descriptors`` (1, N, D), float32, of unit length. With ``covariances`` also
-            ``keypoint_covariances`` (1, N, 2, 2), float32, square pixels of the image.
+            weights have a describer, ``descriptors`` (1, N, D), float32, of unit length, and for :func:`kp.match`
+            ``scaled_descriptors`` (1, N, S, D), the same in S sizes of the image, and ``turn`` (1, D, D), a matrix that
+            turns descriptors by 45 degrees. With ``covariances`` also ``keypoint_covariances`` (1, N, 2, 2), float32,
+            square pixels of the image.
 
         Raises:
             ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
@@ -127,7 +134,7 @@ class Extractor(nn.Module):
         found = self._find(GreyImage(grey, valid), allowed)
         return {
             name: values[:, found.keypoints.valid[0]] for name, values in _named(found).items() if name != "valid"
-        } | {"image_size": _image_size([grey.shape], self.device)}
+        } | self._of_all([grey.shape])
 
     @torch.no_grad()
     def forward(self, data: Mapping[str, Tensor]) -> Features:
@@ -141,8 +148,8 @@ class Extractor(nn.Module):
         Returns:
             ``keypoints`` (B, K, 2), ``keypoint_scores`` (B, K), ``valid`` (B, K) bool and ``image_size`` (B, 2), width
             and height without the padding. Where ``valid`` is False there is no keypoint, its place and score are 0.
-            ``descriptors`` (B, K, D) and ``keypoint_covariances`` (B, K, 2, 2) as of :meth:`extract`, 0 where there is
-            no keypoint.
+            ``descriptors`` (B, K, D), ``scaled_descriptors`` (B, K, S, D), ``turn`` (B, D, D) and
+            ``keypoint_covariances`` (B, K, 2, 2) as of :meth:`extract`, 0 where there is no keypoint.
 
         Raises:
             ImageError: (a ValueError) as of :meth:`extract`.
@@ -167,7 +174,13 @@ class Extractor(nn.Module):
         count = self.max_num_keypoints or max((each.keypoints.valid.shape[1] for each in found), default=0)
         named = [_named(each.resized(count)) for each in found or [self._nothing()]]
         batch = {name: torch.cat([each[name] for each in named])[: len(images)] for name in named[0]}
-        return batch | {"image_size": _image_size(sizes, self.device)}
+        return batch | self._of_all(sizes)
+
+    def _of_all(self, shapes: Sequence[Sequence[int]]) -> Features:
+        """What is of images (B), whose shapes end with (H, W), and not of a keypoint."""
+        sizes = [[float(shape[-1]), float(shape[-2])] for shape in shapes]
+        found = {"image_size": torch.tensor(sizes, dtype=torch.float32, device=self.device).reshape(-1, 2)}
+        return found if self._turn is None else found | {"turn": self._turn.expand(len(shapes), -1, -1)}
 
     def _loaded(self, image: "Source") -> GreyImage:
         grey, valid = to_grey_image(image, self.exif)
@@ -177,7 +190,9 @@ class Extractor(nn.Module):
         xy = torch.zeros(1, 0, 2, device=self.device)
         return _Found(
             Keypoints(xy, xy[..., 0], xy[..., 0].bool()),
-            xy.new_zeros(1, 0, self.detector.settings.descriptor_size) if self.describes else None,
+            xy.new_zeros(1, 0, self.descriptor_scales, self.detector.settings.descriptor_size)
+            if self.describes
+            else None,
             xy.new_zeros(1, 0, 2, 2) if self.covariances else None,
         )
 
@@ -215,7 +230,7 @@ class Extractor(nn.Module):
         return _Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors, covariances)
 
     def _described(self, grey: Tensor, found: Keypoints, weight: float) -> tuple[Keypoints, Tensor]:
-        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, D).
+        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, S, D).
 
         With a ``weight`` of their matchability the best by it and score together, in that order.
         """
@@ -223,11 +238,11 @@ class Extractor(nn.Module):
         if not found.valid.any():
             return found, self._nothing().descriptors
         descriptors, logits = self.detector.describe(grey, found.xy)
-        if not weight:
-            return found, descriptors
-        found = Keypoints(found.xy, found.scores + weight * logits, found.valid)
-        order = found.scores.argsort(dim=1, descending=True, stable=True)[:, : self.max_num_keypoints]
-        return found.ordered(order), descriptors.gather(1, order[..., None].expand(-1, -1, descriptors.shape[2]))
+        if weight:
+            found = Keypoints(found.xy, found.scores + weight * logits, found.valid)
+            order = found.scores.argsort(dim=1, descending=True, stable=True)[:, : self.max_num_keypoints]
+            found, descriptors = found.ordered(order), descriptors[:, order[0]]
+        return found, self.detector.at_smaller_sizes(grey, found.xy, descriptors, self.descriptor_scales)
 
     def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
         """Where there may be keypoints, at another size."""
@@ -241,7 +256,7 @@ class Extractor(nn.Module):
 
 
 class _Found(NamedTuple):
-    """Keypoints (B = 1) of an image, and their descriptors (1, K, D) and covariances (1, K, 2, 2), or None."""
+    """Keypoints (B = 1) of an image, and their descriptors (1, K, S, D) and covariances (1, K, 2, 2), or None."""
 
     keypoints: Keypoints
     descriptors: Tensor | None
@@ -279,14 +294,14 @@ def _named(found: _Found) -> Features:
     keypoints, descriptors, covariances = found
     xy = keypoints.xy.float().masked_fill(~keypoints.valid[..., None], 0)
     named = {"keypoints": xy, "keypoint_scores": keypoints.scores.float().sigmoid(), "valid": keypoints.valid}
-    for name, values in (("descriptors", descriptors), ("keypoint_covariances", covariances)):
-        if values is not None:
-            empty = ~keypoints.valid.view(*keypoints.valid.shape, *[1] * (values.ndim - 2))
-            named[name] = values.float().masked_fill(empty, 0)
+    each = {}  # of the optional ones
+    if descriptors is not None:
+        each["descriptors"] = descriptors[:, :, 0]
+        if descriptors.shape[2] > 1:
+            each["scaled_descriptors"] = descriptors
+    if covariances is not None:
+        each["keypoint_covariances"] = covariances
+    for name, values in each.items():
+        empty = ~keypoints.valid.view(*keypoints.valid.shape, *[1] * (values.ndim - 2))
+        named[name] = values.float().masked_fill(empty, 0)
     return named
-
-
-def _image_size(shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """(B, 2) float32, width and height of images whose shapes end with (H, W)."""
-    sizes = [[float(shape[-1]), float(shape[-2])] for shape in shapes]
-    return torch.tensor(sizes, dtype=torch.float32, device=device).reshape(-1, 2)

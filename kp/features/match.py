@@ -10,6 +10,7 @@ from kornia.feature import match_mnn, match_smnn
 from torch import Tensor
 
 from kp.config import DESCRIBED
+from kp.features.alignment import Aligned, align
 from kp.features.describe import DEFAULT_METHOD, describe
 from kp.features.extract import Extractor
 
@@ -20,6 +21,7 @@ ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
+_COMPARED = {"descriptors": 2, "scaled_descriptors": 3, "turn": 2}  # and how many axes they have for one image
 
 
 def nearest_neighbours(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
@@ -32,17 +34,25 @@ def nearest_neighbours(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
 
 @torch.no_grad()
 def match(
-    features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], ratio: float | None = None
-) -> dict[str, Tensor]:
+    features0: Mapping[str, Tensor],
+    features1: Mapping[str, Tensor],
+    ratio: float | None = None,
+    upright: bool = False,
+) -> dict[str, Any]:
     """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
+
+    The descriptors of kp's own weights are compared in the turn of the images, of eight, and in the sizes that give most
+    matches: one choice for all keypoints (:mod:`kp.features.alignment`).
 
     Args:
         ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,
             IJCV 2004, uses 0.8). None: no such test.
+        upright: compare them as they are: no image is turned by more than 30 degrees or 1.5 times nearer. It is faster.
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine
-        of each pair.
+        of each pair; ``rotation``, in steps of 45 degrees from the x axis to the y axis, and ``scale``, a power of two:
+        how image 0 was turned and enlarged to look like image 1.
 
     Raises:
         ValueError: there are no descriptors, or they are of different lengths.
@@ -53,11 +63,14 @@ def match(
     """
     if ratio is not None and not 0 < ratio <= 1:
         raise ValueError(f"ratio must be in (0, 1], not {ratio}")
-    one, two = (_descriptors(features) for features in (features0, features1))
+    each = [_of_descriptors(features) for features in (features0, features1)]
+    one, two = (features["descriptors"] for features in each)
     if one.shape[1] != two.shape[1]:
         raise ValueError(f"descriptors of {one.shape[1]} and of {two.shape[1]} numbers cannot be matched")
+    aligned = Aligned(one, two.to(one.device)) if upright else align(*each)
+    one, two = aligned.descriptors0, aligned.descriptors1
     at0, at1 = (each.any(1).nonzero()[:, 0] for each in (one, two))  # zero: not described
-    one, two = one[at0], two[at1].to(one.device)
+    one, two = one[at0], two[at1]
     pairs = torch.empty(0, 2, dtype=torch.long, device=one.device)
     if ratio is None and len(one) and len(two):
         pairs = match_mnn(one, two)[1]
@@ -65,7 +78,8 @@ def match(
         pairs = match_smnn(one, two, ratio)[1]
     pairs = pairs[pairs[:, 0].argsort()]
     scores = (one[pairs[:, 0]] * two[pairs[:, 1]]).sum(1)
-    return {"matches": torch.stack([at0[pairs[:, 0]], at1[pairs[:, 1]].to(at0.device)], dim=1), "scores": scores}
+    matches = torch.stack([at0[pairs[:, 0]], at1[pairs[:, 1]]], dim=1)
+    return {"matches": matches, "scores": scores, "rotation": aligned.rotation, "scale": aligned.scale}
 
 
 def match_pair(
@@ -76,13 +90,14 @@ def match_pair(
     ratio: float | None = None,
     threshold: float = 3.0,
     estimator: str | None = None,
+    upright: bool = False,
 ) -> dict[str, Any]:
     """Two images' matches, and the homography and fundamental matrix that fit most of them.
 
     Args:
         extractor: None: one with the weights ``described``, else as by default.
         descriptor: see :func:`describe`. None: that of the extractor's weights; RootSIFT where they have none.
-        ratio: see :func:`match`.
+        ratio, upright: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
 
@@ -110,7 +125,7 @@ def match_pair(
             method = descriptor or DEFAULT_METHOD
             features["descriptors"] = describe(image, features, method, exif=extractor.exif)
         found.append(features)
-    paired = match(*found, ratio)
+    paired = match(*found, ratio, upright)
     at0, at1 = paired["matches"].unbind(1)
     xy0, xy1 = found[0]["keypoints"][0, at0], found[1]["keypoints"][0, at1]
     H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
@@ -203,13 +218,16 @@ def _by_poselib(points0: np.ndarray, points1: np.ndarray, threshold: float, mode
     return np.array(matrix, dtype=np.float64), facts["inliers"]
 
 
-def _descriptors(features: Mapping[str, Tensor]) -> Tensor:
-    """(N, D)"""
+def _of_descriptors(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries that descriptors are compared by, of one image: without the axis of images, float32."""
     if "descriptors" not in features:
         raise ValueError('there are no descriptors: features["descriptors"] = kp.describe(image, features)')
-    found = features["descriptors"]
-    if found.ndim == 3 and len(found) == 1:
-        found = found[0]
-    if found.ndim != 2:
-        raise ValueError(f"descriptors of one image have the shape (1, N, D) or (N, D), not {tuple(found.shape)}")
-    return torch.as_tensor(found).float()
+    found = {}
+    for name, axes in _COMPARED.items():
+        if name in features:
+            values = torch.as_tensor(features[name])
+            found[name] = (values[0] if values.ndim == axes + 1 and len(values) == 1 else values).float()
+    if found["descriptors"].ndim != 2:
+        shape = tuple(features["descriptors"].shape)
+        raise ValueError(f"descriptors of one image have the shape (1, N, D) or (N, D), not {shape}")
+    return found

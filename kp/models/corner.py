@@ -88,6 +88,17 @@ class CornerDetector(Detector):
             raise ValueError("these weights have no descriptors: take weights with a describer, or kp.describe")
         return self.describer(to_grey(image), xy.float())
 
+    def at_smaller_sizes(self, image: Tensor, xy: Tensor, descriptors: Tensor, count: int) -> Tensor:
+        """Descriptors (B, K, D) of places (B, K, 2) in images (B, 1 or 3, H, W), and what they are in smaller images.
+
+        The result is (B, K, count, D): of the image, of one half as large, and so on.
+        """
+        grey, found = to_grey(image), [descriptors]
+        while len(found) < count:
+            grey, xy = at_half_size(grey), (xy - 0.5) / 2
+            found.append(self.describe(grey, xy)[0])
+        return torch.stack(found, dim=2)
+
     def covariances(self, image: Tensor, xy: Tensor) -> Tensor:
         """How far keypoints at ``xy`` (B, K, 2) of images (B, 1 or 3, H, W) may be off: covariances (B, K, 2, 2), px^2.
 

@@ -8,13 +8,14 @@ from kp.geometry.block_filters import at_half_size
 from kp.geometry.coords import sample_at, upsample
 from kp.models.detector import blur
 from kp.models.encoders import Encoder
-from kp.models.gradient_histograms import SIZE, gradient_histograms
+from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms
 from kp.models.mobile import normalise, pad_to_lattice, separable
 from kp.support.device import full_precision
 
 _CONTRAST_SIGMA = 8.0  # pixels of the image at half size over which contrast is measured
 _STRIDE = 16  # of the encoder's coarsest stage, in pixels of the image at half size
 _FINEST = 2  # of the pyramid's finest level, in the same pixels
+_CLOSED = 1e-3  # share of a linear map that may be lost in turns of 45 degrees: more than by rounding it has no turn
 
 
 class Describer(nn.Module):
@@ -43,6 +44,20 @@ class Describer(nn.Module):
             correction, logits = self.network(half, xy)
             descriptors = descriptors + correction
         return F.normalize(descriptors, dim=2), logits
+
+    @torch.no_grad()
+    def turn(self) -> Tensor | None:
+        """The matrix (size, size) that makes of a descriptor the one it would be in the image turned by 45 degrees,
+        from the x axis to the y axis: exact for the histograms. None where there is none, as with a network.
+        """
+        if self.network is not None:
+            return None
+        weight = self.linear.weight.double()
+        turned = torch.empty_like(weight)
+        turned[:, ORBITS] = weight[:, ORBITS.roll(-1, 1)]
+        turn = turned @ torch.linalg.pinv(weight)
+        lacks = (turn @ weight - turned).norm() / turned.norm()
+        return turn.float() if lacks < _CLOSED else None
 
 
 class ContextNetwork(nn.Module):

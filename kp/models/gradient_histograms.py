@@ -30,6 +30,23 @@ _SMALLEST = 1e-6  # gradient, in grey a pixel: an exported graph must not divide
 _LEAST_GRADIENT = 1e-3  # of grey a pixel, summed over a keypoint's histograms: noise of less is not magnified
 
 
+def _orbits() -> Tensor:
+    """Where the numbers go as the image turns by 45 degrees, from the x axis to the y axis: (SIZE / 8, 8).
+
+    The number ``[i, k]`` of a keypoint becomes the number ``[i, k + 1]``, and the last of a row the first: places of a
+    ring and directions change together.
+    """
+    rows, first = [], 0
+    for _, places, _ in RINGS:
+        for offset in range(places):
+            rows.append([first + k % places * DIRECTIONS + (offset + k) % DIRECTIONS for k in range(DIRECTIONS)])
+        first += places * DIRECTIONS
+    return torch.tensor(rows)
+
+
+ORBITS = _orbits()
+
+
 def gradient_histograms(half: Tensor, xy: Tensor) -> Tensor:
     """Square roots of the histograms around places ``xy`` (B, K, 2) of images: (B, K, SIZE).
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kp.config import RunSettings
 from kp.data.pairs import ViewPair
 from kp.models.detector import Detector
-from kp.models.gradient_histograms import SIZE
+from kp.models.gradient_histograms import ORBITS, SIZE
 from kp.training import distributed
 from kp.training.description import alike, description_losses, shared_places, view_histograms
 from kp.training.discriminant import Moments, discriminant, merged
@@ -62,7 +62,7 @@ class DescriberStep:
         moments = merged(distributed.gather(self.moments))
         if not moments.count:
             return
-        weight, bias = discriminant(moments, self.settings.detector.descriptor_size)
+        weight, bias = discriminant(moments, self.settings.detector.descriptor_size, ORBITS)
         for model in self.models:
             model.describer.linear.weight.copy_(weight)
             model.describer.linear.bias.copy_(bias)

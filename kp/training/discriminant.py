@@ -4,6 +4,7 @@ Fisher 1936; for descriptors Cai, Mikolajczyk and Matas, PAMI 2011. There is no 
 depends on sums over all places that were seen, so it can be computed at any time.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -53,24 +54,53 @@ def merged(each: Sequence[Moments]) -> Moments:
     return total
 
 
-def discriminant(moments: Moments, size: int) -> tuple[Tensor, Tensor]:
+def discriminant(moments: Moments, size: int, orbits: Tensor) -> tuple[Tensor, Tensor]:
     """The linear map, ``weight`` (size, D) and ``bias`` (size,), that tells places apart best; float64.
 
-    In the mapped space a place varies alike in all directions from view to view. Kept are the ``size`` directions in
-    which places differ most, each shortened by the share of its variance that is not of places (Wiener's filter).
-    Mapped features have the mean zero and the mean square 1.
+    In the mapped space a place varies alike in all directions from view to view. Kept are the directions in which
+    places differ most, each shortened by the share of its variance that is not of places (Wiener's filter). Mapped
+    features have the mean zero and the mean square 1.
+
+    The sums are taken as if each pair of views were seen in all turns of the image. Then Fourier coefficients along the
+    orbits have no covariance with those of another frequency, and each frequency is analysed alone. A turn of the image
+    rotates the two numbers of a direction, real and imaginary part, so the mapped space is closed under it: there is a
+    matrix that turns descriptors (Bokman et al., Steerers, CVPR 2024, who learn it).
 
     Args:
         moments: of at least one place.
+        size: at most D.
+        orbits: (D / T, T), the features ``[i, 0]`` to ``[i, T - 1]`` follow each other as the image turns by a Tth.
     """
-    mean = moments.total / moments.count
-    variance = moments.products / moments.count - mean[:, None] * mean
-    within = moments.changes / moments.count  # half the mean square of a difference of two views: count is of views
+    count, turns = moments.count, orbits.shape[1]
+    mean = torch.empty_like(moments.total)
+    mean[orbits] = (moments.total[orbits] / count).mean(1, keepdim=True)  # over all turns
+    variance = moments.products / count - mean[:, None] * mean
+    within = moments.changes / count  # half the mean square of a difference of two views: count is of views
     within = within + _SHRINKAGE * (within.diagonal().mean() + 1e-12) * torch.eye(len(mean), dtype=mean.dtype)
-    whiten = torch.linalg.cholesky(torch.linalg.inv(within))  # (D, D), within = inverse(whiten @ whiten.mT)
-    values, directions = torch.linalg.eigh(whiten.mT @ variance @ whiten)
-    values, directions = values.flip(0)[:size], directions.flip(1)[:, :size]
-    weight = whiten @ directions * ((values - 1).clamp(min=0) / values.clamp(min=1))
-    scale = (weight.mT @ variance @ weight).trace().clamp(min=1e-12).rsqrt()
-    weight = weight * scale
-    return weight.mT, -mean @ weight
+    found: list[tuple[float, Tensor]] = []  # variance of all by variance of a place, and one or two rows (R, D)
+    for frequency in range(turns // 2 + 1):
+        found += _directions(variance, within, orbits, frequency)
+    found.sort(key=lambda pair: -pair[0])
+    rows: list[Tensor] = []
+    for value, each in found:
+        if len(rows) + len(each) <= size:  # of a direction with two numbers not one alone
+            rows += max(value - 1, 0.0) / max(value, 1.0) * each
+    weight = torch.stack(rows)
+    weight = weight * (weight @ variance @ weight.mT).trace().clamp(min=1e-12).rsqrt()
+    return weight, -weight @ mean
+
+
+def _directions(variance: Tensor, within: Tensor, orbits: Tensor, frequency: int) -> list[tuple[float, Tensor]]:
+    """The directions of one frequency: how much places differ in it, and its numbers as rows (1 or 2, D)."""
+    turns = orbits.shape[1]
+    angles = -2 * math.pi * frequency / turns * torch.arange(turns, dtype=torch.float64)
+    basis = torch.zeros(len(orbits), orbits.numel(), dtype=torch.complex128)
+    basis.scatter_(1, orbits, torch.polar(torch.full_like(angles, turns**-0.5), angles).expand_as(orbits))
+    alone = 2 * frequency % turns == 0  # no imaginary part
+    basis = basis.real if alone else basis
+    variance, within = (basis @ each.to(basis.dtype) @ basis.mH for each in (variance, within))
+    whiten = torch.linalg.cholesky(torch.linalg.inv(within))  # within = inverse(whiten @ whiten.mH)
+    values, directions = torch.linalg.eigh(whiten.mH @ variance @ whiten)
+    functionals = (whiten @ directions).mH @ basis  # (D / T, D)
+    rows = functionals[:, None] if alone else math.sqrt(2) * torch.stack([functionals.real, functionals.imag], dim=1)
+    return list(zip(values.tolist(), rows, strict=True))
