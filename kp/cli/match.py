@@ -6,7 +6,8 @@ kp match --pairs pairs.txt --images photos/ --out matches.h5     hloc's layout: 
 kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: keypoints, descriptors and matches
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
-that only turns; a fundamental matrix fits any scene that stands still.
+that only turns; a fundamental matrix fits any scene that stands still. Pictures may be turned by any angle, and one may
+be taken from up to four times nearer.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from typing import Any
 
 from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
 from kp.config import DESCRIBED
+
+_SCALES = 3  # sizes of each image in which its keypoints are described
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratio", type=float, default=0.0, metavar="R", help=text)
     text = "pixels: largest error of a match that fits (default: 3)"
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
+    text = "compare own descriptors as they are; by default as many matches as can be are looked for in 8 turns of the "
+    text += "images, in steps of 45 degrees, and as if one were 2 or 4 times smaller"
+    parser.add_argument("--upright", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
     add_extractor_flags(parser, None, DESCRIBED)
@@ -45,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     pairs = _pairs(args)
     _check(args)
     args.estimator = choose_estimator(args.estimator)
-    matcher, results, failed = _Matcher(args, make_extractor(args)), [], 0
+    matcher, results, failed = _Matcher(args, make_extractor(args, 1 if args.upright else _SCALES)), [], 0
     with one_line_warnings():
         for name0, name1 in pairs:
             try:
@@ -85,7 +91,7 @@ class _Matcher:
                 path = name if self.args.images is None else self.args.images / name
                 self.features[name] = features_of(self.extractor, Path(path), None, self.args.descriptors)
         f0, f1 = self.features[name0], self.features[name1]
-        found = match(f0, f1, self.args.ratio or None)
+        found = match(f0, f1, self.args.ratio or None, self.args.upright)
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
         result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
@@ -164,6 +170,8 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     kinds = f"{int(result['inliers'].sum())} of a homography, {int(result['inliers_F'].sum())} of a fundamental matrix"
     fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
+    if (result["rotation"], result["scale"]) != (0, 1):
+        lines[0] += f"; turned by about {result['rotation']:.0f} degrees, about {result['scale']:g} times larger"
     if args.pairs is None:
         if result["H_0to1"] is None:
             return lines[0] + "\nno homography fits"

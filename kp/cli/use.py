@@ -35,7 +35,7 @@ def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 
-def make_extractor(args: argparse.Namespace) -> Any:
+def make_extractor(args: argparse.Namespace, descriptor_scales: int = 1) -> Any:
     """The extractor that the flags describe. Raises ValueError, naming the flag."""
     from kp.features.extract import Extractor
     from kp.support.device import choose_device
@@ -52,6 +52,7 @@ def make_extractor(args: argparse.Namespace) -> Any:
     extractor = Extractor(
         args.weights,
         descriptors=args.descriptors in ("own", None),
+        descriptor_scales=descriptor_scales,
         covariances=getattr(args, "covariances", False),
         max_num_keypoints=args.max_keypoints or None,
         nms_radius=args.nms_radius,

@@ -41,8 +41,8 @@ def match(
 ) -> dict[str, Any]:
     """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
 
-    The descriptors of kp's own weights are compared in the turn of the images, of eight, and in the sizes that give most
-    matches: one choice for all keypoints (:mod:`kp.features.alignment`).
+    The descriptors of kp's own weights are compared in that turn of the images, of eight, and in those sizes that give
+    most matches: one choice for all keypoints (:mod:`kp.features.alignment`).
 
     Args:
         ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,

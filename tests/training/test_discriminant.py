@@ -5,6 +5,8 @@ from torch import Tensor
 
 from kp.training.discriminant import Moments, discriminant, merged
 
+ALONE = torch.arange(6)[:, None]  # features that no turn of the image changes
+
 
 def places(seed: int, count: int = 4000) -> tuple[Tensor, Tensor]:
     """Six features of places in two views: two tell places apart, one does a little, three vary from view to view."""
@@ -24,7 +26,7 @@ def moments(*views: Tensor) -> Moments:
 
 def test_directions_are_scipys_generalised_eigenvectors():
     one, two = places(1)
-    weight, bias = discriminant(moments(one, two), 2)
+    weight, bias = discriminant(moments(one, two), 2, ALONE)
     both = torch.cat([one, two])
     change = (one - two).numpy()
     within = change.T @ change / (2 * len(one))
@@ -41,7 +43,7 @@ def test_directions_are_scipys_generalised_eigenvectors():
 
 
 def test_a_mapped_place_is_nearer_to_itself_than_unmapped():
-    fitted = discriminant(moments(*places(1)), 2)
+    fitted = discriminant(moments(*places(1)), 2, ALONE)
     one, two = places(2, 300)
 
     def right(a: Tensor, b: Tensor) -> float:
@@ -56,7 +58,7 @@ def test_sums_of_parts_are_the_sums_of_all_and_are_saved():
     parts = [moments(one[:30], two[:30]), moments(one[30:], two[30:])]
     again = Moments(6)
     again.load_state_dict(merged(parts).state_dict())
-    for found, wanted in zip(discriminant(again, 3), discriminant(moments(one, two), 3), strict=True):
+    for found, wanted in zip(*(discriminant(sums, 3, ALONE) for sums in (again, moments(one, two))), strict=True):
         assert torch.allclose(found.abs(), wanted.abs(), atol=1e-8)
 
 
@@ -64,7 +66,44 @@ def test_sums_of_parts_are_the_sums_of_all_and_are_saved():
 def test_few_places_or_equal_ones_give_a_finite_map(count):
     one, _ = places(4, count)
     for view in (one, torch.zeros_like(one)):
-        weight, bias = discriminant(moments(view, view), 4)
+        weight, bias = discriminant(moments(view, view), 4, ALONE)
         assert weight.shape == (4, 6)
         assert weight.isfinite().all()
         assert bias.isfinite().all()
+
+
+def turned(features: Tensor, orbits: Tensor, turns: int = 1) -> Tensor:
+    found = torch.empty_like(features)
+    found[:, orbits.roll(-turns, 1)] = features[:, orbits]
+    return found
+
+
+@pytest.mark.parametrize("size", [5, 6, 9, 12])
+def test_a_turn_of_the_image_turns_what_is_mapped(size):
+    orbits = torch.randperm(24, generator=torch.Generator().manual_seed(0)).view(3, 8)
+    g = torch.Generator().manual_seed(1)
+    own = torch.randn(500, 24, generator=g, dtype=torch.float64) @ torch.randn(24, 24, generator=g, dtype=torch.float64)
+    one, two = (own + torch.randn(500, 24, generator=g, dtype=torch.float64) for _ in range(2))
+    sums = Moments(24)
+    sums.add(one, two)
+    weight, bias = discriminant(sums, size, orbits)
+    assert weight.shape == (size, 24)
+    mapped, after = (view @ weight.mT + bias for view in (one, turned(one, orbits)))
+    turn = torch.linalg.lstsq(mapped, after).solution
+    assert torch.allclose(mapped @ turn, after, atol=1e-9)
+    assert torch.allclose(turn @ turn.mT, torch.eye(size, dtype=torch.float64), atol=1e-9)
+
+
+def test_it_is_the_map_of_all_turns_of_the_pairs():
+    orbits = torch.arange(16).view(4, 4).mT.reshape(4, 4)
+    g = torch.Generator().manual_seed(2)
+    own = torch.randn(300, 16, generator=g, dtype=torch.float64) * torch.arange(1.0, 17)
+    one, two = (own + torch.randn(300, 16, generator=g, dtype=torch.float64) for _ in range(2))
+    one, two = (torch.cat([turned(view, orbits, k) for k in range(4)]) for view in (one, two))
+    sums = Moments(16)
+    sums.add(one, two)
+    mapped = []
+    for each in (torch.arange(16)[:, None], orbits):
+        weight, bias = discriminant(sums, 16, each)
+        mapped.append(one[:50] @ weight.mT + bias)
+    assert torch.allclose(*(view @ view.mT for view in mapped), atol=1e-9)  # they differ by a rotation at most
