@@ -21,6 +21,7 @@ KINDS = ("ranker", "score map", "describer")  # what of a detector a run trains
 DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
 )
+DESCRIPTOR_SCALES = 3  # sizes of an image in which its keypoints are described, each half of the one before
 POINTS = (300, 1000, 2000)  # of each image, for which evaluate.py --features has a table by default
 
 # least score of a keypoint for users: noise of .0075 of the grey range has none, and the best 300 keypoints of the

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
-from kp.config import DESCRIBED
-
-_SCALES = 3  # sizes of each image in which its keypoints are described
+from kp.config import DESCRIBED, DESCRIPTOR_SCALES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     pairs = _pairs(args)
     _check(args)
     args.estimator = choose_estimator(args.estimator)
-    matcher, results, failed = _Matcher(args, make_extractor(args, 1 if args.upright else _SCALES)), [], 0
+    matcher, results, failed = _Matcher(args, make_extractor(args, 1 if args.upright else DESCRIPTOR_SCALES)), [], 0
     with one_line_warnings():
         for name0, name1 in pairs:
             try:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kp.config import DETECTION_THRESHOLD, WEIGHTS
+from kp.config import DESCRIPTOR_SCALES, DETECTION_THRESHOLD, WEIGHTS
 from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
@@ -64,7 +64,7 @@ class Extractor(nn.Module):
         subpixel: bool = True,
         resize: int | None = None,
         descriptors: bool = True,
-        descriptor_scales: int = 3,
+        descriptor_scales: int = DESCRIPTOR_SCALES,
         covariances: bool = False,
         exif: str = "ignore",
         device: torch.device | str = "cpu",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kp.config import DESCRIPTOR_SCALES
 from kp.geometry.coords import Size
 from kp.models.checkpoint import load_detector, read_metadata
 from kp.models.detector import Detector, describes
@@ -32,7 +33,7 @@ def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         plain(torch.zeros(1, 1, *size))
         if describes(plain):
-            plain.describe(torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2))
+            _describe(plain, torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2))
     return {
         "parameters": sum(p.numel() for p in detector.parameters()),
         "gmac": counter.get_total_flops() / 2e9,
@@ -57,7 +58,12 @@ def milliseconds(detector: nn.Module, size: Size = SIZE, repeats: int = 9) -> fl
 def find_and_describe(detector: Detector, image: torch.Tensor, count: int) -> object:
     """The refined keypoints of an image (1, 1, H, W), and their descriptors if the detector has a describer."""
     found = detector.keypoints(image, max_keypoints=count, subpixel=True)
-    return (found, detector.describe(image, found.xy)) if describes(detector) else found
+    return (found, _describe(detector, image, found.xy)) if describes(detector) else found
+
+
+def _describe(detector: nn.Module, image: torch.Tensor, xy: torch.Tensor) -> torch.Tensor:
+    """The descriptors in all sizes, as kp.Extractor makes them."""
+    return detector.at_smaller_sizes(image, xy, detector.describe(image, xy)[0], DESCRIPTOR_SCALES)
 
 
 def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ class KP(BaseModel):
 
     def _init(self, conf):
         names = ("max_num_keypoints", "detection_threshold", "nms_radius")
-        self.extractor = kp.Extractor(conf["weights"], **{name: conf[name] for name in names})
+        self.extractor = kp.Extractor(conf["weights"], descriptor_scales=1, **{name: conf[name] for name in names})
         self.are_weights_initialized = True
 
     def _forward(self, data):

@@ -17,7 +17,9 @@ class KP(BaseModel):
 
     def _init(self, conf):
         names = {"max_num_keypoints": conf["max_keypoints"], "detection_threshold": conf["threshold"]}
-        self.extractor = kp.Extractor(conf["weights"], descriptors=conf["descriptor"] == "own", **names)
+        self.extractor = kp.Extractor(
+            conf["weights"], descriptors=conf["descriptor"] == "own", descriptor_scales=1, **names
+        )
 
     def _forward(self, data):
         features = self.extractor.extract(data["image"])
