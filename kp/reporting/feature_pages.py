@@ -41,11 +41,11 @@ def _cell(row: Content, measure: str) -> float | tuple[float, str]:
     return row[measure], f"{low:.3f} to {high:.3f}"
 
 
-def beside_rootsift(read: Read, name: str) -> str:
-    """How much the shipped descriptors differ from RootSIFT at the same keypoints, as a list; of one set."""
+def beside(read: Read, name: str, other: str) -> str:
+    """How much the shipped descriptors differ from others at the same keypoints, as a list; of one set."""
     content = _content(read, name)
     lines = difference_lines(content["differences"], _SHORT_POINTS) if content else []
-    wanted = [line for line in lines if line.startswith(f"{DESCRIBED} - kp+rootsift, ")]
+    wanted = [line for line in lines if line.startswith(f"{DESCRIBED} - {other}, ")]
     return "\n".join(f"- {line}" for line in wanted)
 
 

@@ -14,7 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from kp.config import RunSettings, complete
+from kp.config import DESCRIBED, RunSettings, complete
+from kp.evaluation.features import UPRIGHT
 from kp.evaluation.summary import SPLITS
 from kp.models.cost import SIZE
 from kp.reporting import feature_pages, inference_tables, plots, result_tables
@@ -198,7 +199,11 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "table-builtin": lambda read: measured(read("builtin.json")).markdown(),
     "features": feature_pages.section,
     "features-brief": feature_pages.brief,
-    **{f"features-rootsift-{name}": partial(feature_pages.beside_rootsift, name=name) for name in _SETS},
+    **{
+        f"features-{short}-{name}": partial(feature_pages.beside, name=name, other=other)
+        for name in _SETS
+        for short, other in (("rootsift", "kp+rootsift"), ("upright", f"{DESCRIBED}+{UPRIGHT}"))
+    },
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
     "models": lambda read: models(read("models.json"), read("test.json")).markdown(),

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from kornia.feature import ALIKED, DISK, XFeat
+from skimage import data
 from torch import nn
 from torch.nn.functional import normalize
 
 import kp
 from kp.evaluation import learned_baselines
-from kp.evaluation.features import COMPLETE, Where, check_names, make_features
+from kp.evaluation.feature_matching import matched
+from kp.evaluation.features import COMPLETE, UPRIGHT, Where, check_names, make_features
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors, score_maps
 
@@ -162,6 +164,16 @@ def test_weights_that_describe_are_measured_with_their_own_descriptors(image, mo
     assert found.xy.tolist() == extract(kp.Extractor(max_num_keypoints=20), image)["keypoints"][0].tolist()
 
 
+def test_upright_descriptors_are_the_same_and_are_not_turned():
+    picture = torch.from_numpy(data.camera()[100:340, 100:340]).float()[None, None] / 255
+    turned = torch.rot90(picture, 1, (2, 3))
+    own, upright = one("described", 200), one(f"described+{UPRIGHT}", 200)
+    for image in (picture, turned):
+        assert torch.equal(own(image).descriptors, upright(image).descriptors)
+    matches = [matched(feature(picture), feature(turned)) for feature in (own, upright)]
+    assert len(matches[0]) > 2 * len(matches[1])
+
+
 def test_what_cannot_run_is_skipped_with_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("kp.features.describe.KF.HardNet", lambda **_: (_ for _ in ()).throw(OSError("no network")))
     made, skipped = make_features(["orb", "ranked", "xfeat", "kp+xfeat"], 9, Where("ranked", tmp_path))
@@ -173,7 +185,9 @@ def test_what_cannot_run_is_skipped_with_its_reason(tmp_path, monkeypatch):
     assert "no weights of hardnet" in skipped["kp+hardnet"]
 
 
-@pytest.mark.parametrize("name", ["no", "kp+no", "no+orb", "harris", "corner+own", "kp+", "+orb", "kp+orb+sift", ""])
+@pytest.mark.parametrize(
+    "name", ["no", "kp+no", "no+orb", "harris", "corner+own", "harris+upright", "kp+", "+orb", "kp+orb+sift", ""]
+)
 def test_a_name_that_is_no_feature_says_what_there_is(name):
     with pytest.raises(ValueError, match=r"there is no feature .*: there are kp, .*DETECTOR\+DESCRIPTOR") as error:
         check_names(["sift", name])
