@@ -169,7 +169,7 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if (result["rotation"], result["scale"]) != (0, 1):
-        lines[0] += f"; turned by about {result['rotation']:.0f} degrees, about {result['scale']:g} times larger"
+        lines[0] += f"; turned by about {result['rotation']:.0f} degrees, about {result['scale']:g} times as large"
     if args.pairs is None:
         if result["H_0to1"] is None:
             return lines[0] + "\nno homography fits"

@@ -1,5 +1,7 @@
 """The turn and the sizes that are chosen for a pair of images, on photographs turned and resized by other libraries."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from skimage import data
 from skimage.transform import rescale, rotate
 
 import kp
+from kp.cli.main import main
 from kp.config import DESCRIBED
 from kp.features.alignment import TURNS, align
 from kp.models.describer import ContextNetwork, Describer
@@ -154,3 +157,39 @@ def test_the_chosen_descriptors_are_of_unit_length(features):
     aligned = align(*({name: features[name][0] for name in ("descriptors", "scaled_descriptors", "turn")},) * 2)
     for each in (aligned.descriptors0, aligned.descriptors1):
         assert torch.allclose(each.norm(dim=1), torch.ones(len(each)), atol=1e-4)
+
+
+def test_files_keep_what_they_are_aligned_by(features, tmp_path):
+    for name in ("f.h5", "f.npz", "f.json"):
+        kp.save(tmp_path / name, "photo", features)
+        again = kp.load(tmp_path / name, "photo")
+        for key in ("descriptors", "scaled_descriptors", "turn"):
+            assert torch.equal(again[key], features[key]), (name, key)
+        assert torch.equal(kp.match(again, features)["matches"], kp.match(features, features)["matches"])
+
+
+def test_a_batch_is_aligned_as_single_images_are(extractor, features):
+    turned = np.ascontiguousarray(np.rot90(PHOTO))
+    batch = extractor({"image": torch.from_numpy(np.stack([PHOTO, turned]))[:, None]})
+    each = [{name: values[index : index + 1] for name, values in batch.items()} for index in range(2)]
+    assert each[0]["turn"].shape == (1, 64, 64)
+    found, wanted = kp.match(*each), kp.match(features, extractor.extract(turned))
+    assert found["rotation"] == wanted["rotation"] == -90  # numpy: from the y axis to the x axis
+    assert torch.equal(found["matches"], wanted["matches"])
+
+
+def test_kp_match_says_how_the_pictures_are_turned(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), PHOTO)
+    cv2.imwrite(str(tmp_path / "b.png"), np.rot90(cv2.resize(PHOTO, (180, 180), interpolation=cv2.INTER_AREA)))
+    names = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    assert main(["match", *names]) == 0
+    assert "turned by about -90 degrees, about 0.5 times as large" in capsys.readouterr().out
+    found = []
+    for words in ([], ["--upright"]):
+        assert main(["match", *names, "--json", *words]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert [(each["rotation"], each["scale"]) for each in found] == [(-90, 0.5), (0, 1)]
+    assert sum(found[0]["inliers"]) > 3 * sum(found[1]["inliers"])
+    # pixel (x, y) of the picture is ((y + 0.5) / 2 - 0.5, 179 - (x + 0.5) / 2 + 0.5) of the other
+    H = np.array(found[0]["H_0to1"]) / found[0]["H_0to1"][2][2]
+    assert np.abs(H - [[0, 0.5, -0.25], [-0.5, 0, 179.25], [0, 0, 1]]).max() < 0.5
