@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kp.config import DESCRIPTOR_SCALES, DETECTION_THRESHOLD, WEIGHTS
+from kp.features.found import Found
 from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
@@ -133,7 +134,7 @@ class Extractor(nn.Module):
         allowed = None if mask is None else to_mask(mask, tuple(grey.shape[-2:])).to(self.device)
         found = self._find(GreyImage(grey, valid), allowed)
         return {
-            name: values[:, found.keypoints.valid[0]] for name, values in _named(found).items() if name != "valid"
+            name: values[:, found.keypoints.valid[0]] for name, values in found.named().items() if name != "valid"
         } | self._of_all([grey.shape])
 
     @torch.no_grad()
@@ -172,7 +173,7 @@ class Extractor(nn.Module):
             loaded = self._loaded(image[..., :height, :width])
             found.append(self._find(loaded, None if mask is None else mask[..., :height, :width]))
         count = self.max_num_keypoints or max((each.keypoints.valid.shape[1] for each in found), default=0)
-        named = [_named(each.resized(count)) for each in found or [self._nothing()]]
+        named = [each.resized(count).named() for each in found or [self._nothing()]]
         batch = {name: torch.cat([each[name] for each in named])[: len(images)] for name in named[0]}
         return batch | self._of_all(sizes)
 
@@ -186,9 +187,9 @@ class Extractor(nn.Module):
         grey, valid = to_grey_image(image, self.exif)
         return GreyImage(grey.to(self.device), None if valid is None else valid.to(self.device))
 
-    def _nothing(self) -> "_Found":
+    def _nothing(self) -> Found:
         xy = torch.zeros(1, 0, 2, device=self.device)
-        return _Found(
+        return Found(
             Keypoints(xy, xy[..., 0], xy[..., 0].bool()),
             xy.new_zeros(1, 0, self.descriptor_scales, self.detector.settings.descriptor_size)
             if self.describes
@@ -196,7 +197,7 @@ class Extractor(nn.Module):
             xy.new_zeros(1, 0, 2, 2) if self.covariances else None,
         )
 
-    def _find(self, image: GreyImage, allowed: Tensor | None) -> "_Found":
+    def _find(self, image: GreyImage, allowed: Tensor | None) -> Found:
         """The keypoints (B = 1), at most ``max_num_keypoints``, in pixels of the image."""
         size = tuple(image.grey.shape[-2:])
         grey, (height, width) = image.grey, size
@@ -223,11 +224,11 @@ class Extractor(nn.Module):
             found, descriptors = self._described(grey, found, weight)
         covariances = self.detector.covariances(grey, found.xy) if self.covariances else None
         if (height, width) == size:
-            return _Found(found, descriptors, covariances)
+            return Found(found, descriptors, covariances)
         back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
         if covariances is not None:
             covariances = back[:, None] * covariances * back
-        return _Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors, covariances)
+        return Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors, covariances)
 
     def _described(self, grey: Tensor, found: Keypoints, weight: float) -> tuple[Keypoints, Tensor]:
         """Those of the keypoints (1, K) that there are, and their descriptors (1, N, S, D).
@@ -255,28 +256,6 @@ class Extractor(nn.Module):
         return resize(mask.float(), size) > 0.5
 
 
-class _Found(NamedTuple):
-    """Keypoints (B = 1) of an image, and their descriptors (1, K, S, D) and covariances (1, K, 2, 2), or None."""
-
-    keypoints: Keypoints
-    descriptors: Tensor | None
-    covariances: Tensor | None
-
-    def resized(self, count: int) -> "_Found":
-        """With ``count`` places."""
-        return _Found(
-            resized(self.keypoints, count),
-            *(None if values is None else _places(values, count) for values in self[1:]),
-        )
-
-
-def _places(values: Tensor, count: int) -> Tensor:
-    """The first ``count`` of values (1, K, ...), followed by zeros where there are fewer."""
-    places = values.new_zeros(1, count, *values.shape[2:])
-    places[:, : values.shape[1]] = values[:, :count]
-    return places
-
-
 def _at_least(name: str, value: int | None, least: int) -> None:
     optional = value is None and name in ("max_num_keypoints", "resize")
     if not optional and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
@@ -287,21 +266,3 @@ def _extent(mask: Tensor) -> Size:
     """Height and width of what is left of a mask (1, 1, H, W) without rows below and columns right of it."""
     rows, columns = mask[0, 0].any(1).nonzero(), mask[0, 0].any(0).nonzero()
     return (int(rows[-1]) + 1, int(columns[-1]) + 1) if len(rows) else (0, 0)
-
-
-def _named(found: _Found) -> Features:
-    """By name, float32; zero where there is no keypoint."""
-    keypoints, descriptors, covariances = found
-    xy = keypoints.xy.float().masked_fill(~keypoints.valid[..., None], 0)
-    named = {"keypoints": xy, "keypoint_scores": keypoints.scores.float().sigmoid(), "valid": keypoints.valid}
-    each = {}  # of the optional ones
-    if descriptors is not None:
-        each["descriptors"] = descriptors[:, :, 0]
-        if descriptors.shape[2] > 1:
-            each["scaled_descriptors"] = descriptors
-    if covariances is not None:
-        each["keypoint_covariances"] = covariances
-    for name, values in each.items():
-        empty = ~keypoints.valid.view(*keypoints.valid.shape, *[1] * (values.ndim - 2))
-        named[name] = values.float().masked_fill(empty, 0)
-    return named

@@ -64,7 +64,7 @@ def discriminant(moments: Moments, size: int, orbits: Tensor) -> tuple[Tensor, T
     The sums are taken as if each pair of views were seen in all turns of the image. Then Fourier coefficients along the
     orbits have no covariance with those of another frequency, and each frequency is analysed alone. A turn of the image
     rotates the two numbers of a direction, real and imaginary part, so the mapped space is closed under it: there is a
-    matrix that turns descriptors (Bokman et al., Steerers, CVPR 2024, who learn it).
+    matrix that turns descriptors (Bökman et al., Steerers, CVPR 2024, who learn it).
 
     Args:
         moments: of at least one place.
