@@ -57,7 +57,7 @@ def test_shipped_weights_load_and_say_where_they_are_from():
         if name != WEIGHTS:  # of which nothing is learnt
             assert re.fullmatch(r"[0-9a-f]{40}", facts["revision"]), "trained by code that was committed"
             assert facts["step"] > 100
-            assert facts["scores"].get("repeatability", facts["scores"].get("mma")) > 0.3
+            assert facts["scores"].get("repeatability", facts["scores"].get("photographs_mma")) > 0.3
 
 
 def test_every_flag_in_the_readme_exists(monkeypatch, capsys):
