@@ -15,8 +15,8 @@ from torch import Tensor
 TURNS = 8  # of 45 degrees each, in a circle
 
 _VOTERS = 300  # keypoints of image 0, the best, whose matches are counted
-_RATIO = 0.9  # distance of the best match by that of the second best: at most so much counts
-_UNCHANGED = 1.1  # times as much counts a match without a turn or a change of size: they are rare
+_RATIO = 0.85  # distance of the best match by that of the second best: at most so much counts
+_UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size: they are rare
 
 
 class Aligned(NamedTuple):
