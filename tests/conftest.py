@@ -5,10 +5,8 @@ import os
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):  # before the import of torch; children inherit it
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
-import pytest
-import torch
+import pytest  # and not torch: the process that hands out the tests needs none
 from filelock import FileLock
-from torch.torch_version import TorchVersion
 
 SLOWEST = ("test_inference", "test_onnx", "test_notebooks", "test_readme", "test_distributed_training", "test_trainer")
 
@@ -21,6 +19,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory, worker_id):
     """The path of the default detector as an ONNX file. It is made once for all test processes, in most of a minute."""
+    import torch
+    from torch.torch_version import TorchVersion
+
     if TorchVersion(torch.__version__) < "2.7":
         pytest.skip("torch 2.6 cannot export for any size")
     from kp.cli.main import main
