@@ -238,12 +238,12 @@ class Extractor(nn.Module):
         found = resized(found, int(found.valid.sum()))
         if not found.valid.any():
             return found, self._nothing().descriptors
-        descriptors, logits = self.detector.describe(grey, found.xy)
+        descriptors, logits = self.detector.describe_in_sizes(grey, found.xy, self.descriptor_scales)
         if weight:
             found = Keypoints(found.xy, found.scores + weight * logits, found.valid)
             order = found.scores.argsort(dim=1, descending=True, stable=True)[:, : self.max_num_keypoints]
             found, descriptors = found.ordered(order), descriptors[:, order[0]]
-        return found, self.detector.at_smaller_sizes(grey, found.xy, descriptors, self.descriptor_scales)
+        return found, descriptors
 
     def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
         """Where there may be keypoints, at another size."""

@@ -10,7 +10,6 @@ import torch
 from kornia.filters import gaussian_blur2d
 from kornia.geometry.conversions import convert_points_to_homogeneous
 from kornia.geometry.grid import create_meshgrid
-from kornia.geometry.transform import remap
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -123,8 +122,9 @@ def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
 
     Differentiable in both arguments.
     """
-    x, y = points[:, :, None].unbind(-1)
-    return remap(image, x, y, mode=mode, align_corners=True)[..., 0]
+    size = points.new_tensor([image.shape[-1] - 1, image.shape[-2] - 1]).clamp(min=1e-8)
+    grid = points[:, :, None] * (2 / size) - 1
+    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=True)[..., 0]
 
 
 def upsample(features: Tensor, stride: int) -> Tensor:

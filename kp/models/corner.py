@@ -1,6 +1,9 @@
 """The corner response at several scales, and the default detector: its peaks, in an order that is learnt."""
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,16 +91,31 @@ class CornerDetector(Detector):
             raise ValueError("these weights have no descriptors: take weights with a describer, or kp.describe")
         return self.describer(to_grey(image), xy.float())
 
-    def at_smaller_sizes(self, image: Tensor, xy: Tensor, descriptors: Tensor, count: int) -> Tensor:
-        """Descriptors (B, K, D) of places (B, K, 2) in images (B, 1 or 3, H, W), and what they are in smaller images.
+    def describe_in_sizes(self, image: Tensor, xy: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Descriptors (B, K, count, D) and logits (B, K) as of :meth:`describe`, the descriptors in ``count`` sizes.
 
-        The result is (B, K, count, D): of the image, of one half as large, and so on.
+        The first is of the image, the second of one half as large, and so on. A second thread, where torch has one on a
+        CPU, describes the smaller ones: their parts are too small to be shared.
         """
-        grey, found = to_grey(image), [descriptors]
-        while len(found) < count:
+        if count == 1 or image.device.type != "cpu" or torch.get_num_threads() == 1:
+            descriptors, logits = self.describe(image, xy)
+            smaller = self.describe_smaller(image, xy, count - 1)
+        else:
+            running = _second_thread(os.getpid()).submit(torch.no_grad()(self.describe_smaller), image, xy, count - 1)
+            descriptors, logits = self.describe(image, xy)
+            smaller = running.result()
+        return torch.cat([descriptors[:, :, None], smaller], dim=2), logits
+
+    def describe_smaller(self, image: Tensor, xy: Tensor, count: int) -> Tensor:
+        """Descriptors (B, K, count, D) of places (B, K, 2) of images (B, 1 or 3, H, W), seen in smaller images.
+
+        The first is half as large as the image, each of the others half as large as the one before.
+        """
+        grey, found = to_grey(image), []
+        for _ in range(count):
             grey, xy = at_half_size(grey), (xy - 0.5) / 2
             found.append(self.describe(grey, xy)[0])
-        return torch.stack(found, dim=2)
+        return torch.stack(found, dim=2) if found else grey.new_zeros(*xy.shape[:2], 0, self.settings.descriptor_size)
 
     def covariances(self, image: Tensor, xy: Tensor) -> Tensor:
         """How far keypoints at ``xy`` (B, K, 2) of images (B, 1 or 3, H, W) may be off: covariances (B, K, 2, 2), px^2.
@@ -122,6 +140,12 @@ def inverse_sharpness(sharp: Tensor) -> Tensor:
     """The inverse of symmetric matrices (..., 2, 2) whose eigenvalues are raised to a least value: a flat peak."""
     values, vectors = torch.linalg.eigh(sharp)
     return vectors @ torch.diag_embed(1 / values.clamp(min=_LEAST_SHARPNESS)) @ vectors.mT
+
+
+@cache
+def _second_thread(process: int) -> ThreadPoolExecutor:
+    """One that waits for work: a new one would take milliseconds. A fork has its own, as threads do not survive it."""
+    return ThreadPoolExecutor(1)
 
 
 def _describer(s: DetectorSettings) -> nn.Module:

@@ -33,7 +33,9 @@ def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         plain(torch.zeros(1, 1, *size))
         if describes(plain):
-            _describe(plain, torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2))
+            image, xy = torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2)
+            plain.describe(image, xy)
+            plain.describe_smaller(image, xy, DESCRIPTOR_SCALES - 1)  # in this thread: the counter sees no other
     return {
         "parameters": sum(p.numel() for p in detector.parameters()),
         "gmac": counter.get_total_flops() / 2e9,
@@ -56,14 +58,9 @@ def milliseconds(detector: nn.Module, size: Size = SIZE, repeats: int = 9) -> fl
 
 
 def find_and_describe(detector: Detector, image: torch.Tensor, count: int) -> object:
-    """The refined keypoints of an image (1, 1, H, W), and their descriptors if the detector has a describer."""
+    """The refined keypoints of an image (1, 1, H, W), and their descriptors in all sizes if it has a describer."""
     found = detector.keypoints(image, max_keypoints=count, subpixel=True)
-    return (found, _describe(detector, image, found.xy)) if describes(detector) else found
-
-
-def _describe(detector: nn.Module, image: torch.Tensor, xy: torch.Tensor) -> torch.Tensor:
-    """The descriptors in all sizes, as kp.Extractor makes them."""
-    return detector.at_smaller_sizes(image, xy, detector.describe(image, xy)[0], DESCRIPTOR_SCALES)
+    return (found, detector.describe_in_sizes(image, found.xy, DESCRIPTOR_SCALES)) if describes(detector) else found
 
 
 def describe(weights: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def gradient_histograms(half: Tensor, xy: Tensor) -> Tensor:
             values = sample_at(maps, (around - (step - 1) / 2) / step)
             read.append(values.mT.reshape(*xy.shape[:2], -1))  # (B, K, places * DIRECTIONS)
         found = torch.cat(read, dim=2)
-        return (found / (found.sum(2, keepdim=True) + _LEAST_GRADIENT)).clamp(min=0).sqrt()
+        return found.div_(found.sum(2, keepdim=True) + _LEAST_GRADIENT).clamp_(min=0).sqrt_()
 
 
 def gradient_maps(grey: Tensor) -> Tensor:
@@ -78,9 +78,10 @@ def gradient_maps(grey: Tensor) -> Tensor:
     smooth = F.pad(blur(grey, _IMAGE_BLUR), (1, 1, 1, 1), mode="replicate")
     dx = (smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]) / 2
     dy = (smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]) / 2
-    angles = torch.arange(DIRECTIONS, device=grey.device, dtype=grey.dtype) * (2 * math.pi / DIRECTIONS)
+    angles = torch.arange(DIRECTIONS // 2, device=grey.device, dtype=grey.dtype) * (2 * math.pi / DIRECTIONS)
     along = dx * angles.cos().view(1, -1, 1, 1) + dy * angles.sin().view(1, -1, 1, 1)
-    return F.relu(along).square() / (dx.square() + dy.square()).sqrt().clamp(min=_SMALLEST)
+    share = along * along.abs() / (dx.square() + dy.square()).sqrt().clamp(min=_SMALLEST)
+    return F.relu(torch.cat([share, -share], dim=1))
 
 
 def _ring(radius: float, places: int, like: Tensor) -> Tensor:
