@@ -1,6 +1,6 @@
 """Two images' own descriptors, seen in the turn and in the sizes in which the images look alike.
 
-A descriptor holds for turns of 20 degrees and changes of size of 1.3. Two pictures of one scene differ by one turn of
+A descriptor holds for turns of about 20 degrees and changes of size of about 1.4. Two pictures of one scene differ by one turn of
 the camera and one change of distance, more or less, for all keypoints. So both are chosen once for a pair of images, by
 counting matches, and no keypoint needs an orientation or a scale of its own.
 """
@@ -57,9 +57,14 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> A
 def _sizes(features: Mapping[str, Tensor]) -> Tensor:
     """Descriptors (S, N, D) in each size of the image."""
     descriptors, scaled = features["descriptors"], features.get("scaled_descriptors")
-    if scaled is None or not torch.equal(scaled[:, 0], descriptors):  # others were put into their place
-        return descriptors[None]
-    return scaled.transpose(0, 1)
+    return descriptors[None] if scaled is None or _replaced(features) else scaled.transpose(0, 1)
+
+
+def _replaced(features: Mapping[str, Tensor]) -> bool:
+    """Whether other descriptors were put into the place of those that were described in several sizes."""
+    return "scaled_descriptors" in features and not torch.equal(
+        features["scaled_descriptors"][:, 0], features["descriptors"]
+    )
 
 
 def _turns(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> Tensor:
@@ -69,6 +74,8 @@ def _turns(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> 
     turn = features0.get("turn")
     if turn is None or "turn" not in features1 or turn.shape != (size, size):
         return none
+    if _replaced(features0) or _replaced(features1):
+        return none
     return torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
 
 
@@ -76,8 +83,9 @@ def _votes(descriptors0: Tensor, descriptors1: Tensor, turns: Tensor) -> Tensor:
     """How many of ``descriptors0`` (N0, D) have a clear match in ``descriptors1`` (N1, D) after each turn: (T,)."""
     if min(len(descriptors0), len(descriptors1)) < 2:
         return turns.new_zeros(len(turns))
-    turned = (descriptors0 @ turns).flatten(0, 1)  # (turn @ d1) . d0 = d1 . (d0 @ turn)
-    nearest = (turned @ descriptors1.mT).topk(2, dim=1).values
-    distances = (1 - nearest).clamp(min=0)  # half their squares
-    clear = distances[:, 0] < _RATIO**2 * distances[:, 1]
-    return clear.view(len(turns), -1).sum(1).float()
+    votes = []
+    for turned in descriptors0 @ turns:  # (turn @ d1) . d0 = d1 . (d0 @ turn); all turns at once would take much memory
+        nearest = (turned @ descriptors1.mT).topk(2, dim=1).values
+        distances = (1 - nearest).clamp(min=0)  # half their squares
+        votes.append((distances[:, 0] < _RATIO**2 * distances[:, 1]).sum())
+    return torch.stack(votes).float()

@@ -127,6 +127,13 @@ def test_one_size_may_be_enough(features):
         kp.Extractor(DESCRIBED, descriptor_scales=0)
 
 
+def test_descriptors_put_in_their_place_are_not_turned(features):
+    g = torch.Generator().manual_seed(0)
+    others = torch.nn.functional.normalize(torch.randn(features["descriptors"].shape, generator=g), dim=2)
+    found = kp.match(features | {"descriptors": others}, features | {"descriptors": others @ features["turn"]})
+    assert (found["rotation"], found["scale"]) == (0, 1), "the matrix is not theirs"
+
+
 def test_descriptors_put_in_their_place_are_compared_as_they_are(features):
     g = torch.Generator().manual_seed(0)
     count = features["keypoints"].shape[1]
