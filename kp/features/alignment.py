@@ -1,8 +1,8 @@
 """Two images' own descriptors, seen in the turn and in the sizes in which the images look alike.
 
-A descriptor holds for turns of about 20 degrees and changes of size of about 1.4. Two pictures of one scene differ by one turn of
-the camera and one change of distance, more or less, for all keypoints. So both are chosen once for a pair of images, by
-counting matches, and no keypoint needs an orientation or a scale of its own.
+A descriptor holds for turns of about 20 degrees and changes of size of about 1.4. Two pictures of one scene differ by
+one turn of the camera and one change of distance, more or less, for all keypoints. So both are chosen once for a pair
+of images, by counting matches, and no keypoint needs an orientation or a scale of its own.
 """
 
 from collections.abc import Mapping
