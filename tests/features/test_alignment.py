@@ -1,6 +1,7 @@
 """The turn and the sizes that are chosen for a pair of images, on photographs turned and resized by other libraries."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import kp
 from kp.cli.main import main
 from kp.config import DESCRIBED
 from kp.features.alignment import TURNS, align
+from kp.models import corner
 from kp.models.describer import ContextNetwork, Describer
 from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms
 
@@ -97,6 +99,31 @@ def test_the_sizes_of_a_pair_are_found(extractor, features, factor):
 
     upright = kp.match(features, other, upright=True)
     assert right(features, other, found, to1) > max(40, 1.3 * right(features, other, upright, to1))
+
+
+def test_a_picture_from_four_times_nearer_is_matched(extractor):
+    near = cv2.resize(data.coffee(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    far = cv2.resize(near, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    found = [extractor.extract(image) for image in (near, far)]
+
+    def to1(xy):
+        return (xy + 0.5) / 4 - 0.5
+
+    wanted, upright = kp.match(*found), kp.match(*found, upright=True)
+    assert (wanted["rotation"], wanted["scale"]) == (0, 0.25)
+    assert right(*found, wanted, to1) > 40 > 2 * right(*found, upright, to1)
+
+
+def test_a_second_thread_changes_nothing(extractor, features, monkeypatch):
+    grey, xy = torch.from_numpy(PHOTO).float()[None, None] / 255, features["keypoints"]
+    found = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with torch.inference_mode():
+            found.append(extractor.detector.describe_in_sizes(grey, xy, 3)[0])
+    assert torch.equal(*found)
+    assert corner._second_thread(os.getpid()) is corner._second_thread(os.getpid())
+    assert corner._second_thread(os.getpid()) is not corner._second_thread(-1), "threads do not survive a fork"
 
 
 def test_the_same_image_is_neither_turned_nor_resized(features):

@@ -152,12 +152,23 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     assert main(["export", str(tmp_path / "b.onnx"), "--weights", "ranked"]) == ERROR
     (line,) = capsys.readouterr().err.splitlines()
     assert "ranker" in line
-    with pytest.raises(ValueError, match=r"cannot export this: [^\n]+$"):
-        to_onnx(KeypointGraph(Unknown()), {})
 
 
-class Unknown(Detector):
+class Branching(Detector):
     """What torch has no graph for: it depends on values."""
 
     def score_map(self, image):
         return image if image.sum() > 0 else -image
+
+
+class Unknown(Detector):
+    """What ONNX has no operator for."""
+
+    def score_map(self, image):
+        return torch.linalg.eigvals(image[..., :8, :8]).real[..., None]
+
+
+@pytest.mark.parametrize("kind", [Branching, pytest.param(Unknown, marks=pytest.mark.exact)])
+def test_what_torch_cannot_export_is_one_line(kind):
+    with pytest.raises(ValueError, match=r"cannot export this: [^\n]+$"):
+        to_onnx(KeypointGraph(kind()), {})

@@ -32,11 +32,12 @@ THINNING = DetectorSettings().thinning
 def test_full_resolution_logits_for_any_size(encoder, stride):
     torch.manual_seed(0)
     detector = MobileDetector(encoder=encoder, stride=stride).eval()
-    for channels, *size in ((1, 1, 1), (3, 5, 7), (1, 31, 33), (3, 64, 64), (1, 97, 130)):
-        with torch.no_grad():
-            scores = detector(torch.rand(2, channels, *size))
-        assert scores.shape == (2, 1, *size)
-        assert scores.isfinite().all()
+    for size in ((1, 1), (5, 7), (31, 33), (64, 64), (97, 130)):
+        for channels in (1, 3):
+            with torch.no_grad():
+                scores = detector(torch.rand(2, channels, *size))
+            assert scores.shape == (2, 1, *size)
+            assert scores.isfinite().all()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
