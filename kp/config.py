@@ -178,19 +178,35 @@ class CameraSettings:
     scene_stops: float = setting(
         3.0, "stops between the brightest and the darkest light on a scene, at most", bounds=(0, 16)
     )
+    metering: float = setting(0.7, "stops by which the middle exposure of a scene is off, at most", bounds=(0, 16))
+    shoulder_share: float = setting(
+        0.5, "share of the scenes whose camera compresses highlights; in the others they are clipped", bounds=(0, 1)
+    )
+    shoulder_power: tuple[float, float] = setting(
+        (0.8, 1.3), "p of these scenes' response, grey = (1 - exp(-light)) ^ p, lowest and highest", bounds=(0.1, 10)
+    )
+    relit_share: float = setting(
+        0.4, "share of these scenes whose views are lit differently and exposed automatically", bounds=(0, 1)
+    )
+    relit_stops: float = setting(
+        4.0, "stops between the brightest and the darkest light that such a view adds, at most", bounds=(0, 16)
+    )
+    shadow_stops: float = setting(
+        3.0, "stops by which a region of such a view is darker or brighter, at most", bounds=(0, 16)
+    )
     full_well: tuple[float, float] = setting(
         (300.0, 5000.0), "electrons that saturate a pixel: sets the photon noise", bounds=(1, 1e9)
     )
     read_noise: tuple[float, float] = setting(
         (0.0005, 0.006), "standard deviation of the read noise, of the full well", bounds=(1e-9, 1)
     )
-    s_curve: float = setting(0.6, "share of a smooth step that is mixed into the tone curve, at most", bounds=(0, 1))
+    s_curve: float = setting(0.3, "share of a smooth step that is mixed into the tone curve, at most", bounds=(0, 1))
     sharpening: float = setting(1.0, "share of the detail below 1 px that is added again, at most", bounds=(0, 10))
     jpeg_quality: tuple[float, float] = setting((70.0, 97.0), "of JPEG, lowest and highest", bounds=(1, 100))
     out_of_focus: float = setting(2.0, "pixels (standard deviation) of the blur of some views, at most", bounds=(0, 20))
     out_of_focus_share: float = setting(0.15, "share of the views that are out of focus", bounds=(0, 1))
-    hard_jpeg: float = setting(10.0, "lowest quality of JPEG of some views", bounds=(1, 100))
-    hard_jpeg_share: float = setting(0.15, "share of the views that are compressed hard", bounds=(0, 1))
+    hard_jpeg: float = setting(3.0, "lowest quality of JPEG of some views", bounds=(1, 100))
+    hard_jpeg_share: float = setting(0.3, "share of the views that are compressed hard", bounds=(0, 1))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from kp.data.view_groups import view_groups
 from kp.geometry.coords import warp_image
 
 PLAIN = CameraSettings(
+    metering=0.0,
+    shoulder_share=0.0,
     scene_stops=0.0,
     full_well=(1e9, 1e9),
     read_noise=(1e-9, 1e-9),
@@ -58,6 +61,49 @@ def test_a_scene_out_of_focus_is_blurred_and_keeps_its_light():
     assert soft[:, 0].pow(2.2).mean() == pytest.approx(0.18, abs=0.005)
 
 
+SHOULDER = replace(PLAIN, shoulder_share=1.0, shoulder_power=(1.0, 1.0), relit_share=0.0)
+
+
+def test_a_response_with_a_shoulder_is_exponential():
+    """Grey g = 1 - exp(-E), so the light of a bar is E = -log(1 - g), up to the exposure; 1 - exp(-6) is white."""
+    views = bracket(steps(6, 3), seeded(4), replace(SHOULDER, bracket_stops=2.0))
+    light = -(1 - views[:, :, 0, 24, 4::16].double() * (1 - np.exp(-6))).log()  # (3, 6, 4 bars)
+    expected = -np.log(1 - np.array([0.2, 0.4, 0.6, 0.8]))
+    middle = light[:, 0]
+    assert middle.mean(1).numpy() == pytest.approx(np.full(3, 0.5), abs=0.01)
+    assert (middle / middle[:, :1]).numpy() == pytest.approx(np.tile(expected / expected[0], (3, 1)), rel=0.06)
+    stops = (light[:, 1:, 1] / light[:, :1, 1]).log2()
+    assert stops.abs().max() < 2.1
+    assert stops.min() < -0.5 < 0.5 < stops.max()
+    assert views[..., 60].max() < 1  # a bar of .8, up to 2 stops over the middle, is compressed and not clipped
+
+
+def test_highlights_are_clipped_without_a_shoulder_and_kept_with_one():
+    bright, settings = torch.tensor([0.8, 0.9]), replace(PLAIN, bracket_stops=2.0)
+    scene = (
+        bright.repeat_interleave(32).expand(4, 6, 1, 48, 64) * torch.tensor([0.3, 1.0]).repeat_interleave(24)[:, None]
+    )
+    clipped = bracket(scene, seeded(1), settings)[:, :, 0, 36]
+    kept = bracket(scene, seeded(1), replace(settings, shoulder_share=1.0, relit_share=0.0))[:, :, 0, 36]
+    over = clipped[..., 8] == 1  # views where the darker of two bright halves is white already
+    assert over.any()
+    assert (clipped[over][:, 8] == clipped[over][:, 56]).all()
+    assert (kept[..., 8] < kept[..., 56]).all()
+
+
+def test_relit_views_have_a_light_of_their_own_and_the_same_exposure():
+    flat = torch.full((4, 3, 1, 64, 64), 0.5)
+    settings = replace(SHOULDER, relit_share=1.0)
+    views = bracket(flat, seeded(2), settings)[:, :, 0]
+    light = -(1 - views * (1 - np.exp(-6))).clamp(min=1e-6).log()
+    means = light.mean((2, 3)) / 0.5
+    assert means.log2().abs().max() < 1.5  # a standard deviation of .3 stops; highlights near white are coarse
+    shape = light / light.mean((2, 3), keepdim=True)
+    assert (shape[:, 0] - shape[:, 1]).abs().amax((1, 2)).min() > 0.2  # the first two views are not lit alike
+    still = bracket(flat, seeded(2), replace(settings, relit_stops=0.0, shadow_stops=0.0))[:, :, 0]
+    assert still.std((2, 3)).max() < 0.01
+
+
 def test_photon_noise_is_that_of_the_full_well():
     """In light L of the well, the standard deviation of light is the root of L / well (Poisson)."""
     flat = torch.full((1, 2, 1, 200, 200), 0.5)
@@ -80,11 +126,9 @@ def test_the_same_seed_gives_the_same_views():
 
 @pytest.mark.parametrize("still", [0.0, 1.0])
 def test_views_of_a_group_agree_with_their_homographies(still):
-    group = next(
-        view_groups(
-            2, 3, (96, 96), seeded(3), camera=PLAIN, still=still, render=partial(render, families=("leaves",)), detail=1
-        )
-    )
+    camera = replace(PLAIN, bracket_stops=1.0)  # more would clip what is compared
+    leaves = partial(render, families=("leaves",))
+    group = next(view_groups(2, 3, (96, 96), seeded(3), camera=camera, still=still, render=leaves, detail=1))
     assert group.images.shape == (2, 3, 1, 96, 96)
     assert torch.equal(group.H[:, 0], group.H[:, 1]) == bool(still)
     for b in range(2):
