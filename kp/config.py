@@ -231,7 +231,7 @@ class TrainSettings:
         bounds=(0, 4096),
     )
     lr: float | None = setting(
-        None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(3e-3, 1e-3, 2e-3)
+        None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(1e-2, 1e-3, 2e-3)
     )
     warmup: int | None = setting(
         None, "steps in which the learning rate rises to its peak", by_model=(20, 100, 50), bounds=(0, 1e9)
@@ -260,6 +260,10 @@ class TrainSettings:
         bounds=(ABOVE_ZERO, 1e6),
         by_model=(650.0, 1000.0, 4000.0),
     )
+    remembered: int = setting(
+        150_000, "keypoints of the steps so far that the ranker goes on learning from; 12 MB", bounds=(1, 10_000_000)
+    )
+    ranked_peaks: int = setting(4096, "of them that a step looks at, of each rank", bounds=(1, 1_000_000))
     descriptor_weight: float = setting(1.0, "weight of telling a keypoint from all others", bounds=(0, 1e6))
     matchability_loss_weight: float = setting(
         0.1, "weight of foreseeing whether a keypoint is matched", bounds=(0, 1e6)

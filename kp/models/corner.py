@@ -76,7 +76,7 @@ class CornerDetector(Detector):
         if self.ranker is None or not self.settings.ranker_weight:
             return super().keypoints(image, max_keypoints, **options)
         found = unranked(self, image, max_keypoints, **options)
-        found = reranked(found, self.settings.ranker_weight * self.ranker(to_grey(image), found))
+        found = reranked(found, self.settings.ranker_weight * self.ranker.judge(to_grey(image), found))
         return found if max_keypoints is None else resized(found, max_keypoints)
 
     def describe(self, image: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:

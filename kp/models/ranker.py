@@ -10,9 +10,10 @@ _LARGEST = 4.0  # standard deviations: features beyond it are taken as this
 
 
 class Ranker(nn.Module):
-    """Grey images (B, 1, H, W) and their keypoints (B, K) -> logits (B, K) that another view repeats the keypoint.
+    """Features (..., NUM_FEATURES) of keypoints -> logits (...) that another view repeats the keypoint.
 
-    A small network reads :func:`kp.models.peak_features.peak_features` at each keypoint.
+    A small network reads what :func:`kp.models.peak_features.peak_features` says of each keypoint, in units of the mean
+    and the standard deviation of all features that :meth:`observe` was given.
 
     Args:
         width: numbers in each of its two hidden layers.
@@ -20,17 +21,27 @@ class Ranker(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.normalise = nn.BatchNorm1d(NUM_FEATURES, affine=False)
+        self.normalise = nn.BatchNorm1d(NUM_FEATURES, affine=False, momentum=None)  # None: of all batches alike
         self.layers = nn.Sequential(
             nn.Linear(NUM_FEATURES, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)
         )
 
-    def forward(self, grey: Tensor, keypoints: Keypoints) -> Tensor:
-        with torch.autocast(grey.device.type, enabled=False), torch.no_grad():
-            features = peak_features(grey.float(), keypoints)
-        valid, logits = keypoints.valid, keypoints.scores.new_zeros(keypoints.valid.shape)
-        standard = self.normalise(features[valid]).clamp(-_LARGEST, _LARGEST)
-        logits[valid] = self.layers(standard)[:, 0].to(logits.dtype)
+    def forward(self, features: Tensor) -> Tensor:
+        n = self.normalise
+        standard = (features - n.running_mean) * (n.running_var + n.eps).rsqrt()
+        return self.layers(standard.clamp(-_LARGEST, _LARGEST))[..., 0]
+
+    def observe(self, features: Tensor) -> None:
+        """Take features (M, NUM_FEATURES), M at least 2, into the mean and the standard deviation."""
+        self.normalise.train()(features)
+
+    def judge(self, grey: Tensor, keypoints: Keypoints) -> Tensor:
+        """Grey images (B, 1, H, W) and their keypoints (B, K) -> logits (B, K), 0 where there is no keypoint."""
+        with torch.autocast(grey.device.type, enabled=False):
+            with torch.no_grad():
+                features = peak_features(grey.float(), keypoints)
+            valid, logits = keypoints.valid, keypoints.scores.new_zeros(keypoints.valid.shape)
+            logits[valid] = self(features[valid]).to(logits.dtype)
         return logits
 
 

@@ -25,7 +25,10 @@ USED = {  # settings that only a run uses which trains this
         )
     ),
     "ranker": frozenset(
-        ("half_size_scales", "covariance_scale", "ranker_width", "ranker_weight", "views", "still", "detail", *_CAMERA),
+        (
+            *("half_size_scales", "covariance_scale", "ranker_width", "ranker_weight", "views", "still", "detail"),
+            *("remembered", "ranked_peaks", *_CAMERA),
+        )
     ),
     "describer": frozenset(
         (

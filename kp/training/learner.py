@@ -20,21 +20,16 @@ from kp.data.pairs import ViewPair
 from kp.data.photograph_scenes import PhotographScenes
 from kp.data.synthetic.render import render
 from kp.data.view_groups import ViewGroup
-from kp.evaluation.metrics import repeatability
-from kp.geometry.coords import Size
-from kp.geometry.homography import compose
 from kp.models.build import make_detector
-from kp.models.corner import unranked
 from kp.models.detector import Detector
-from kp.models.keypoints import Keypoints, resized
-from kp.models.ranker import Ranker, reranked
+from kp.models.ranker import Ranker
 from kp.support.device import choose_device, keep_freed_memory
 from kp.support.errors import one_line
 from kp.training import distributed
 from kp.training.batches import random_groups, random_pairs
 from kp.training.describer_step import DescriberStep
 from kp.training.losses import corner_loss, repeatability_losses
-from kp.training.ranking import CANDIDATES_PER_KEYPOINT, ranking_loss, repeated_shares
+from kp.training.ranker_step import RankerStep
 
 _RANK_SEED = 0x1E3779B97F4A7C15  # step between the seeds of two ranks, so large that two runs share no seed
 _PREFETCHED_PIXELS = 256 * 160**2  # of one view of all pairs that a GPU draws at once: this takes a gibibyte
@@ -86,9 +81,11 @@ class Learner:
         # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
         many = distributed.ranks() > 1 and any(p.requires_grad for p in learnt.parameters())
         self.shared = DistributedDataParallel(learnt, broadcast_buffers=False) if many else learnt
-        self.places = None
+        self.apart: RankerStep | DescriberStep | None = None  # what learns from more than the pairs of a step
         if self.trained == "describer":
-            self.places = DescriberStep(settings, self.model, self.average.module)
+            self.apart = DescriberStep(settings, self.model, self.average.module)
+        if self.trained == "ranker":
+            self.apart = RankerStep(settings, self.model)
 
     @property
     def ranker(self) -> Ranker | None:
@@ -107,8 +104,7 @@ class Learner:
 
     def look(self, batch: ViewPair | ViewGroup) -> tuple[Tensor, dict[str, float]]:
         """The loss of this rank's views, and what is logged. Raises TrainingError on a term that is not finite."""
-        look = {"ranker": self._look_at_group, "describer": self._look_at_places}.get(self.trained, self._look_at_pairs)
-        loss, terms = look(batch)
+        loss, terms = self.apart.look(batch, self.shared, self.half) if self.apart else self._look_at_pairs(batch)
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
             if not math.isfinite(value):
@@ -128,28 +124,6 @@ class Learner:
         choices = {name: getattr(train, name) for name in ("keypoints_per_megapixel", "match_radius", "temperature")}
         terms = loss_terms(pair, *scores.chunk(2), **choices)
         return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms
-
-    def _look_at_places(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of descriptors, and the terms."""
-        return self.places.look(pair, self.shared, self.half)
-
-    def _look_at_group(self, group: ViewGroup) -> tuple[Tensor, dict[str, Tensor]]:
-        """The ranking loss; and beside it the repeatability of the views, as ranked now and as by score alone."""
-        density, views = self.settings.train.keypoints_per_megapixel, group.images.shape[1]
-        size = tuple(group.images.shape[-2:])
-        count = math.ceil(size[0] * size[1] * density / 1e6)
-        images = group.images.flatten(0, 1)  # (B * V, 1, H, W)
-        found = resized(unranked(self.model, images), CANDIDATES_PER_KEYPOINT * count)
-        logits = self.shared(images, found)
-        apart = [found.each(slice(view, None, views)) for view in range(views)]
-        shares, seen = repeated_shares(apart, group.H, size, density)
-        loss = ranking_loss(logits.unflatten(0, (-1, views)).transpose(0, 1), shares, seen)
-        ranked = reranked(found, self.settings.detector.ranker_weight * logits.detach())
-        metrics = {
-            f"repeatability{name}": _repeatability(points, group.H, size, count)
-            for name, points in (("", ranked), ("_by_score", found))
-        }
-        return loss, {"ranking": loss} | metrics
 
     def update(self, loss: Tensor, lr: float) -> None:
         """One step down the gradient of the loss, which is the mean of all ranks' losses."""
@@ -177,7 +151,7 @@ class Learner:
             "pairs": [pairs for pairs, _, _ in chance],
             "used": [used for _, used, _ in chance],
             "torch": [state for _, _, state in chance],
-            "moments": self.places.state() if self.places else [],
+            "seen": self.apart.state() if self.apart else [],
         }
 
     def begin_with(self, tensors: dict[str, Tensor]) -> None:
@@ -205,8 +179,8 @@ class Learner:
         self.step = state["step"]
         pairs, states = ([s] if isinstance(s, Tensor) else s for s in (state["pairs"], state["torch"]))
         self._load_chance(pairs, state.get("used", [0] * len(pairs)), states)
-        if self.places:
-            self.places.load_state(state.get("moments", []))
+        if self.apart:
+            self.apart.load_state(state.get("seen", state.get("moments", [])))
 
     def _load_chance(self, pairs: list[Tensor], used: list[int], states: list[Tensor]) -> None:
         """Continue this rank's random numbers, or start new ones where the rank or its device is new."""
@@ -258,15 +232,6 @@ def _prefetch_steps(device: torch.device, settings: RunSettings) -> int:
         if device.type == "cpu"
         else max(1, _PREFETCHED_PIXELS // (settings.train.batch * settings.world.image_size**2))
     )
-
-
-def _repeatability(keypoints: Keypoints, H: Tensor, size: Size, count: int) -> Tensor:
-    """Mean repeatability within 3 px of the best ``count`` keypoints (B * V, K) of view 0 and each other view."""
-    views = H.shape[1]
-    first, *others = (keypoints.each(slice(view, None, views)) for view in range(views))
-    H_0tok = [compose(H[:, view].double(), H[:, 0].double()) for view in range(1, views)]
-    scores = [repeatability(first, other, H, size, size, count) for other, H in zip(others, H_0tok, strict=True)]
-    return torch.stack([score.repeatability for score in scores]).mean()
 
 
 def _half_precision(device: torch.device) -> torch.dtype | None:

@@ -1,25 +1,15 @@
-"""The loss of the ranker: cross-entropy of "the other views repeat this keypoint"."""
+"""What the ranker is to foretell: the share of the other views that repeat a keypoint."""
 
 import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kp.geometry.coords import Size, covisible, invert, warp_points
 from kp.models.keypoints import Keypoints
 
 THRESHOLD = 3.0  # pixels within which a keypoint is repeated
 CANDIDATES_PER_KEYPOINT = 4  # best keypoints of a view that are judged, for each that counts
-
-
-def ranking_loss(logits: Tensor, shares: Tensor, seen: Tensor) -> Tensor:
-    """Binary cross-entropy (a scalar) of logits (B, K) against the shares (B, K) of :func:`repeated_shares`.
-
-    Keypoints that no other view sees, where ``seen`` (B, K) is False, do not count.
-    """
-    loss = F.binary_cross_entropy_with_logits(logits, shares.to(logits), reduction="none")
-    return (loss * seen).sum() / seen.sum().clamp(min=1)
 
 
 def repeated_shares(

@@ -114,5 +114,5 @@ def test_each_image_is_judged_on_its_own():
     images, ranker = torch.rand(2, 1, 64, 64), Ranker(8).eval()
     found = extract_keypoints(torch.rand(2, 1, 64, 64), 20)
     with torch.no_grad():
-        both, second = ranker(images, found), ranker(images[1:], found.each(slice(1, 2)))
+        both, second = ranker.judge(images, found), ranker.judge(images[1:], found.each(slice(1, 2)))
     assert torch.allclose(both[1:], second, atol=1e-5)

@@ -1,12 +1,10 @@
-"""What the ranker learns: shares of repeated keypoints counted by hand, and the loss by numpy."""
+"""What the ranker learns: shares of repeated keypoints, counted by hand."""
 
-import numpy as np
-import pytest
 import torch
 
 from kp.geometry.coords import translation
 from kp.models.keypoints import Keypoints
-from kp.training.ranking import ranking_loss, repeated_shares
+from kp.training.ranking import repeated_shares
 
 
 def points(*xy):
@@ -42,20 +40,3 @@ def test_places_that_no_view_sees_do_not_count():
     assert seen[0, 0].tolist() == [True, False]
     assert seen[1, 0].tolist() == [True, False]
     assert shares[0, 0, 0] == shares[1, 0, 0] == 1
-
-
-def test_the_loss_is_the_cross_entropy_of_what_is_seen():
-    generator = np.random.default_rng(0)
-    logits, shares = generator.normal(size=(2, 5)), generator.random((2, 5))
-    seen = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 1]], bool)
-    probability = 1 / (1 + np.exp(-logits))
-    terms = -(shares * np.log(probability) + (1 - shares) * np.log(1 - probability))
-    found = ranking_loss(*(torch.from_numpy(a) for a in (logits, shares, seen)))
-    assert found.item() == pytest.approx(terms[seen].mean())
-
-
-def test_gradients_of_the_loss():
-    torch.manual_seed(0)
-    logits = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    shares, seen = torch.rand(2, 5, dtype=torch.float64), torch.rand(2, 5) > 0.3
-    assert torch.autograd.gradcheck(lambda x: ranking_loss(x, shares, seen), (logits,))
