@@ -224,9 +224,9 @@ NAMES: dict[str, Callable[[Read], str]] = {
     **{
         f"setting-{name}": lambda _, group=group, name=name: f"{getattr(getattr(_RUN, group), name):g}"
         for group, names in {
-            "train": ("steps", "batch", "lr", "keypoints_per_megapixel"),
+            "train": ("steps", "batch", "lr", "keypoints_per_megapixel", "remembered"),
             "world": ("image_size", "views"),
-            "camera": ("bracket_stops", "scene_stops"),
+            "camera": ("bracket_stops", "scene_stops", "hard_jpeg", "shoulder_share", "relit_share"),
         }.items()
         for name in names
     },
