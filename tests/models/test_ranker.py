@@ -36,6 +36,14 @@ def test_filters_over_blocks_are_numpys(gradient):
         assert np.allclose(one.numpy(), other, atol=1e-5)
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+def test_values_are_put_in_order_in_each_image(gradient):
+    values = np.random.default_rng(1).random((3, 50)).astype(np.float32)
+    found = block_filters.ascending(torch.from_numpy(values).requires_grad_(gradient))
+    assert np.array_equal(found.detach().numpy(), np.sort(values, axis=1))
+    assert found.requires_grad == gradient
+
+
 def test_noise_is_read_with_its_standard_deviation():
     grey = 0.5 + 0.02 * torch.randn(1, 1, 300, 300, generator=torch.Generator().manual_seed(0))
     mean_size = (
