@@ -214,7 +214,7 @@ class TrainSettings:
     """The training."""
 
     steps: int | None = setting(
-        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(600, 200, 120)
+        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200, 120)
     )
     minutes: float | None = setting(
         None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, 1e6)

@@ -397,7 +397,7 @@ def test_the_ranker_goes_on_from_a_checkpoint_with_the_very_next_steps(tmp_path)
 
 def test_numbers_that_depend_on_the_model_are_filled_in():
     ranker, encoder = complete(RunSettings()), complete(SMALL)
-    assert (ranker.train.steps, ranker.train.batch, ranker.world.image_size) == (600, 2, 480)
+    assert (ranker.train.steps, ranker.train.batch, ranker.world.image_size) == (300, 2, 480)
     assert (encoder.train.lr, encoder.train.warmup, encoder.world.image_size) == (1e-3, 100, 64)
     timed = complete(replace(RANKER, train=replace(RANKER.train, steps=None, minutes=2.0)))
     assert (timed.train.steps, timed.train.decay) == (None, 0.6)
