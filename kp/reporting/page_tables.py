@@ -7,7 +7,7 @@ from typing import Any
 
 from kp.config import DESCRIBED, WEIGHTS
 from kp.evaluation import ablation_results
-from kp.evaluation.compare import separated
+from kp.evaluation.compare import change, separated
 from kp.evaluation.summary import SPLITS
 from kp.reporting import result_tables
 from kp.reporting.tables import Column, Table
@@ -99,6 +99,20 @@ def models(costs: list[Content], content: Content) -> Table:
 def kinds(content: Content) -> Table:
     """Repeatability by kind of what changes: a line per detector."""
     return result_tables.results_by_kind(content["kinds"], content["pairs"])
+
+
+def above_by_kind(content: Content, detector: str, floor: str) -> str:
+    """How much a detector is above a floor for each kind of change, in a line, with 95 % intervals and pairs."""
+    native = [pair for pair in content["pairs"] if pair["protocol"] == "native"]
+    parts = []
+    for kind in dict.fromkeys(pair["kind"] for pair in native):
+        of_kind = [pair for pair in native if pair["kind"] == kind]
+        both = ([pair for pair in of_kind if pair["detector"] == name] for name in (floor, detector))
+        found = change(*both, "repeatability")
+        low_high = ", ".join(f"{end:+.3f}" for end in found["interval"] or ())
+        span = f" [{low_high}]" if low_high else ""
+        parts.append(f"{kind} {found['change']:+.3f}{span} ({found['pairs']} pairs)")
+    return "; ".join(parts)
 
 
 def refitted(content: Content, detector: str, split: str) -> float:

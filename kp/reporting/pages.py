@@ -19,7 +19,18 @@ from kp.evaluation.features import UPRIGHT
 from kp.evaluation.summary import SPLITS
 from kp.models.cost import SIZE
 from kp.reporting import feature_pages, inference_tables, plots, result_tables
-from kp.reporting.page_tables import Content, MissingResult, Read, ablation, errors, kinds, measured, models, swept
+from kp.reporting.page_tables import (
+    Content,
+    MissingResult,
+    Read,
+    ablation,
+    above_by_kind,
+    errors,
+    kinds,
+    measured,
+    models,
+    swept,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("notebooks/results")
@@ -167,8 +178,7 @@ FIGURES: dict[str, Callable[[Path, Read], str]] = {"notebooks/figures/inference.
 _SETS = ("test", "validation")
 _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
     *((name, "kp", "corner", ("i", "v")) for name in _SETS),
-    ("test", "ranked", "corner", ("i", "v")),
-    ("validation", "ranked", "corner", SPLITS),
+    *((name, "ranked", "corner", SPLITS) for name in _SETS),
 )
 _SHORT = ("kp",)  # detectors of the short list of differences
 _LEFT_OUT = (  # of the short table
@@ -189,6 +199,10 @@ NAMES: dict[str, Callable[[Read], str]] = {
         f"{detector}-{floor}-{split}-{name}": _difference(f"{name}.json", detector, floor, split)
         for name, detector, floor, splits in _DIFFERENCES
         for split in splits
+    },
+    **{
+        f"ranked-kinds-{name}": lambda read, name=name: above_by_kind(read(f"{name}.json"), "ranked", "corner")
+        for name in _SETS
     },
     "differences-short": lambda read: _list(
         result_tables.difference_lines([d for d in read("test.json")["differences"] if d["detector"] in _SHORT])

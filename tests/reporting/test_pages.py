@@ -45,6 +45,16 @@ def pairs_of(detector, values, protocol="native"):
     ]
 
 
+def test_differences_by_kind_of_change_are_paired_and_say_of_how_many():
+    """kp is above harris by .25 in both exposures, and below it by .125 in the only pair of a webcam."""
+    kinds = {"i_0": "exposure", "i_1": "exposure", "v_0": "webcam"}
+    pairs = pairs_of("kp", {"i": [0.5, 0.75], "v": [0.25]}) + pairs_of("harris", {"i": [0.25, 0.5], "v": [0.375]})
+    pairs = [pair | {"kind": kinds[pair["sequence"]]} for pair in pairs]
+    pairs += [pair | {"repeatability": 0.0, "protocol": "other"} for pair in pairs]
+    found = page_tables.above_by_kind({"pairs": pairs}, "kp", "harris")
+    assert found == "exposure +0.250 [+0.250, +0.250] (2 pairs); webcam -0.125 (1 pairs)"
+
+
 def test_the_best_of_a_column_is_bold_only_where_pairs_tell_it_from_all_others():
     """kp is better in both i sequences; in v it is better in one, worse in the other; random does not compete."""
     head, _, kp, harris, random = cells(page_tables.measured(CONTENT))
