@@ -40,8 +40,12 @@ class Ranker(nn.Module):
         with torch.autocast(grey.device.type, enabled=False):
             with torch.no_grad():
                 features = peak_features(grey.float(), keypoints)
-            valid, logits = keypoints.valid, keypoints.scores.new_zeros(keypoints.valid.shape)
-            logits[valid] = self(features[valid]).to(logits.dtype)
+            return self.of_valid(features, keypoints)
+
+    def of_valid(self, features: Tensor, keypoints: Keypoints) -> Tensor:
+        """Features (B, K, NUM_FEATURES) of keypoints (B, K) -> logits (B, K), 0 where there is no keypoint."""
+        valid, logits = keypoints.valid, keypoints.scores.new_zeros(keypoints.valid.shape)
+        logits[valid] = self(features[valid]).to(logits.dtype)
         return logits
 
 

@@ -75,11 +75,12 @@ class RankerStep:
         found = resized(unranked(self.model, images), CANDIDATES_PER_KEYPOINT * count)
         shares, seen = repeated_shares(_views(found, views), group.H, size, train.keypoints_per_megapixel)
         shares, seen = (values.transpose(0, 1).flatten(0, 1) for values in (shares, seen))  # (B * V, K)
-        self._remember(peak_features(images, found)[seen], shares[seen])
-        features, targets = (values.to(images.device) for values in self.memory.draw(train.ranked_peaks))
-        loss = F.binary_cross_entropy_with_logits(ranker(features), targets, reduction="sum") / max(1, len(targets))
+        features = peak_features(images, found)
+        self._remember(features[seen], shares[seen])
+        drawn, targets = (values.to(images.device) for values in self.memory.draw(train.ranked_peaks))
+        loss = F.binary_cross_entropy_with_logits(ranker(drawn), targets, reduction="sum") / max(1, len(targets))
         with torch.no_grad():
-            logits = self.model.ranker.judge(images, found)
+            logits = self.model.ranker.of_valid(features, found)
         ranked = reranked(found, self.settings.detector.ranker_weight * logits)
         metrics = {
             f"repeatability{name}": _repeatability(points, group.H, size, count)
