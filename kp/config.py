@@ -78,7 +78,7 @@ class DetectorSettings:
     )
     describer_width: int = setting(64, "channels of the describer's feature pyramid", bounds=(1, 1024))
     describer_hidden: int = setting(256, "numbers in the hidden layer of the describer", bounds=(1, 8192))
-    descriptor_size: int = setting(64, "numbers of a descriptor", bounds=(2, 256))
+    descriptor_size: int = setting(128, "numbers of a descriptor", bounds=(2, 256))
     matchability_weight: float = setting(
         0.0, "of the logit that a keypoint will be matched, added to its score where it is described", bounds=(0, 1000)
     )
