@@ -84,7 +84,7 @@ def test_glue_factory(adapter):
     found = model({"max_num_keypoints": 50, "detection_threshold": 0.105})({"image": batch})
     assert found["keypoints"].shape == (2, 50, 2)
     assert found["keypoint_scores"].shape == (2, 50)
-    assert found["descriptors"].shape == (2, 50, 64)
+    assert found["descriptors"].shape == (2, 50, 128)
     plain = model({"max_num_keypoints": 50, "weights": "default"})({"image": batch})
     assert plain["descriptors"].shape == (2, 50, 128)
     assert found["keypoint_valid"].sum(1).tolist() == [50, 0]

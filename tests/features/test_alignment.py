@@ -135,7 +135,7 @@ def test_the_same_image_is_neither_turned_nor_resized(features):
 
 def test_each_size_is_described_in_an_image_half_as_large(extractor, features):
     scaled = features["scaled_descriptors"]
-    assert scaled.shape[1:] == (features["keypoints"].shape[1], 3, 64)
+    assert scaled.shape[1:] == (features["keypoints"].shape[1], 3, 128)
     assert torch.equal(scaled[:, :, 0], features["descriptors"])
     grey = torch.from_numpy(PHOTO).float()[None, None] / 255
     for size in (1, 2):
@@ -206,7 +206,7 @@ def test_a_batch_is_aligned_as_single_images_are(extractor, features):
     turned = np.ascontiguousarray(np.rot90(PHOTO))
     batch = extractor({"image": torch.from_numpy(np.stack([PHOTO, turned]))[:, None]})
     each = [{name: values[index : index + 1] for name, values in batch.items()} for index in range(2)]
-    assert each[0]["turn"].shape == (1, 64, 64)
+    assert each[0]["turn"].shape == (1, 128, 128)
     found, wanted = kp.match(*each), kp.match(features, extractor.extract(turned))
     assert found["rotation"] == wanted["rotation"] == -90  # numpy: from the y axis to the x axis
     assert torch.equal(found["matches"], wanted["matches"])

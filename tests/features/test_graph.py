@@ -207,7 +207,7 @@ def test_the_graph_of_a_describer_gives_its_descriptors_and_none_without_a_keypo
         plain = KeypointGraph(load_detector(), 60)(images)
         expected, _ = detector.describe(images, keypoints)
     assert all(torch.equal(*both) for both in zip(plain, (keypoints, scores, valid), strict=True))
-    assert descriptors.shape == (2, 60, 64)
+    assert descriptors.shape == (2, 60, 128)
     assert torch.allclose(descriptors[0], expected[0], atol=1e-4)
     assert valid[0].all()
     assert not valid[1].any()

@@ -43,7 +43,7 @@ def test_extract_gives_what_the_detector_describes(extractor, photo):
     features = extractor.extract(photo)
     grey = torch.from_numpy(photo).float()[None, None] / 255
     wanted = extractor.detector.describe(grey, features["keypoints"])[0]
-    assert features["descriptors"].shape == (1, features["keypoints"].shape[1], 64)
+    assert features["descriptors"].shape == (1, features["keypoints"].shape[1], 128)
     assert torch.allclose(features["descriptors"], wanted, atol=1e-5)
 
 
@@ -58,15 +58,15 @@ def test_a_batch_has_the_same_descriptors_and_zeros_without_a_keypoint(extractor
     batch = extractor({"image": torch.from_numpy(np.stack([photo, black]))[:, None]})
     features = extractor.extract(photo)
     count = features["keypoints"].shape[1]
-    assert batch["descriptors"].shape == (2, 200, 64)
+    assert batch["descriptors"].shape == (2, 200, 128)
     assert torch.allclose(batch["descriptors"][0, :count], features["descriptors"][0], atol=1e-5)
     assert not batch["descriptors"][~batch["valid"]].any()
     assert not batch["valid"][1].any()
 
 
 def test_an_image_without_keypoints_has_no_descriptors(extractor):
-    assert extractor.extract(np.zeros((80, 90), np.uint8))["descriptors"].shape == (1, 0, 64)
-    assert extractor.extract(np.zeros((4, 4), np.uint8))["descriptors"].shape == (1, 0, 64)
+    assert extractor.extract(np.zeros((80, 90), np.uint8))["descriptors"].shape == (1, 0, 128)
+    assert extractor.extract(np.zeros((4, 4), np.uint8))["descriptors"].shape == (1, 0, 128)
 
 
 def test_descriptors_belong_to_places_of_the_resized_image(weights, photo):
@@ -79,7 +79,7 @@ def test_descriptors_belong_to_places_of_the_resized_image(weights, photo):
 def test_match_pair_takes_them_and_finds_a_rotation_of_ten_degrees(extractor, photo):
     turned = (rotate(photo, 10, preserve_range=True)).astype(np.uint8)
     found = kp.match_pair(photo, turned, extractor)
-    assert found["features0"]["descriptors"].shape[2] == 64
+    assert found["features0"]["descriptors"].shape[2] == 128
     assert found["inliers"].sum() > 40
     centre = np.array([(photo.shape[1] - 1) / 2, (photo.shape[0] - 1) / 2])
     angle = np.deg2rad(10)  # counter-clockwise on the screen
@@ -140,7 +140,7 @@ def test_kp_detect_writes_them_only_if_asked(weights, tmp_path):
 def test_the_shipped_weights_with_descriptors_have_the_keypoints_of_the_default(photo):
     described, default = (kp.Extractor(name, max_num_keypoints=300).extract(photo) for name in (DESCRIBED, WEIGHTS))
     assert torch.equal(described["keypoints"], default["keypoints"])
-    assert described["descriptors"].shape[2] == 64
+    assert described["descriptors"].shape[2] == 128
 
 
 def test_the_shipped_descriptors_match_a_turned_photograph_in_other_light(photo):
