@@ -95,7 +95,7 @@ VARIANTS |= {  # of descriptors
             "rotation 15": ("--max-rotation", "15"),
             "scale 1.3": ("--max-scale", "1.3"),
             "32 numbers": ("--descriptor-size", "32"),
-            "128 numbers": ("--descriptor-size", "128"),
+            "64 numbers": ("--descriptor-size", "64"),
             "30 steps": ("--steps", "30"),
         }.items()
     },
