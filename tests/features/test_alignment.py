@@ -61,8 +61,8 @@ def test_histograms_of_a_turned_image_are_the_same_numbers_elsewhere(quarters):
 def test_the_matrix_turns_descriptors(extractor, features):
     turn = features["turn"][0]
     around = torch.linalg.matrix_power(turn, TURNS)
-    assert torch.allclose(around, torch.eye(64), atol=1e-4)
-    assert (turn - torch.eye(64)).norm() > 1
+    assert torch.allclose(around, torch.eye(128), atol=1e-4)
+    assert (turn - torch.eye(128)).norm() > 1
     xy = features["keypoints"][:, :100]
     grey = torch.from_numpy(PHOTO).float()[None, None] / 255
     after, _ = extractor.detector.describe(torch.rot90(grey, -1, (2, 3)), clockwise(xy, 90))
