@@ -135,6 +135,9 @@ class WorldSettings:
         0.25, "share of pairs whose views differ almost only in light and translation", bounds=(0, 1)
     )
     viewpoint_only: float = setting(0.5, "share of pairs whose views have almost the same light", bounds=(0, 1))
+    relit_pairs: float = setting(
+        0.33, "share of the steps of the describer whose views differ as day and night", bounds=(0, 1)
+    )
     views: int = setting(4, "photographs of a scene, for the ranker", bounds=(2, 16))
     still: float = setting(0.8, "share of the scenes whose photographs are all from one place", bounds=(0, 1))
     detail: int = setting(1, "scenes of the ranker are drawn so many times as large, and reduced", bounds=(1, 8))

@@ -170,6 +170,9 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if (result["rotation"], result["scale"]) != (0, 1):
         lines[0] += f"; turned by about {result['rotation']:.0f} degrees, about {result['scale']:g} times as large"
+    if result["tilt"] != 1:
+        side = name0 if result["tilt"] < 1 else name1
+        lines[0] += f"; {side} seen from the side, about {max(result['tilt'], 1 / result['tilt']):.1f} times narrower"
     if args.pairs is None:
         if result["H_0to1"] is None:
             return lines[0] + "\nno homography fits"

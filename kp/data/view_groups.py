@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from kp.config import CameraSettings
 from kp.data.camera import bracket
-from kp.data.pairs import canvas_size
+from kp.data.pairs import ViewPair, canvas_size
 from kp.data.synthetic.render import render
 from kp.data.synthetic.scene import Scene
 from kp.geometry.coords import Size
-from kp.geometry.homography import RandomHomography
+from kp.geometry.homography import RandomHomography, compose
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class ViewGroup:
 
     images: Tensor
     H: Tensor
+
+    def pair(self) -> ViewPair:
+        """The first two views."""
+        return ViewPair(self.images[:, 0], self.images[:, 1], compose(self.H[:, 1], self.H[:, 0]))
 
     def every(self, first: int, step: int) -> "ViewGroup":
         """Every ``step``-th scene from the ``first`` on."""

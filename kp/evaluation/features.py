@@ -7,8 +7,8 @@ As a feature, and as the points of a mix, each runs as its users run it: ``kp`` 
 ``kp.Extractor`` with its defaults; OpenCV's SIFT and ORB by ``detectAndCompute`` with OpenCV's defaults, their own
 sizes and angles, ordered by response; XFeat, ALIKED and DISK as Kornia runs them. The other detectors are those of
 :mod:`kp.evaluation.registry`, under the suppression of its protocol ``native``. ``described+upright`` are the shipped
-descriptors compared as they are, in no other turn or size of the images. The descriptor of a mix gets the places only:
-``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
+descriptors compared as they are, in no other turn, size or tilt of the images. The descriptor of a mix gets the places
+only: ``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ from kp.support.errors import one_line
 Feature = Callable[[Tensor], Described]
 
 OWN = "own"  # the descriptor that comes with the points
-UPRIGHT = "upright"  # that of kp, compared as it is: in no other turn or size of the images
+UPRIGHT = "upright"  # that of kp, compared as it is: in no other turn, size or tilt of the images
 OPENCV = ("sift", "orb")
 COMPLETE = (*OURS, *OPENCV, *learned_features.NAMES)
 DETECTORS = tuple(dict.fromkeys((*COMPLETE, *registry.NAMES)))
@@ -152,7 +152,7 @@ def _ours(image: Tensor, *, extractor: Extractor, upright: bool = False) -> Desc
     if "descriptors" not in found:
         raise ValueError("these weights give no descriptors: choose others, or describe their points, as kp+rootsift")
     found = {name: values[0].float().cpu() for name, values in found.items()}
-    names = ("keypoints", "descriptors") if upright else ("keypoints", "descriptors", "scaled_descriptors", "turn")
+    names = ("keypoints", "descriptors") + (() if upright else ("scaled_descriptors", "turn", "tilts"))
     return Described(*(found.get(name) for name in names))
 
 

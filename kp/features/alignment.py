@@ -1,8 +1,9 @@
-"""Two images' own descriptors, seen in the turn and in the sizes in which the images look alike.
+"""Two images' own descriptors, seen in the turn, the sizes and the tilt in which the images look alike.
 
-A descriptor holds for turns of about 20 degrees and changes of size of about 1.4. Two pictures of one scene differ by
-one turn of the camera and one change of distance, more or less, for all keypoints. So both are chosen once for a pair
-of images, by counting matches, and no keypoint needs an orientation or a scale of its own.
+A descriptor holds for turns of about 20 degrees, changes of size of about 1.4 and as much of a tilt. Two pictures of
+one scene differ by one turn of the camera, one change of distance and one view from the side, more or less, for all
+keypoints. So these are chosen once for a pair of images, by counting matches, and no keypoint needs an orientation, a
+scale or a shape of its own.
 """
 
 from collections.abc import Mapping
@@ -11,47 +12,101 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from kp.models.describer import TILTS
 
 TURNS = 8  # of 45 degrees each, in a circle
 
+_DIRECTIONS = 4  # of a tilt, 45 degrees from each other: those opposite are the same
 _VOTERS = 300  # keypoints of image 0, the best, whose matches are counted
 _RATIO = 0.85  # distance of the best match by that of the second best: at most so much counts
-_UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size: they are rare
+_UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size or tilt: they are rare
+_TILTED = 2  # turns and sizes, the best, that are tried with tilts
+_ALIKE = 2 / 3  # of the voters: with so many matches no tilt is tried
 
 
 class Aligned(NamedTuple):
     """Descriptors (N0, D) and (N1, D) that can be compared, and how image 0 changes to look like image 1.
 
-    ``rotation``: degrees in (-180, 180] from the x axis to the y axis. ``scale``: times larger.
+    ``rotation``: degrees in (-180, 180] from the x axis to the y axis. ``scale``: times larger. ``tilt``: times
+    narrower along one direction; below 1: image 1 was made narrower, 1 / ``tilt`` times.
     """
 
     descriptors0: Tensor
     descriptors1: Tensor
     rotation: float = 0.0
     scale: float = 1.0
+    tilt: float = 1.0
+
+
+class _Change(NamedTuple):
+    """Which sizes of the images are compared, in which turn; and which tilt, if any, of which image."""
+
+    size0: int
+    size1: int
+    turn: int
+    tilt: int | None = None
+    tilted: int = 0
 
 
 def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> Aligned:
-    """Choose the turn and the sizes of two images, with ``descriptors`` (N, D) each, best keypoints first.
+    """Choose the turn, the sizes and the tilt of two images, with ``descriptors`` (N, D) each, best keypoints first.
 
     What is not there is not tried: ``scaled_descriptors`` (N, S, D), of the image and of others each half as large as
-    the one before; the matrix ``turn`` (D, D), which both must have.
+    the one before; the matrix ``turn`` (D, D), which both must have; the matrices ``tilts`` (T, D, D), which both must
+    have beside it.
     """
-    sizes0 = _sizes(features0)
-    sizes1 = _sizes(features1).to(sizes0.device)
-    turns = _turns(features0, features1)
-    best, choice = -1.0, (0, 0, 0)
-    for i, j in product(range(len(sizes0)), range(len(sizes1))):
-        if i and j:
-            continue  # one of the images stays as large as it is
-        votes = _votes(sizes0[i, :_VOTERS], sizes1[j], turns)
-        if not i and not j:
-            votes[0] *= _UNCHANGED
-        if (most := votes.max().item()) > best:
-            best, choice = most, (i, j, int(votes.argmax()))
-    i, j, k = choice
-    rotation = 180.0 - (180.0 + 45.0 * k) % 360.0
-    return Aligned(sizes0[i], sizes1[j] @ turns[k].mT, rotation, 2.0 ** (j - i))
+    pair = _Pair(features0, features1)
+    votes = {change: pair.votes(change) for change in pair.turned()}
+    most = max(votes.values())
+    if most < _ALIKE * min(_VOTERS, len(features0["descriptors"])):
+        for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
+            votes |= {each: pair.votes(each) for each in pair.tilted(change)}
+    return pair.aligned(max(votes, key=votes.__getitem__))
+
+
+class _Pair:
+    """Two images' descriptors in all sizes, (S, N, D) each, and the matrices that change them."""
+
+    def __init__(self, features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> None:
+        self.sizes0 = _sizes(features0)
+        self.sizes1 = _sizes(features1).to(self.sizes0.device)
+        self.turns, self.tilts = _matrices(features0, features1)
+
+    def turned(self) -> list[_Change]:
+        """All turns in all sizes, of which one of the images stays as large as it is."""
+        sizes = product(range(len(self.sizes0)), range(len(self.sizes1)))
+        return [_Change(i, j, turn) for i, j in sizes if not (i and j) for turn in range(len(self.turns))]
+
+    def tilted(self, change: _Change) -> list[_Change]:
+        """All tilts of either image beside a change."""
+        return [change._replace(tilt=tilt, tilted=image) for tilt in range(len(self.tilts)) for image in (0, 1)]
+
+    def compared(self, change: _Change, count: int | None = None) -> tuple[Tensor, Tensor]:
+        """The descriptors of image 0, of its best ``count`` keypoints, and those of image 1."""
+        descriptors = [self.sizes0[change.size0, :count], self.sizes1[change.size1]]
+        if change.tilt is not None:
+            narrowed = descriptors[change.tilted] @ self.tilts[change.tilt].mT
+            descriptors[change.tilted] = F.normalize(narrowed, dim=1)
+        return descriptors[0] @ self.turns[change.turn], descriptors[1]  # d0 . (turn @ d1) = (d0 @ turn) . d1
+
+    def votes(self, change: _Change) -> float:
+        """How many of the voters have a clear match."""
+        descriptors0, descriptors1 = self.compared(change, _VOTERS)
+        if min(len(descriptors0), len(descriptors1)) < 2:
+            return 0.0
+        nearest = (descriptors0 @ descriptors1.mT).topk(2, dim=1).values
+        distances = (1 - nearest).clamp(min=0)  # half their squares
+        votes = (distances[:, 0] < _RATIO**2 * distances[:, 1]).sum().item()
+        return votes * (1.0 if any(change[:3]) or change.tilt is not None else _UNCHANGED)
+
+    def aligned(self, change: _Change) -> Aligned:
+        """What was chosen."""
+        rotation = 180.0 - (180.0 + 360.0 / TURNS * change.turn) % 360.0
+        tilt = 1.0 if change.tilt is None else TILTS[change.tilt // _DIRECTIONS]
+        tilt = 1 / tilt if change.tilted else tilt
+        return Aligned(*self.compared(change), rotation, 2.0 ** (change.size1 - change.size0), tilt)
 
 
 def _sizes(features: Mapping[str, Tensor]) -> Tensor:
@@ -67,25 +122,20 @@ def _replaced(features: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _turns(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> Tensor:
-    """The matrices (T, D, D) of the turns that can be tried: the first is none."""
-    size = features0["descriptors"].shape[1]
-    none = torch.eye(size, device=features0["descriptors"].device)[None]
-    turn = features0.get("turn")
+def _matrices(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The matrices (turns, D, D) of the turns that can be tried, the first is none; and those (tilts, D, D) of tilts,
+    each along several directions.
+    """
+    like = features0["descriptors"]
+    size, turn, tilts = like.shape[1], features0.get("turn"), features0.get("tilts")
+    none = torch.eye(size, device=like.device)[None]
     if turn is None or "turn" not in features1 or turn.shape != (size, size):
-        return none
+        return none, none[:0]
     if _replaced(features0) or _replaced(features1):
-        return none
-    return torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
-
-
-def _votes(descriptors0: Tensor, descriptors1: Tensor, turns: Tensor) -> Tensor:
-    """How many of ``descriptors0`` (N0, D) have a clear match in ``descriptors1`` (N1, D) after each turn: (T,)."""
-    if min(len(descriptors0), len(descriptors1)) < 2:
-        return turns.new_zeros(len(turns))
-    votes = []
-    for turned in descriptors0 @ turns:  # (turn @ d1) . d0 = d1 . (d0 @ turn); all turns at once would take much memory
-        nearest = (turned @ descriptors1.mT).topk(2, dim=1).values
-        distances = (1 - nearest).clamp(min=0)  # half their squares
-        votes.append((distances[:, 0] < _RATIO**2 * distances[:, 1]).sum())
-    return torch.stack(votes).float()
+        return none, none[:0]
+    turns = torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
+    if tilts is None or "tilts" not in features1 or tilts.shape != (len(TILTS), size, size):
+        return turns, none[:0]
+    back = turns.roll(-1, 0).flip(0)  # the inverse of each
+    directions = range(_DIRECTIONS)  # turned to the x axis, tilted there, turned back
+    return turns, torch.stack([turns[k] @ tilt @ back[k] for tilt in tilts for k in directions])

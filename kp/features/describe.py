@@ -38,22 +38,23 @@ _ORB_SIZE = 31.0  # pixels: the patch that ORB's tests are drawn in
 class Described:
     """Keypoints of an image with descriptors, best first: ``xy`` (K, 2) in pixels, ``descriptors`` (K, D).
 
-    ``scaled_descriptors`` (K, S, D) and ``turn`` (D, D): see :meth:`kp.Extractor.extract`.
+    ``scaled_descriptors`` (K, S, D), ``turn`` (D, D) and ``tilts`` (T, D, D): see :meth:`kp.Extractor.extract`.
     """
 
     xy: Tensor
     descriptors: Tensor
     scaled_descriptors: Tensor | None = None
     turn: Tensor | None = None
+    tilts: Tensor | None = None
 
     def best(self, count: int) -> "Described":
         """The first ``count`` of them."""
         scaled = None if self.scaled_descriptors is None else self.scaled_descriptors[:count]
-        return Described(self.xy[:count], self.descriptors[:count], scaled, self.turn)
+        return Described(self.xy[:count], self.descriptors[:count], scaled, self.turn, self.tilts)
 
     def features(self) -> dict[str, Tensor]:
         """What :func:`kp.match` compares."""
-        named = {name: getattr(self, name) for name in ("descriptors", "scaled_descriptors", "turn")}
+        named = {name: getattr(self, name) for name in ("descriptors", "scaled_descriptors", "turn", "tilts")}
         return {name: values for name, values in named.items() if values is not None}
 
 

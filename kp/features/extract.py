@@ -85,7 +85,9 @@ class Extractor(nn.Module):
         device = choose_device(str(device))
         self.detector = load_detector(weights, device)
         self.describes, self.descriptor_scales = bool(descriptors) and describes(self.detector), descriptor_scales
-        self.register_buffer("_turn", self.detector.describer.turn() if self.describes else None, persistent=False)
+        describer = self.detector.describer if self.describes else None
+        self.register_buffer("_turn", describer and describer.turn(), persistent=False)
+        self.register_buffer("_tilts", describer and describer.tilts(), persistent=False)
         if covariances and not isinstance(self.detector, CornerDetector):
             raise ValueError(f"covariances: the weights {weights} have an encoder and give none: take {WEIGHTS}")
         self.covariances = bool(covariances)
@@ -117,9 +119,10 @@ class Extractor(nn.Module):
             ``keypoints`` (1, N, 2), float32, (x, y) in pixels of the image, (0, 0) the centre of the top-left pixel;
             ``keypoint_scores`` (1, N) in (0, 1), best first; ``image_size`` (1, 2), its width and height. Where the
             weights have a describer, ``descriptors`` (1, N, D), float32, of unit length, and for :func:`kp.match`
-            ``scaled_descriptors`` (1, N, S, D), the same in S sizes of the image, and ``turn`` (1, D, D), a matrix that
-            turns descriptors by 45 degrees. With ``covariances`` also ``keypoint_covariances`` (1, N, 2, 2), float32,
-            square pixels of the image.
+            ``scaled_descriptors`` (1, N, S, D), the same in S sizes of the image, ``turn`` (1, D, D), a matrix that
+            turns descriptors by 45 degrees, and ``tilts`` (1, T, D, D), matrices that make of them those of the image
+            seen from the side. With ``covariances`` also ``keypoint_covariances`` (1, N, 2, 2), float32, square pixels
+            of the image.
 
         Raises:
             ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
@@ -149,8 +152,8 @@ class Extractor(nn.Module):
         Returns:
             ``keypoints`` (B, K, 2), ``keypoint_scores`` (B, K), ``valid`` (B, K) bool and ``image_size`` (B, 2), width
             and height without the padding. Where ``valid`` is False there is no keypoint, its place and score are 0.
-            ``descriptors`` (B, K, D), ``scaled_descriptors`` (B, K, S, D), ``turn`` (B, D, D) and
-            ``keypoint_covariances`` (B, K, 2, 2) as of :meth:`extract`, 0 where there is no keypoint.
+            ``descriptors`` (B, K, D), ``scaled_descriptors`` (B, K, S, D), ``turn`` (B, D, D), ``tilts`` (B, T, D, D)
+            and ``keypoint_covariances`` (B, K, 2, 2) as of :meth:`extract`, 0 where there is no keypoint.
 
         Raises:
             ImageError: (a ValueError) as of :meth:`extract`.
@@ -181,7 +184,9 @@ class Extractor(nn.Module):
         """What is of images (B), whose shapes end with (H, W), and not of a keypoint."""
         sizes = [[float(shape[-1]), float(shape[-2])] for shape in shapes]
         found = {"image_size": torch.tensor(sizes, dtype=torch.float32, device=self.device).reshape(-1, 2)}
-        return found if self._turn is None else found | {"turn": self._turn.expand(len(shapes), -1, -1)}
+        matrices = {"turn": self._turn, "tilts": self._tilts}
+        of_each = {name: each.expand(len(shapes), *each.shape) for name, each in matrices.items() if each is not None}
+        return found | of_each
 
     def _loaded(self, image: "Source") -> GreyImage:
         grey, valid = to_grey_image(image, self.exif)

@@ -20,9 +20,9 @@ SUFFIXES = (".h5", ".npz", ".csv", ".json")
 _SETTINGS = "kp_settings"  # attribute of an h5
 _H5_NAMES = {"keypoints": "keypoints", "scores": "keypoint_scores", "descriptors": "descriptors"}
 _H5_NAMES |= {"image_size": "image_size", "covariances": "keypoint_covariances"}
-_H5_NAMES |= {"scaled_descriptors": "scaled_descriptors", "turn": "turn"}
+_H5_NAMES |= {"scaled_descriptors": "scaled_descriptors", "turn": "turn", "tilts": "tilts"}
 _ARRAYS = tuple(_H5_NAMES.values())
-_OF_IMAGES = ("image_size", "turn")  # the others have a value for each keypoint
+_OF_IMAGES = ("image_size", "turn", "tilts")  # the others have a value for each keypoint
 
 Features = Mapping[str, Tensor]
 
@@ -31,10 +31,10 @@ def save(path: str | Path, name: str, features: Features) -> None:
     """Write the features of the image ``name``: h5 (one file for many images), npz, csv or json, by the suffix.
 
     h5 has hloc's layout: a group for each image, with ``keypoints`` (N, 2) float32, ``scores`` (N,), ``image_size``
-    (width, height) and, if there are any, ``descriptors`` (D, N), ``scaled_descriptors`` (N, S, D), ``turn`` (D, D) and
-    ``covariances`` (N, 2, 2). Other images of the file stay, and the same name is replaced. npz has the names of the
-    features, without the leading 1; csv the columns x, y, score and d0, d1, ... only; json has all. Positions are
-    (x, y) in pixels, (0, 0) is the centre of the top-left pixel (COLMAP adds 0.5).
+    (width, height) and, if there are any, ``descriptors`` (D, N), ``scaled_descriptors`` (N, S, D), ``turn`` (D, D),
+    ``tilts`` (T, D, D) and ``covariances`` (N, 2, 2). Other images of the file stay, and the same name is replaced. npz
+    has the names of the features, without the leading 1; csv the columns x, y, score and d0, d1, ... only; json has
+    all. Positions are (x, y) in pixels, (0, 0) is the centre of the top-left pixel (COLMAP adds 0.5).
 
     Raises:
         ValueError: the suffix is none of these, or the features are not those of one image.

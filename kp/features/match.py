@@ -21,7 +21,12 @@ ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
-_COMPARED = {"descriptors": 2, "scaled_descriptors": 3, "turn": 2}  # and how many axes they have for one image
+_COMPARED = {
+    "descriptors": 2,
+    "scaled_descriptors": 3,
+    "turn": 2,
+    "tilts": 3,
+}  # and how many axes they have for one image
 
 
 def nearest_neighbours(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
@@ -41,8 +46,8 @@ def match(
 ) -> dict[str, Any]:
     """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
 
-    The descriptors of kp's own weights are compared in that turn of the images, of eight, and in those sizes that give
-    most matches: one choice for all keypoints (:mod:`kp.features.alignment`).
+    The descriptors of kp's own weights are compared in that turn of the images, of eight, in those sizes and as seen
+    from that side that give most matches: one choice for all keypoints (:mod:`kp.features.alignment`).
 
     Args:
         ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,
@@ -51,8 +56,9 @@ def match(
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine
-        of each pair; ``rotation``, in steps of 45 degrees from the x axis to the y axis, and ``scale``, a power of two:
-        how image 0 was turned and enlarged to look like image 1.
+        of each pair; ``rotation``, in steps of 45 degrees from the x axis to the y axis, ``scale``, a power of two, and
+        ``tilt``: how image 0 was turned, enlarged and, along one direction, made narrower to look like image 1. A tilt
+        below 1 made image 1 narrower.
 
     Raises:
         ValueError: there are no descriptors, or they are of different lengths.
@@ -79,7 +85,8 @@ def match(
     pairs = pairs[pairs[:, 0].argsort()]
     scores = (one[pairs[:, 0]] * two[pairs[:, 1]]).sum(1)
     matches = torch.stack([at0[pairs[:, 0]], at1[pairs[:, 1]]], dim=1)
-    return {"matches": matches, "scores": scores, "rotation": aligned.rotation, "scale": aligned.scale}
+    chosen = {name: getattr(aligned, name) for name in ("rotation", "scale", "tilt")}
+    return {"matches": matches, "scores": scores} | chosen
 
 
 def match_pair(

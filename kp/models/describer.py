@@ -1,5 +1,7 @@
 """The describer: what is at a keypoint (a descriptor), and whether it will be matched. It moves none of them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,8 @@ from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms
 from kp.models.mobile import normalise, pad_to_lattice, separable
 from kp.support.device import full_precision
 
+TILTS = (1.6, 3.0)  # factors by which a plane is narrower from the side; a descriptor holds for about 1.4
+
 _CONTRAST_SIGMA = 8.0  # pixels of the image at half size over which contrast is measured
 _STRIDE = 16  # of the encoder's coarsest stage, in pixels of the image at half size
 _FINEST = 2  # of the pyramid's finest level, in the same pixels
@@ -22,8 +26,9 @@ class Describer(nn.Module):
     """Grey images (B, 1, H, W) and keypoints' places (B, K, 2) -> descriptors (B, K, size) and logits (B, K).
 
     A descriptor is a linear map of the histograms of :mod:`kp.models.gradient_histograms` at its place, divided by its
-    length. The map is not trained by a gradient: :mod:`kp.training.discriminant` computes it. With a ``network`` the
-    map's result is corrected, and the logit says whether the keypoint's match will be right; without one it is 0.
+    length. The map is not trained by a gradient: :mod:`kp.training.discriminant` computes it, and ``side_maps`` (T,
+    size, size), one of each of ``TILTS``; weights of before have none. With a ``network`` the map's result is
+    corrected, and the logit says whether the keypoint's match will be right; without one it is 0.
 
     Args:
         size: numbers of a descriptor.
@@ -33,6 +38,7 @@ class Describer(nn.Module):
     def __init__(self, size: int, network: "ContextNetwork | None" = None) -> None:
         super().__init__()
         self.linear = nn.Linear(SIZE, size).requires_grad_(False)
+        self.register_buffer("side_maps", torch.zeros(len(TILTS), size, size))
         self.network = network
 
     def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +64,18 @@ class Describer(nn.Module):
         turn = turned @ torch.linalg.pinv(weight)
         lacks = (turn @ weight - turned).norm() / turned.norm()
         return turn.float() if lacks < _CLOSED else None
+
+    @torch.no_grad()
+    def tilts(self) -> Tensor | None:
+        """The matrices (T, size, size) that make of a descriptor about the one it would be in the image narrowed along
+        the x axis by each of ``TILTS``. Scaled to unit length it can be compared. None where there are none.
+        """
+        return self.side_maps.clone() if self.network is None and self.side_maps.any() else None
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Weights of before tilts were learnt have none."""
+        state_dict.setdefault(f"{prefix}side_maps", torch.zeros_like(self.side_maps))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class ContextNetwork(nn.Module):

@@ -1,15 +1,18 @@
 """What a step of training looks at, as the settings say: pairs of views, or groups of views under a camera."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
-from kp.config import RunSettings
-from kp.data.pairs import PrefetchedPairs, view_pairs
+from kp.config import CameraSettings, RunSettings
+from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
 from kp.data.synthetic.scene import Scene
-from kp.data.view_groups import view_groups
+from kp.data.view_groups import ViewGroup, view_groups
 from kp.geometry.coords import Size
 from kp.support.settings import to_dict
+
+_DAY_AND_NIGHT = {"relit_share": 1.0, "shoulder_share": 1.0, "relit_stops": 6.0, "shadow_stops": 5.0}  # of the camera
 
 DrawScenes = Callable[[int, Size, torch.Generator], Scene]  # (batch, size, generator) -> scenes
 
@@ -18,8 +21,40 @@ def random_pairs(
     settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
 ) -> PrefetchedPairs:
     """Pairs of views without end, for a detector with an encoder; ``scenes`` draws what they look at."""
+    return PrefetchedPairs(_pairs(settings, generator, prefetch_steps, scenes), generator, prefetch_steps)
+
+
+def described_pairs(
+    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
+) -> PrefetchedPairs:
+    """Pairs of views without end, for descriptors: as :func:`random_pairs`, but in a share of the batches a camera
+    photographs each scene under two lights that differ as day and night do.
+    """
+    pairs = _pairs(settings, generator, prefetch_steps, scenes)
+    camera = replace(settings.camera, **_DAY_AND_NIGHT)
+    groups = _groups(settings, generator, prefetch_steps, scenes, 2, camera)
+
+    def draw() -> Iterator[ViewPair]:
+        while True:
+            relit = torch.rand((), generator=generator, device=generator.device) < settings.world.relit_pairs
+            yield next(groups).pair() if relit else next(pairs)
+
+    return PrefetchedPairs(draw(), generator, prefetch_steps)
+
+
+def random_groups(
+    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
+) -> PrefetchedPairs:
+    """Groups of views without end, for the ranker; ``scenes`` draws what they look at."""
+    groups = _groups(settings, generator, prefetch_steps, scenes, settings.world.views, settings.camera)
+    return PrefetchedPairs(groups, generator, prefetch_steps)
+
+
+def _pairs(
+    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
+) -> Iterator[ViewPair]:
     world, light = settings.world, to_dict(settings.light)
-    draw = view_pairs(
+    return view_pairs(
         settings.train.batch * prefetch_steps,
         (world.image_size, world.image_size),
         generator,
@@ -30,23 +65,25 @@ def random_pairs(
         viewpoint_only=world.viewpoint_only,
         **world.ranges(),
     )
-    return PrefetchedPairs(draw, generator, prefetch_steps)
 
 
-def random_groups(
-    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
-) -> PrefetchedPairs:
-    """Groups of views without end, for the ranker; ``scenes`` draws what they look at."""
+def _groups(
+    settings: RunSettings,
+    generator: torch.Generator,
+    prefetch_steps: int,
+    scenes: DrawScenes,
+    views: int,
+    camera: CameraSettings,
+) -> Iterator[ViewGroup]:
     world = settings.world
-    draw = view_groups(
+    return view_groups(
         settings.train.batch * prefetch_steps,
-        world.views,
+        views,
         (world.image_size, world.image_size),
         generator,
         render=scenes,
-        camera=settings.camera,
+        camera=camera,
         still=world.still,
         detail=world.detail,
         **world.ranges(),
     )
-    return PrefetchedPairs(draw, generator, prefetch_steps)

@@ -15,6 +15,7 @@ from kp.support.settings import check_bounds
 _DETECTOR, _LIGHT, _CAMERA = (
     [f.name for f in fields(group)] for group in (DetectorSettings, LightSettings, CameraSettings)
 )
+_OF_THE_RANKER = ("bracket_stops", "shoulder_share", "relit_share", "relit_stops", "shadow_stops")  # of the camera
 _PAIRS = ("pretrained", "illumination_only", "viewpoint_only", *_LIGHT)
 USED = {  # settings that only a run uses which trains this
     "score map": frozenset(
@@ -33,8 +34,9 @@ USED = {  # settings that only a run uses which trains this
     "describer": frozenset(
         (
             *("half_size_scales", "describer_width", "describer_hidden", "descriptor_size", "matchability_weight"),
-            "covariance_scale",
+            *("covariance_scale", "relit_pairs", "still", "detail"),
             *("descriptor_weight", "matchability_loss_weight", "inverse_temperature", *_PAIRS),
+            *(name for name in _CAMERA if name not in _OF_THE_RANKER),
         )
     ),
 }

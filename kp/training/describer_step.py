@@ -1,4 +1,4 @@
-"""What a step of training does with the describer: its linear map is computed anew, and its network looks at places."""
+"""What a step of training does with the describer: its linear maps are computed anew, its network looks at places."""
 
 import math
 from typing import Any
@@ -8,22 +8,29 @@ from torch import Tensor, nn
 
 from kp.config import RunSettings
 from kp.data.pairs import ViewPair
+from kp.models.describer import TILTS
 from kp.models.detector import Detector
 from kp.models.gradient_histograms import ORBITS, SIZE
 from kp.training import distributed
-from kp.training.description import alike, description_losses, shared_places, view_histograms
-from kp.training.discriminant import Moments, discriminant, merged
+from kp.training.description import (
+    alike,
+    description_losses,
+    shared_places,
+    tilted_histograms,
+    view_histograms,
+)
+from kp.training.discriminant import Moments, discriminant, merged, tilt_maps
 
 
 class DescriberStep:
     """The sums over all places that this rank has seen, and the loss of a batch.
 
     Args:
-        models: the detector that is trained, and the average of its weights: both get the same map.
+        models: the detector that is trained, and the average of its weights: both get the same maps.
     """
 
     def __init__(self, settings: RunSettings, *models: Detector) -> None:
-        self.settings, self.models, self.moments = settings, models, Moments(SIZE)
+        self.settings, self.models, self.moments = settings, models, Moments(SIZE, len(TILTS))
 
     def look(self, pair: ViewPair, describer: nn.Module, half: torch.dtype | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of the descriptors of places that both views see, and the terms; see kp.training.description.
@@ -36,7 +43,10 @@ class DescriberStep:
         count = math.ceil(image_size**2 * train.keypoints_per_megapixel / 1e6)
         places = shared_places(pair, self.models[0], count, torch.default_generator)  # whose state is saved, too
         histograms = view_histograms(pair, places)
-        self._fit(*(view[places.valid] for view in histograms))
+        self.moments.add(*(view[places.valid] for view in histograms))
+        tilted = tilted_histograms(pair.image0, places.xy0, TILTS)
+        self.moments.add_tilted(histograms[0][places.valid], tilted[:, places.valid])
+        self._fit()
         images, xy = torch.cat([pair.image0, pair.image1]), torch.cat([places.xy0, places.xy1])
         with torch.autocast(images.device.type, dtype=half, enabled=half is not None):
             descriptors, logits = describer(images, xy)
@@ -56,13 +66,14 @@ class DescriberStep:
         if distributed.rank() < len(state):
             self.moments.load_state_dict(state[distributed.rank()])
 
-    def _fit(self, histograms0: Tensor, histograms1: Tensor) -> None:
-        """Compute the linear map from all places so far, of all ranks; (M, D) of those of this step."""
-        self.moments.add(histograms0, histograms1)
+    def _fit(self) -> None:
+        """Compute the linear maps from all places so far, of all ranks."""
         moments = merged(distributed.gather(self.moments))
         if not moments.count:
             return
         weight, bias = discriminant(moments, self.settings.detector.descriptor_size, ORBITS)
+        side_maps = tilt_maps(moments, weight, bias, ORBITS)
         for model in self.models:
             model.describer.linear.weight.copy_(weight)
             model.describer.linear.bias.copy_(bias)
+            model.describer.side_maps.copy_(side_maps)

@@ -1,5 +1,6 @@
 """The losses of the describer: the descriptors of one place are alike, and which keypoints will be matched."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from kp.data.pairs import ViewPair
 from kp.geometry.block_filters import at_half_size
-from kp.geometry.coords import inside, warp_points
+from kp.geometry.coords import inside, resize, resize_matrix, warp_points
 from kp.models.detector import Detector
 from kp.models.gradient_histograms import gradient_histograms
 
@@ -91,6 +92,19 @@ def view_histograms(pair: ViewPair, places: Places) -> tuple[Tensor, Tensor]:
     """The gradient histograms (B, N, D) of the places in view 0 and in view 1."""
     looks = ((pair.image0, places.xy0), (pair.image1, places.xy1))
     return tuple(gradient_histograms(at_half_size(image), xy) for image, xy in looks)
+
+
+def tilted_histograms(images: Tensor, xy: Tensor, tilts: Sequence[float]) -> Tensor:
+    """The gradient histograms (T, B, N, D) of places in images (B, 1, H, W) that are narrowed by each of the tilts.
+
+    Along the x axis: as a camera far to the side sees a plane (Morel and Yu, ASIFT, SIAM J. Imaging Sciences 2009).
+    """
+    size, found = tuple(images.shape[-2:]), []
+    for tilt in tilts:
+        narrow = (size[0], max(1, round(size[1] / tilt)))
+        places, _ = warp_points(xy, resize_matrix(size, narrow).to(xy)[None].expand(len(xy), -1, -1))
+        found.append(gradient_histograms(at_half_size(resize(images, narrow)), places))
+    return torch.stack(found)
 
 
 def alike(places: Places, histograms: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
 """The linear map of descriptors, computed from pairs of views: linear discriminant analysis, where a class is a place.
 
 Fisher 1936; for descriptors Cai, Mikolajczyk and Matas, PAMI 2011. There is no gradient and no step size: the map
-depends on sums over all places that were seen, so it can be computed at any time.
+depends on sums over all places that were seen, so it can be computed at any time. So can the maps that make of a
+descriptor the one that the place would have, seen from the side: linear least squares.
 """
 
 import math
@@ -11,20 +12,25 @@ import torch
 from torch import Tensor
 
 _SHRINKAGE = 0.03  # of the mean variance, added to all variances within a place: those measured small are uncertain
+_RIDGE = 1e-3  # of the mean square of a number of descriptors, added to all
 
 
 class Moments:
     """Sums, float64, over the views of places that two views show each.
 
     ``count`` of the views; ``total`` (size,) of their features and ``products`` (size, size) of these; ``changes``
-    (size, size), products of the differences of two views, over places.
+    (size, size), products of the differences of two views, over places. Of places seen from the front and from the
+    side: ``fronts`` (size + 1, size + 1), products of the features from the front, followed by 1; ``sides`` (tilts,
+    size + 1, size + 1), products of those from the side and those from the front.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, tilts: int = 0) -> None:
         self.count = torch.zeros((), dtype=torch.float64)
         self.total = torch.zeros(size, dtype=torch.float64)
         self.products = torch.zeros(size, size, dtype=torch.float64)
         self.changes = torch.zeros(size, size, dtype=torch.float64)
+        self.fronts = torch.zeros(size + 1, size + 1, dtype=torch.float64)
+        self.sides = torch.zeros(tilts, size + 1, size + 1, dtype=torch.float64)
 
     def add(self, features0: Tensor, features1: Tensor) -> None:
         """Features (M, size) of the same places in view 0 and in view 1."""
@@ -34,6 +40,12 @@ class Moments:
             *(("products", both.mT @ both), ("changes", change.mT @ change)),
         ):
             setattr(self, name, getattr(self, name) + values.cpu().double())
+
+    def add_tilted(self, front: Tensor, sides: Tensor) -> None:
+        """Features (M, size) of places as they are seen, and (tilts, M, size) as they are in each of the tilts."""
+        front, sides = (torch.cat([each, torch.ones_like(each[..., :1])], dim=-1) for each in (front, sides))
+        self.fronts = self.fronts + (front.mT @ front).cpu().double()
+        self.sides = self.sides + (sides.mT @ front).cpu().double()
 
     def state_dict(self) -> dict[str, Tensor]:
         """What :meth:`load_state_dict` takes."""
@@ -47,7 +59,7 @@ class Moments:
 
 def merged(each: Sequence[Moments]) -> Moments:
     """The sums of all; at least one."""
-    total = Moments(len(each[0].total))
+    total = Moments(len(each[0].total), len(each[0].sides))
     for moments in each:
         for name, values in vars(moments).items():
             setattr(total, name, getattr(total, name) + values)
@@ -88,6 +100,26 @@ def discriminant(moments: Moments, size: int, orbits: Tensor) -> tuple[Tensor, T
     weight = torch.stack(rows)
     weight = weight * (weight @ variance @ weight.mT).trace().clamp(min=1e-12).rsqrt()
     return weight, -weight @ mean
+
+
+def tilt_maps(moments: Moments, weight: Tensor, bias: Tensor, orbits: Tensor) -> Tensor:
+    """The matrices (tilts, size, size) that make of mapped features those of the place in each tilt; float64.
+
+    Least squares with a small ridge. The sums are taken as if each place were also seen in the image turned by 180
+    degrees, in which a tilt along the x axis is the same tilt.
+
+    Args:
+        moments: of tilts along the x axis, of at least one place.
+        weight: (size, D), and ``bias`` (size,): the map, see :func:`discriminant`.
+        orbits: as of :func:`discriminant`.
+    """
+    half = torch.arange(len(moments.fronts))  # where each feature is after half a turn; the last is 1
+    half[orbits] = orbits.roll(-(orbits.shape[1] // 2), 1)
+    mapped = torch.cat([weight, bias[:, None]], dim=1)
+    mapped = torch.stack([mapped, mapped[:, half]])[:, None]  # (2, 1, size, D + 1)
+    fronts, sides = ((mapped @ each @ mapped.mT).sum(0) for each in (moments.fronts, moments.sides))
+    ridge = _RIDGE * fronts[0].diagonal().mean() + 1e-12
+    return sides @ torch.linalg.inv(fronts + ridge * torch.eye(len(weight), dtype=fronts.dtype))
 
 
 def _directions(variance: Tensor, within: Tensor, orbits: Tensor, frequency: int) -> list[tuple[float, Tensor]]:

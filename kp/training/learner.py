@@ -26,7 +26,7 @@ from kp.models.ranker import Ranker
 from kp.support.device import choose_device, keep_freed_memory
 from kp.support.errors import one_line
 from kp.training import distributed
-from kp.training.batches import random_groups, random_pairs
+from kp.training.batches import described_pairs, random_groups, random_pairs
 from kp.training.describer_step import DescriberStep
 from kp.training.losses import corner_loss, repeatability_losses
 from kp.training.ranker_step import RankerStep
@@ -75,7 +75,7 @@ class Learner:
         steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
         scenes = photographs.render if photographs else partial(render, families=settings.world.families)
         self.trained = kind(settings.detector)
-        draw = random_groups if self.trained == "ranker" else random_pairs
+        draw = {"ranker": random_groups, "describer": described_pairs}.get(self.trained, random_pairs)
         self.pairs = draw(settings, self.generator, steps, scenes)
         learnt = {"ranker": self.ranker, "describer": self.describer}.get(self.trained, self.model)
         # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
