@@ -1,4 +1,4 @@
-"""The turn and the sizes that are chosen for a pair of images, on photographs turned and resized by other libraries."""
+"""The turn, sizes and tilt that are chosen for a pair of images, on photographs turned and resized by other libraries."""
 
 import json
 import os
@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
-from skimage.transform import rescale, rotate
+from skimage.transform import rescale, resize, rotate
 
 import kp
 from kp.cli.main import main
 from kp.config import DESCRIBED
 from kp.features.alignment import TURNS, align
 from kp.models import corner
-from kp.models.describer import ContextNetwork, Describer
+from kp.models.checkpoint import load_detector
+from kp.models.describer import TILTS, ContextNetwork, Describer
 from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms
 
 PHOTO = data.camera()[60:420, 100:460]  # 360 x 360
@@ -181,6 +182,92 @@ def test_a_map_that_is_not_closed_has_no_turn():
     assert Describer(SIZE, network).turn() is None, "the network sees the image as it is"
 
 
+# --- tilts ---
+
+
+def narrowed(image, factor, degrees):
+    """An image made narrower along a direction by scikit-image, and the homography (3, 3) that did it.
+
+    It is turned, resized and turned back, in an image large enough for all of it.
+    """
+    turned = rotate(image, degrees, resize=True, preserve_range=True, mode="edge")  # the other way than ours
+    height, width = turned.shape
+    thin = resize(turned, (height, round(width / factor)), anti_aliasing=True, preserve_range=True)
+    back = rotate(thin, -degrees, resize=True, preserve_range=True, mode="edge")
+
+    def about(shape, to, angle):
+        """A turn about the centre of an image of one shape, which comes to that of another."""
+        a = np.deg2rad(angle)
+        matrix = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+        centre, there = (np.array([(s[1] - 1) / 2, (s[0] - 1) / 2]) for s in (shape, to))
+        matrix[:2, 2] = there - matrix[:2, :2] @ centre
+        return matrix
+
+    x = thin.shape[1] / width
+    squeeze = np.array([[x, 0, (x - 1) / 2], [0, 1, 0], [0, 0, 1]])
+    H = about(thin.shape, back.shape, degrees) @ squeeze @ about(image.shape, turned.shape, -degrees)
+    return back.round().astype(np.uint8), torch.from_numpy(H).float()
+
+
+def by(H):
+    def to1(xy):
+        places = torch.cat([xy, torch.ones_like(xy[:, :1])], dim=1) @ H.mT
+        return places[:, :2] / places[:, 2:]
+
+    return to1
+
+
+@pytest.mark.parametrize(("factor", "degrees"), [(2.2, 0), (3.0, 0), (1.9, 45), (2.5, 90), (2.5, 135)])
+def test_pictures_from_the_side_are_matched(extractor, features, factor, degrees):
+    """A size and a tilt together may be the same change as another tilt, so it does not matter which one is chosen."""
+    image, H = narrowed(PHOTO, factor, degrees)
+    other = extractor.extract(image)
+    found = kp.match(features, other)
+    plain = kp.match(*({k: v for k, v in each.items() if k != "tilts"} for each in (features, other)))
+    assert found["tilt"] != 1 == plain["tilt"]
+    hits, without = (right(features, other, each, by(H)) for each in (found, plain))
+    assert hits > max(100, 1.2 * without)
+    assert right(other, features, kp.match(other, features), by(torch.linalg.inv(H))) > 100
+
+
+def test_the_matrices_make_descriptors_of_the_narrow_image(extractor, features):
+    width = 200
+    narrow = resize(PHOTO, (360, width), anti_aliasing=True, preserve_range=True)
+    xy = features["keypoints"][:, :200]
+    places = torch.stack([(xy[..., 0] + 0.5) * width / 360 - 0.5, xy[..., 1]], dim=2)
+    grey = torch.from_numpy(narrow).float()[None, None] / 255
+    after, _ = extractor.detector.describe(grey, places)
+    before, (small, large) = features["descriptors"][0, :200], features["tilts"][0]
+    alike = [(torch.nn.functional.normalize(before @ m.mT, dim=1) * after[0]).sum(1).mean() for m in (small, large)]
+    assert alike[0] > 0.15 + (before * after[0]).sum(1).mean()  # narrower by 1.8, which is nearer to 1.6 than to 3
+    assert alike[0] > alike[1]
+
+
+def test_weights_of_before_have_no_tilts():
+    detector = load_detector(DESCRIBED)
+    state = {name: values for name, values in detector.state_dict().items() if not name.endswith("side_maps")}
+    assert len(state) == len(detector.state_dict()) - 1
+    detector.load_state_dict(state)
+    assert detector.describer.tilts() is None
+    assert detector.describer.turn() is not None
+    assert load_detector(DESCRIBED).describer.tilts().shape == (len(TILTS), 128, 128)
+    network = ContextNetwork("mobilenet_v3_small", 8, 8, SIZE)
+    assert Describer(SIZE, network).tilts() is None
+
+
+def test_an_image_that_is_alike_is_not_tilted(extractor, features):
+    darker = extractor.extract((PHOTO * 0.6).astype(np.uint8))
+    assert (kp.match(features, darker)["rotation"], kp.match(features, darker)["tilt"]) == (0, 1)
+
+
+def test_kp_match_says_which_picture_is_seen_from_the_side(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), PHOTO)
+    cv2.imwrite(str(tmp_path / "b.png"), narrowed(PHOTO, 2.8, 90)[0])
+    for first, second in ("ab", "ba"):
+        assert main(["match", str(tmp_path / f"{first}.png"), str(tmp_path / f"{second}.png")]) == 0
+        assert "b.png seen from the side, about 3.0 times narrower" in capsys.readouterr().out
+
+
 def test_images_without_keypoints_have_no_match(extractor, features):
     empty = extractor.extract(np.zeros((80, 90), np.uint8))
     for pair in ((empty, features), (features, empty), (empty, empty)):
@@ -197,7 +284,7 @@ def test_files_keep_what_they_are_aligned_by(features, tmp_path):
     for name in ("f.h5", "f.npz", "f.json"):
         kp.save(tmp_path / name, "photo", features)
         again = kp.load(tmp_path / name, "photo")
-        for key in ("descriptors", "scaled_descriptors", "turn"):
+        for key in ("descriptors", "scaled_descriptors", "turn", "tilts"):
             assert torch.equal(again[key], features[key]), (name, key)
         assert torch.equal(kp.match(again, features)["matches"], kp.match(features, features)["matches"])
 
@@ -207,6 +294,7 @@ def test_a_batch_is_aligned_as_single_images_are(extractor, features):
     batch = extractor({"image": torch.from_numpy(np.stack([PHOTO, turned]))[:, None]})
     each = [{name: values[index : index + 1] for name, values in batch.items()} for index in range(2)]
     assert each[0]["turn"].shape == (1, 128, 128)
+    assert each[0]["tilts"].shape == (1, len(TILTS), 128, 128)
     found, wanted = kp.match(*each), kp.match(features, extractor.extract(turned))
     assert found["rotation"] == wanted["rotation"] == -90  # numpy: from the y axis to the x axis
     assert torch.equal(found["matches"], wanted["matches"])

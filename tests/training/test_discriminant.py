@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from scipy.linalg import eigh, subspace_angles
 from torch import Tensor
 
-from kp.training.discriminant import Moments, discriminant, merged
+from kp.training.discriminant import Moments, discriminant, merged, tilt_maps
 
 ALONE = torch.arange(6)[:, None]  # features that no turn of the image changes
 
@@ -107,3 +108,58 @@ def test_it_is_the_map_of_all_turns_of_the_pairs():
         weight, bias = discriminant(sums, 16, each)
         mapped.append(one[:50] @ weight.mT + bias)
     assert torch.allclose(*(view @ view.mT for view in mapped), atol=1e-9)  # they differ by a rotation at most
+
+
+# --- tilts ---
+
+PAIRS = torch.tensor([[0, 1], [2, 3], [4, 5]])  # features that half a turn of the image exchanges
+
+
+def half_turn(features: Tensor) -> Tensor:
+    return features[..., PAIRS.flip(1).flatten()]
+
+
+def tilted_places(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features from the front, two linear maps that are the same after half a turn, and the features they give."""
+    g = torch.Generator().manual_seed(7)
+    front = torch.randn(count, 6, generator=g, dtype=torch.float64) + torch.arange(6.0)
+    maps = torch.randn(2, 6, 6, generator=g, dtype=torch.float64)
+    maps = (maps + half_turn(half_turn(maps.mT).mT)) / 2
+    return front, maps, front @ maps.mT
+
+
+def test_maps_of_tilts_are_those_that_made_the_features():
+    front, maps, sides = tilted_places(400)
+    found = Moments(6, 2)
+    found.add_tilted(front[:150], sides[:, :150])
+    found.add_tilted(front[150:], sides[:, 150:])
+    weight = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(8), dtype=torch.float64))[0]
+    learnt = tilt_maps(found, weight, torch.zeros(6), PAIRS)
+    wanted = weight @ maps @ torch.linalg.inv(weight)
+    assert torch.allclose(learnt, wanted, rtol=0.05, atol=0.05 * wanted.abs().max())
+
+
+def test_maps_of_tilts_are_least_squares_by_numpy():
+    """Of features that no linear map makes: with a bias, and the same places seen after half a turn."""
+    g = torch.Generator().manual_seed(9)
+    front, side = (torch.randn(300, 6, generator=g, dtype=torch.float64) + 1 for _ in range(2))
+    side = side + front.square()
+    weight, bias = torch.randn(4, 6, generator=g, dtype=torch.float64), torch.tensor([1.0, 0, -2, 3]).double()
+    found = Moments(6, 1)
+    found.add_tilted(front, side[None])
+    x, y = (torch.cat([each, half_turn(each)]) @ weight.mT + bias for each in (front, side))
+    wanted = np.linalg.lstsq(x.numpy(), y.numpy(), rcond=None)[0].T
+    assert np.abs(tilt_maps(found, weight, bias, PAIRS)[0].numpy() - wanted).max() < 0.02 * np.abs(wanted).max()
+
+
+def test_sums_of_tilts_are_merged_and_saved():
+    front, _, sides = tilted_places(50)
+    parts = [Moments(6, 2), Moments(6, 2)]
+    parts[0].add_tilted(front[:20], sides[:, :20])
+    parts[1].add_tilted(front[20:], sides[:, 20:])
+    whole, again = Moments(6, 2), Moments(6, 2)
+    whole.add_tilted(front, sides)
+    again.load_state_dict(merged(parts).state_dict())
+    assert torch.allclose(again.fronts, whole.fronts)
+    assert torch.allclose(again.sides, whole.sides)
+    assert whole.fronts[-1, -1] == 50
