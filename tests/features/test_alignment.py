@@ -1,4 +1,4 @@
-"""The turn, sizes and tilt that are chosen for a pair of images, on photographs turned and resized by other libraries."""
+"""The turn, sizes and tilt that are chosen for a pair of images: photographs turned, resized and narrowed by other code."""
 
 import json
 import os
