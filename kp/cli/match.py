@@ -7,7 +7,7 @@ kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: key
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
 that only turns; a fundamental matrix fits any scene that stands still. Pictures may be turned by any angle, and one may
-be taken from up to four times nearer.
+be taken from up to four times nearer, or from the side: a plane may look up to three times narrower.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "pixels: largest error of a match that fits (default: 3)"
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
     text = "compare own descriptors as they are; by default as many matches as can be are looked for in 8 turns of the "
-    text += "images, in steps of 45 degrees, and as if one were 2 or 4 times smaller"
+    text += "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if it were seen from the side"
     parser.add_argument("--upright", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)

@@ -1,8 +1,8 @@
 """Two views' features -> how many matches are right, and how well they fix the homography.
 
 An image's best points count, seen by the other view or not. Matches are mutual nearest neighbours of descriptors
-(:func:`kp.features.match.match`), without a ratio test; kp's own are compared in the turn and the sizes of the images
-that give most. Distances are pixels of view 1, in both directions.
+(:func:`kp.features.match.match`), without a ratio test; kp's own are compared in the turn, the sizes and the tilt of
+the images that give most. Distances are pixels of view 1, in both directions.
 """
 
 from torch import Tensor

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kp.evaluation.protocols import THRESHOLDS
 from kp.features.describe import Described
-from kp.features.match import fit_homography, nearest_neighbours
+from kp.features.match import fit_homography, match
 from kp.geometry.coords import Size, warp_points
 
 
@@ -91,7 +91,7 @@ def measure_pair(
     ``matches``: how many. ``corner_error``: of the homography fitted to them with ``threshold``, pixels of view 1,
     infinite where there is none. ``matching_accuracy_1px``, ``_3px``, ``_5px``: the share of right matches.
     """
-    index0, index1 = nearest_neighbours(features0.descriptors, features1.descriptors).unbind(1)
+    index0, index1 = match(features0.features(), features1.features())["matches"].unbind(1)
     xy0, xy1 = features0.xy[index0], features1.xy[index1]
     shares = mean_matching_accuracy(xy0, xy1, H_0to1)
     return {

@@ -91,6 +91,8 @@ VARIANTS |= {  # of descriptors
             "noise only": ("--families", "noise"),
             "no light": ("--photometric", "0"),
             "light twice as strong": ("--photometric", "2"),
+            "no day and night": ("--relit-pairs", "0"),
+            "all day and night": ("--relit-pairs", "1"),
             "rotation 180": ("--max-rotation", "180"),
             "rotation 15": ("--max-rotation", "15"),
             "scale 1.3": ("--max-scale", "1.3"),

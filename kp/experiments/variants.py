@@ -57,6 +57,14 @@ def histograms_alone(detector: CornerDetector) -> CornerDetector:
     same, size = deepcopy(detector), detector.describer.linear.in_features
     same.describer.network, same.describer.linear = None, nn.Linear(size, size, bias=False).requires_grad_(False)
     nn.init.eye_(same.describer.linear.weight)
+    same.describer.side_maps = same.describer.side_maps.new_zeros(0, size, size)
+    return same
+
+
+def no_tilts(detector: CornerDetector) -> CornerDetector:
+    """Descriptors that are compared in the turns and sizes of two images, but not as seen from the side."""
+    same = deepcopy(detector)
+    same.describer.side_maps.zero_()
     return same
 
 
@@ -81,8 +89,9 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # of given weights, wh
     "mixed alike everywhere": mixed_alike,
     "sub-pixel": refined,
     "histograms alone": histograms_alone,
+    "no tilts": no_tilts,
 }
-_OF_DESCRIPTORS = ("histograms alone",)
+_OF_DESCRIPTORS = ("histograms alone", "no tilts")
 
 
 def applies(name: str, described: bool) -> bool:

@@ -29,14 +29,6 @@ _COMPARED = {
 }  # and how many axes they have for one image
 
 
-def nearest_neighbours(descriptors0: Tensor, descriptors1: Tensor) -> Tensor:
-    """Index pairs (M, 2) into descriptors (K0, D) and (K1, D) that are mutual nearest neighbours.
-
-    There is no ratio test. Its threshold would favour some detectors, and the estimator tolerates wrong matches.
-    """
-    return match_mnn(descriptors0, descriptors1)[1]
-
-
 @torch.no_grad()
 def match(
     features0: Mapping[str, Tensor],
@@ -52,7 +44,8 @@ def match(
     Args:
         ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,
             IJCV 2004, uses 0.8). None: no such test.
-        upright: compare them as they are: no image is turned by more than 30 degrees or 1.5 times nearer. It is faster.
+        upright: compare them as they are: no image is turned by more than 30 degrees, 1.5 times nearer or 1.5
+            times narrower from the side. It is faster.
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine

@@ -7,6 +7,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from kp.config import DESCRIPTOR_SCALES
 from kp.data import hpatches
 from kp.data.hpatches import ImageSequence
 from kp.evaluation import matching
@@ -45,13 +46,15 @@ class RealMatches:
 
 
 def describer(detector: CornerDetector) -> DescribeKeypoints:
-    """The detector's own descriptors, on the CPU."""
+    """The detector's own descriptors as users compare them, see :func:`kp.match`; on the CPU."""
+    turn, tilts = detector.describer.turn(), detector.describer.tilts()
+    matrices = [None if each is None else each.cpu() for each in (turn, tilts)]
 
     def describe(image: Tensor, keypoints: Keypoints) -> Described:
         xy = keypoints.xy[:, keypoints.valid[0]]
         device = next(detector.parameters()).device
-        descriptors, _ = detector.describe(image.to(device), xy.to(device))
-        return Described(xy[0], descriptors[0].cpu())
+        scaled = detector.describe_in_sizes(image.to(device), xy.to(device), DESCRIPTOR_SCALES)[0][0].cpu()
+        return Described(xy[0], scaled[:, 0], scaled, *matrices)
 
     return describe
 

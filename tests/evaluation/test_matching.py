@@ -12,7 +12,7 @@ from kp.data.photographs import folder
 from kp.evaluation.matching import accuracy, auc, corner_error, mean_matching_accuracy, measure_pair
 from kp.evaluation.metrics import repeatability
 from kp.features.describe import PATCH, Described, read_patches, rootsift
-from kp.features.match import fit_homography, nearest_neighbours
+from kp.features.match import fit_homography, match
 from kp.models.keypoints import Keypoints
 
 SIZE = (240, 320)
@@ -132,7 +132,8 @@ def test_matches_are_mutual_nearest_neighbours():
         a, b = rng.random((count0, 128)), rng.random((count1, 128))
         distance = ((a[:, None] - b) ** 2).sum(2)
         expected = {(i, j) for i, j in enumerate(distance.argmin(1)) if distance[:, j].argmin() == i}
-        assert set(map(tuple, nearest_neighbours(torch.from_numpy(a), torch.from_numpy(b)).tolist())) == expected
+        found = match(*({"descriptors": torch.from_numpy(each)} for each in (a, b)))["matches"]
+        assert set(map(tuple, found.tolist())) == expected
 
 
 def test_corner_error_of_a_translation():

@@ -19,7 +19,7 @@ from kp.evaluation import ablation_results
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS, parse, plan, slug
 from kp.experiments.variants import TEST_TIME
-from kp.models.checkpoint import find_weights, load_checkpoint, save_weights
+from kp.models.checkpoint import find_weights, load_checkpoint, load_detector, save_weights
 from kp.models.detector import thin
 from kp.models.mobile import MobileDetector
 from kp.support.settings import to_dict
@@ -266,7 +266,7 @@ def test_test_time_variants_change_how_weights_are_used(ablate, scored, tmp_path
         step=7,
     )
     given = "--weights", str(weights)
-    of_maps = [name for name in TEST_TIME if name != "histograms alone"]
+    of_maps = [name for name in TEST_TIME if name not in ("histograms alone", "no tilts")]
     entries = ablate(*of_maps, *given)
     assert [e["variant"] for e in entries] == list(of_maps)
     assert all(e["flags"] is None and e["steps"] == 7 for e in entries)
@@ -349,6 +349,10 @@ def test_descriptors_are_scored_by_what_they_match(ablate, monkeypatch, capsys):
     [_, entry] = ablate("histograms alone", "--weights", DESCRIBED)
     assert entry["flags"] is None
     assert entry["scores"]["synthetic_mma"] > 0
+    detector = load_detector(DESCRIBED)
+    assert TEST_TIME["no tilts"](detector).describer.tilts() is None
+    assert TEST_TIME["histograms alone"](detector).describer.tilts() is None
+    assert detector.describer.tilts() is not None
     capsys.readouterr()
     assert ablate("histograms alone", code=1)
     assert "which has no descriptors" in capsys.readouterr().err

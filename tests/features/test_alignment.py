@@ -1,4 +1,4 @@
-"""The turn, sizes and tilt that are chosen for a pair of images: photographs turned, resized and narrowed by other code."""
+"""The turn, sizes and tilt that are chosen for two images: photographs turned, resized and narrowed by other code."""
 
 import json
 import os
