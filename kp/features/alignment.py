@@ -22,15 +22,17 @@ _DIRECTIONS = 4  # of a tilt, 45 degrees from each other: those opposite are the
 _VOTERS = 300  # keypoints of image 0, the best, whose matches are counted
 _RATIO = 0.85  # distance of the best match by that of the second best: at most so much counts
 _UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size or tilt: they are rare
+_FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TILTED = 2  # turns and sizes, the best, that are tried with tilts
-_ALIKE = 2 / 3  # of the voters: with so many matches no tilt is tried
+_ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
 
 
 class Aligned(NamedTuple):
     """Descriptors (N0, D) and (N1, D) that can be compared, and how image 0 changes to look like image 1.
 
     ``rotation``: degrees in (-180, 180] from the x axis to the y axis. ``scale``: times larger. ``tilt``: times
-    narrower along one direction; below 1: image 1 was made narrower, 1 / ``tilt`` times.
+    narrower along one direction; below 1: image 1 was made narrower, 1 / ``tilt`` times. It is what was tried: half the
+    size and image 1 narrower is about the same change as image 0 narrower along the other direction.
     """
 
     descriptors0: Tensor
@@ -47,7 +49,7 @@ class _Change(NamedTuple):
     size1: int
     turn: int
     tilt: int | None = None
-    tilted: int = 0
+    narrowed: int = 0
 
 
 def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> Aligned:
@@ -59,11 +61,11 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> A
     """
     pair = _Pair(features0, features1)
     votes = {change: pair.votes(change) for change in pair.turned()}
-    most = max(votes.values())
-    if most < _ALIKE * min(_VOTERS, len(features0["descriptors"])):
+    if max(votes.values()) < _ALIKE * pair.voters():
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
             votes |= {each: pair.votes(each) for each in pair.tilted(change)}
-    return pair.aligned(max(votes, key=votes.__getitem__))
+    best = max(votes, key=votes.__getitem__)
+    return pair.aligned(best if votes[best] >= _FEWEST else _Change(0, 0, 0))
 
 
 class _Pair:
@@ -81,31 +83,36 @@ class _Pair:
 
     def tilted(self, change: _Change) -> list[_Change]:
         """All tilts of either image beside a change."""
-        return [change._replace(tilt=tilt, tilted=image) for tilt in range(len(self.tilts)) for image in (0, 1)]
+        return [change._replace(tilt=tilt, narrowed=image) for tilt in range(len(self.tilts)) for image in (0, 1)]
 
     def compared(self, change: _Change, count: int | None = None) -> tuple[Tensor, Tensor]:
         """The descriptors of image 0, of its best ``count`` keypoints, and those of image 1."""
         descriptors = [self.sizes0[change.size0, :count], self.sizes1[change.size1]]
         if change.tilt is not None:
-            narrowed = descriptors[change.tilted] @ self.tilts[change.tilt].mT
-            descriptors[change.tilted] = F.normalize(narrowed, dim=1)
+            tilted = descriptors[change.narrowed] @ self.tilts[change.tilt].mT
+            descriptors[change.narrowed] = F.normalize(tilted, dim=1)
         return descriptors[0] @ self.turns[change.turn], descriptors[1]  # d0 . (turn @ d1) = (d0 @ turn) . d1
 
+    def voters(self) -> int:
+        """How many votes there can be. A descriptor that is zero, as in a batch with empty places, has none."""
+        return min(int(each.any(1).sum()) for each in (self.sizes0[0, :_VOTERS], self.sizes1[0]))
+
     def votes(self, change: _Change) -> float:
-        """How many of the voters have a clear match."""
+        """How many keypoints of image 1 are the clear match of a voter."""
         descriptors0, descriptors1 = self.compared(change, _VOTERS)
         if min(len(descriptors0), len(descriptors1)) < 2:
             return 0.0
-        nearest = (descriptors0 @ descriptors1.mT).topk(2, dim=1).values
+        nearest, at = (descriptors0 @ descriptors1.mT).topk(2, dim=1)
         distances = (1 - nearest).clamp(min=0)  # half their squares
-        votes = (distances[:, 0] < _RATIO**2 * distances[:, 1]).sum().item()
+        clear = distances[:, 0] < _RATIO**2 * distances[:, 1]
+        votes = len(at[clear, 0].unique())
         return votes * (1.0 if any(change[:3]) or change.tilt is not None else _UNCHANGED)
 
     def aligned(self, change: _Change) -> Aligned:
         """What was chosen."""
         rotation = 180.0 - (180.0 + 360.0 / TURNS * change.turn) % 360.0
         tilt = 1.0 if change.tilt is None else TILTS[change.tilt // _DIRECTIONS]
-        tilt = 1 / tilt if change.tilted else tilt
+        tilt = 1 / tilt if change.narrowed else tilt
         return Aligned(*self.compared(change), rotation, 2.0 ** (change.size1 - change.size0), tilt)
 
 
