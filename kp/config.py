@@ -140,7 +140,7 @@ class WorldSettings:
     )
     views: int = setting(4, "photographs of a scene, for the ranker", bounds=(2, 16))
     still: float = setting(0.8, "share of the scenes whose photographs are all from one place", bounds=(0, 1))
-    detail: int = setting(1, "scenes of the ranker are drawn so many times as large, and reduced", bounds=(1, 8))
+    detail: int = setting(1, "scenes of the camera are drawn so many times as large, and reduced", bounds=(1, 8))
 
     def ranges(self) -> dict[str, float]:
         """The limits of :func:`kp.geometry.homography.random_homographies`, by name."""
@@ -171,9 +171,14 @@ class LightSettings:
     motion: float = setting(7.0, "path of a shaken camera, in pixels", bounds=(0, 100))
 
 
+DAY_AND_NIGHT = {"relit_share": 1.0, "shoulder_share": 1.0, "relit_stops": 6.0, "shadow_stops": 5.0}  # of the camera
+
+
 @dataclass(frozen=True)
 class CameraSettings:
-    """The camera that photographs a scene several times for the ranking of keypoints."""
+    """The camera that photographs a scene several times: for the ranking of keypoints and, with the values of
+    ``DAY_AND_NIGHT``, for descriptors.
+    """
 
     bracket_stops: float = setting(
         4.0, "stops by which a view is exposed more or less than for a middle grey, at most", bounds=(0, 16)

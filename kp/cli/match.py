@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "pixels: largest error of a match that fits (default: 3)"
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
     text = "compare own descriptors as they are; by default as many matches as can be are looked for in 8 turns of the "
-    text += "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if it were seen from the side"
+    text += (
+        "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if either were seen from the side"
+    )
     parser.add_argument("--upright", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
@@ -170,9 +172,9 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if (result["rotation"], result["scale"]) != (0, 1):
         lines[0] += f"; turned by about {result['rotation']:.0f} degrees, about {result['scale']:g} times as large"
-    if result["tilt"] != 1:
-        side = name0 if result["tilt"] < 1 else name1
-        lines[0] += f"; {side} seen from the side, about {max(result['tilt'], 1 / result['tilt']):.1f} times narrower"
+    if (tilt := result["tilt"]) != 1:
+        narrowed = name0 if tilt > 1 else name1
+        lines[0] += f"; seen from another side: compared with {narrowed} {max(tilt, 1 / tilt):.1f} times narrower"
     if args.pairs is None:
         if result["H_0to1"] is None:
             return lines[0] + "\nno homography fits"

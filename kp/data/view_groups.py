@@ -1,4 +1,4 @@
-"""Groups of views of one plane under a camera that brackets: what the ranker of keypoints is trained on."""
+"""Groups of views of one plane under a camera: what the ranker of keypoints, and in part the describer, see."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -24,7 +24,7 @@ class ViewGroup:
     H: Tensor
 
     def pair(self) -> ViewPair:
-        """The first two views."""
+        """The first two views; which corners they show is not known."""
         return ViewPair(self.images[:, 0], self.images[:, 1], compose(self.H[:, 1], self.H[:, 0]))
 
     def every(self, first: int, step: int) -> "ViewGroup":

@@ -57,7 +57,7 @@ def histograms_alone(detector: CornerDetector) -> CornerDetector:
     same, size = deepcopy(detector), detector.describer.linear.in_features
     same.describer.network, same.describer.linear = None, nn.Linear(size, size, bias=False).requires_grad_(False)
     nn.init.eye_(same.describer.linear.weight)
-    same.describer.side_maps = same.describer.side_maps.new_zeros(0, size, size)
+    same.describer.side_maps.zero_()
     return same
 
 

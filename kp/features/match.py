@@ -21,12 +21,8 @@ ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
-_COMPARED = {
-    "descriptors": 2,
-    "scaled_descriptors": 3,
-    "turn": 2,
-    "tilts": 3,
-}  # and how many axes they have for one image
+# what is compared, and how many axes it has for one image
+_COMPARED = {"descriptors": 2, "scaled_descriptors": 3, "turn": 2, "tilts": 3}
 
 
 @torch.no_grad()
@@ -38,14 +34,14 @@ def match(
 ) -> dict[str, Any]:
     """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
 
-    The descriptors of kp's own weights are compared in that turn of the images, of eight, in those sizes and as seen
-    from that side that give most matches: one choice for all keypoints (:mod:`kp.features.alignment`).
+    The descriptors of kp's own weights are compared in the turn of the images, of eight, the sizes and the tilt that
+    give most matches: one choice for all keypoints (:mod:`kp.features.alignment`).
 
     Args:
         ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,
             IJCV 2004, uses 0.8). None: no such test.
-        upright: compare them as they are: no image is turned by more than 30 degrees, 1.5 times nearer or 1.5
-            times narrower from the side. It is faster.
+        upright: compare them as they are, which is faster: for images turned by less than 30 degrees, less than 1.5
+            times nearer and less than 1.5 times narrower.
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine

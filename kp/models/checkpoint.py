@@ -112,6 +112,8 @@ def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
         ValueError: the run used an option that this version does not have any more.
     """
     groups = {group: dict(values) for group, values in settings.items()}
+    if "world" in groups:
+        groups["world"].setdefault("relit_pairs", 0.0)  # before there were any
     if "stem_channels" in groups.get("detector", _FIRST_MODEL):
         return groups | ({"detector": _SINCE | groups["detector"]} if "detector" in groups else {})
     for group, removed in _REMOVED.items():

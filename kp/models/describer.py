@@ -27,8 +27,8 @@ class Describer(nn.Module):
 
     A descriptor is a linear map of the histograms of :mod:`kp.models.gradient_histograms` at its place, divided by its
     length. The map is not trained by a gradient: :mod:`kp.training.discriminant` computes it, and ``side_maps`` (T,
-    size, size), one of each of ``TILTS``; weights of before have none. With a ``network`` the map's result is
-    corrected, and the logit says whether the keypoint's match will be right; without one it is 0.
+    size, size), one for each of ``TILTS``, which are zero in weights of earlier versions. With a ``network`` the map's
+    result is corrected, and the logit says whether the keypoint's match will be right; without one it is 0.
 
     Args:
         size: numbers of a descriptor.
@@ -38,7 +38,7 @@ class Describer(nn.Module):
     def __init__(self, size: int, network: "ContextNetwork | None" = None) -> None:
         super().__init__()
         self.linear = nn.Linear(SIZE, size).requires_grad_(False)
-        self.register_buffer("side_maps", torch.zeros(len(TILTS), size, size))
+        self.side_maps = nn.Parameter(torch.zeros(len(TILTS), size, size), requires_grad=False)
         self.network = network
 
     def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,22 +58,22 @@ class Describer(nn.Module):
         """
         if self.network is not None:
             return None
-        weight = self.linear.weight.double()
+        weight = self.linear.weight.cpu().double()  # not every device has float64
         turned = torch.empty_like(weight)
         turned[:, ORBITS] = weight[:, ORBITS.roll(-1, 1)]
         turn = turned @ torch.linalg.pinv(weight)
         lacks = (turn @ weight - turned).norm() / turned.norm()
-        return turn.float() if lacks < _CLOSED else None
+        return turn.float().to(self.linear.weight.device) if lacks < _CLOSED else None
 
     @torch.no_grad()
     def tilts(self) -> Tensor | None:
-        """The matrices (T, size, size) that make of a descriptor about the one it would be in the image narrowed along
-        the x axis by each of ``TILTS``. Scaled to unit length it can be compared. None where there are none.
+        """The matrices (T, size, size) that change a descriptor to about that of the same place in the image narrowed
+        along the x axis, by each of ``TILTS``. Scaled to unit length it can be compared. None where there are none.
         """
         return self.side_maps.clone() if self.network is None and self.side_maps.any() else None
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        """Weights of before tilts were learnt have none."""
+        """Weights of versions that knew no tilts have none."""
         state_dict.setdefault(f"{prefix}side_maps", torch.zeros_like(self.side_maps))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

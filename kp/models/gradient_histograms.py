@@ -65,7 +65,7 @@ def gradient_histograms(half: Tensor, xy: Tensor) -> Tensor:
             maps, variance = _blur(maps, math.sqrt(sigma**2 - variance) / step), sigma**2
             around = (xy[:, :, None] + _ring(radius, places, xy)).flatten(1, 2)  # (B, K * places, 2)
             values = sample_at(maps, (around - (step - 1) / 2) / step)
-            read.append(values.mT.reshape(*xy.shape[:2], -1))  # (B, K, places * DIRECTIONS)
+            read.append(values.mT.reshape(*xy.shape[:2], places * DIRECTIONS))  # (B, K, places * DIRECTIONS)
         found = torch.cat(read, dim=2)
         return found.div_(found.sum(2, keepdim=True) + _LEAST_GRADIENT).clamp_(min=0).sqrt_()
 

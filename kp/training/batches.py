@@ -1,18 +1,16 @@
 """What a step of training looks at, as the settings say: pairs of views, or groups of views under a camera."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from kp.config import CameraSettings, RunSettings
+from kp.config import DAY_AND_NIGHT, CameraSettings, RunSettings
 from kp.data.pairs import PrefetchedPairs, ViewPair, view_pairs
 from kp.data.synthetic.scene import Scene
 from kp.data.view_groups import ViewGroup, view_groups
 from kp.geometry.coords import Size
 from kp.support.settings import to_dict
-
-_DAY_AND_NIGHT = {"relit_share": 1.0, "shoulder_share": 1.0, "relit_stops": 6.0, "shadow_stops": 5.0}  # of the camera
 
 DrawScenes = Callable[[int, Size, torch.Generator], Scene]  # (batch, size, generator) -> scenes
 
@@ -27,19 +25,34 @@ def random_pairs(
 def described_pairs(
     settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
 ) -> PrefetchedPairs:
-    """Pairs of views without end, for descriptors: as :func:`random_pairs`, but in a share of the batches a camera
+    """Pairs of views without end, for descriptors: as :func:`random_pairs`, but in a share of the steps a camera
     photographs each scene under two lights that differ as day and night do.
     """
     pairs = _pairs(settings, generator, prefetch_steps, scenes)
-    camera = replace(settings.camera, **_DAY_AND_NIGHT)
+    camera = replace(settings.camera, **DAY_AND_NIGHT)
     groups = _groups(settings, generator, prefetch_steps, scenes, 2, camera)
 
-    def draw() -> Iterator[ViewPair]:
+    def draw() -> Iterator[_Steps]:
         while True:
-            relit = torch.rand((), generator=generator, device=generator.device) < settings.world.relit_pairs
-            yield next(groups).pair() if relit else next(pairs)
+            chance = torch.rand(prefetch_steps, generator=generator, device=generator.device)
+            relit = (chance < settings.world.relit_pairs).tolist()
+            yield _Steps(relit, next(groups).pair() if any(relit) else None, None if all(relit) else next(pairs))
 
     return PrefetchedPairs(draw(), generator, prefetch_steps)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The pairs of several steps, drawn at once: of each step those of one of two kinds."""
+
+    relit: list[bool]
+    by_day_and_night: ViewPair | None
+    others: ViewPair | None
+
+    def every(self, first: int, step: int) -> ViewPair:
+        """The pairs of step ``first``, of ``step`` of them; see :class:`kp.data.pairs.PrefetchedPairs`."""
+        kind = self.by_day_and_night if self.relit[first] else self.others
+        return kind.every(first, step)
 
 
 def random_groups(

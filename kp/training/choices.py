@@ -7,7 +7,7 @@ refused command takes a second.
 from collections.abc import Collection
 from dataclasses import fields
 
-from kp.config import HISTOGRAMS, CameraSettings, DetectorSettings, LightSettings, RunSettings, kind
+from kp.config import DAY_AND_NIGHT, HISTOGRAMS, CameraSettings, DetectorSettings, LightSettings, RunSettings, kind
 from kp.data.synthetic.render import parse_mixture
 from kp.models.detector import check as check_detector
 from kp.support.settings import check_bounds
@@ -15,7 +15,7 @@ from kp.support.settings import check_bounds
 _DETECTOR, _LIGHT, _CAMERA = (
     [f.name for f in fields(group)] for group in (DetectorSettings, LightSettings, CameraSettings)
 )
-_OF_THE_RANKER = ("bracket_stops", "shoulder_share", "relit_share", "relit_stops", "shadow_stops")  # of the camera
+_OF_DAY_AND_NIGHT = ("bracket_stops", *DAY_AND_NIGHT)  # of the camera: a describer does not ask for these
 _PAIRS = ("pretrained", "illumination_only", "viewpoint_only", *_LIGHT)
 USED = {  # settings that only a run uses which trains this
     "score map": frozenset(
@@ -36,7 +36,7 @@ USED = {  # settings that only a run uses which trains this
             *("half_size_scales", "describer_width", "describer_hidden", "descriptor_size", "matchability_weight"),
             *("covariance_scale", "relit_pairs", "still", "detail"),
             *("descriptor_weight", "matchability_loss_weight", "inverse_temperature", *_PAIRS),
-            *(name for name in _CAMERA if name not in _OF_THE_RANKER),
+            *(name for name in _CAMERA if name not in _OF_DAY_AND_NIGHT),
         )
     ),
 }

@@ -44,8 +44,9 @@ class DescriberStep:
         places = shared_places(pair, self.models[0], count, torch.default_generator)  # whose state is saved, too
         histograms = view_histograms(pair, places)
         self.moments.add(*(view[places.valid] for view in histograms))
-        tilted = tilted_histograms(pair.image0, places.xy0, TILTS)
-        self.moments.add_tilted(histograms[0][places.valid], tilted[:, places.valid])
+        if self.models[0].describer.network is None:  # a network sees the image as it is, so nothing can be tilted
+            tilted = tilted_histograms(pair.image0, places.xy0, TILTS)
+            self.moments.add_tilted(histograms[0][places.valid], tilted[:, places.valid])
         self._fit()
         images, xy = torch.cat([pair.image0, pair.image1]), torch.cat([places.xy0, places.xy1])
         with torch.autocast(images.device.type, dtype=half, enabled=half is not None):

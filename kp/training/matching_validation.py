@@ -73,8 +73,8 @@ def matching_scores(
 ) -> dict[str, float]:
     """Means over the pairs: ``mma`` within 3 px, ``right_matches`` and ``homography_auc`` at 5 px (MAGSAC).
 
-    Of mutual nearest neighbours among the best ``count`` keypoints of each image. ``mma_i``, ``mma_v`` and so on are
-    those of one split, where there are both.
+    Of matches, see :func:`kp.match`, among the best ``count`` keypoints of each image. ``mma_i``, ``mma_v`` and so on
+    are those of one split, where there are both.
     """
     rows = [row for sequence in sequences for row in _pairs(sequence, detector, describe, count)]
     parts = {"": rows} | {f"_{split}": [row for row in rows if row["split"] == split] for split in ("i", "v")}

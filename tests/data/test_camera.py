@@ -139,6 +139,18 @@ def test_views_of_a_group_agree_with_their_homographies(still):
         assert torch.corrcoef(torch.stack([carried[seen].log(), first[seen].clamp(min=0.01).log()]))[0, 1] > 0.8
 
 
+def test_the_pair_of_a_group_goes_from_its_first_view_to_its_second():
+    group = next(view_groups(2, 3, (64, 64), seeded(4), still=0.0, detail=1))
+    pair = group.pair()
+    assert torch.equal(pair.image0, group.images[:, 0])
+    assert torch.equal(pair.image1, group.images[:, 1])
+    scene = np.array([[30.0, 40, 1], [50, 20, 1], [45, 45, 1]]).T
+    for b in range(2):
+        in0, in1 = (H.double().numpy() @ scene for H in group.H[b, :2])
+        found = pair.H_0to1[b].double().numpy() @ (in0 / in0[2])
+        assert np.allclose(found / found[2], in1 / in1[2], atol=1e-3)
+
+
 def test_every_takes_scenes_of_a_group():
     group = next(view_groups(4, 2, (64, 64), seeded(), detail=1))
     part = group.every(1, 2)

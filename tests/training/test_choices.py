@@ -11,6 +11,7 @@ import pytest
 import train_homographic
 from kp.cli import train as command
 from kp.config import (
+    DAY_AND_NIGHT,
     HISTOGRAMS,
     CameraSettings,
     DetectorSettings,
@@ -211,8 +212,8 @@ def test_a_model_reads_none_of_the_settings_of_the_others(monkeypatch, trained):
     # these are also checked, or recorded, where they are not used
     checked = {"half_size_scales", "darkness", "mix_blur", "contrast_sigma", "pretrained", "ranker_width"}
     checked |= {"ranker_weight", "matchability_weight", "covariance_scale"}
-    if trained == "describer":  # which has a camera with values of its own for these
-        checked |= {"bracket_stops", "shoulder_share", "relit_share", "relit_stops", "shadow_stops"}
+    if trained == "describer":  # its camera has values of its own, and nothing of a bracket is left where all is relit
+        checked |= {"bracket_stops", *DAY_AND_NIGHT}
     others = frozenset().union(*USED.values()) - USED[trained]
     assert not names & others - checked
     assert {"image_size", "batch", "clip", "keypoints_per_megapixel", "score_blur"} <= names, "nothing was noted"

@@ -1,7 +1,9 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,10 +12,22 @@ from torch.nn import functional as F
 from kp.config import HISTOGRAMS, DetectorSettings, RunSettings, TrainSettings, WorldSettings
 from kp.data.hpatches import ImageSequence
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
+from kp.data.synthetic.render import render
+from kp.geometry.block_filters import at_half_size
 from kp.geometry.coords import warp_points
 from kp.models.checkpoint import load_checkpoint
 from kp.models.corner import CornerDetector
-from kp.training.description import NEAR, Places, alike, description_losses, shared_places, view_histograms
+from kp.models.gradient_histograms import gradient_histograms
+from kp.training.batches import described_pairs
+from kp.training.description import (
+    NEAR,
+    Places,
+    alike,
+    description_losses,
+    shared_places,
+    tilted_histograms,
+    view_histograms,
+)
 from kp.training.matching_validation import by_rootsift, matching_scores
 from kp.training.trainer import Trainer, resume
 from kp.training.validation import Validation
@@ -210,7 +224,8 @@ def test_every_parameter_of_the_describer_gets_a_gradient(tmp_path):
     for _ in range(2):  # the correction begins at zero, so the encoder learns from the second step on
         loss, _ = learner.look(next(learner.pairs))
         learner.update(loss, 1e-3)
-    learnt = [(name, p) for name, p in learner.describer.named_parameters() if not name.startswith("linear.")]
+    computed = ("linear.", "side_maps")
+    learnt = [(name, p) for name, p in learner.describer.named_parameters() if not name.startswith(computed)]
     assert not [name for name, p in learnt if p.grad is None or not p.grad.any()]
 
 
@@ -221,10 +236,52 @@ def test_a_computed_map_foretells_nothing_and_takes_no_step(tmp_path):
     learner.update(loss, 1e-3)
     assert set(terms) == {"descriptor", "matched"}
     assert not loss.requires_grad
-    maps = [model.describer.linear.weight for model in (learner.model, learner.average.module)]
-    assert torch.equal(*maps)
-    assert maps[0].abs().max() > 0
+    for name in ("linear.weight", "side_maps"):
+        maps = [model.describer.get_parameter(name) for model in (learner.model, learner.average.module)]
+        assert torch.equal(*maps)
+        assert all(values.abs().max() > 0 for values in (maps[0] if name == "side_maps" else maps))
     assert learner.step == 1
+
+
+def test_a_run_that_knew_no_tilts_goes_on(tmp_path):
+    settings = replace(DESCRIBER, detector=DetectorSettings(describer=HISTOGRAMS))
+    trainer = Trainer(settings, tmp_path)
+    trainer.take_step()
+    trainer.save()
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    for name in ("model", "average"):
+        state[name] = {key: values for key, values in state[name].items() if not key.endswith("side_maps")}
+    for sums in state["seen"]:
+        del sums["fronts"], sums["sides"]
+    again = resume(state, settings, tmp_path)
+    assert not again.learner.describer.side_maps.any()
+    again.take_step()
+    assert again.learner.describer.side_maps.any()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.33])
+def test_a_share_of_the_steps_differs_as_day_and_night(share):
+    """The exposures of other pairs differ at random; those of day and night are automatic, in every step drawn."""
+    world = WorldSettings(image_size=64, families=("leaves",), relit_pairs=share)
+    settings = replace(DESCRIBER, world=world, train=replace(DESCRIBER.train, batch=1))
+    steps, scenes = 18, partial(render, families=world.families)
+    drawn = described_pairs(settings, torch.Generator().manual_seed(0), steps, scenes)
+    kinds = [next(drawn).corners0 is None for _ in range(steps)]  # of groups they are not known
+    assert all(kinds) if share == 1 else sum(kinds) == 0 if share == 0 else 2 <= sum(kinds) <= 10
+
+
+def test_histograms_of_tilts_are_those_of_narrow_images():
+    image = F.interpolate(torch.rand(2, 1, 20, 30, generator=torch.Generator().manual_seed(4)), scale_factor=8)
+    xy = torch.tensor([[[100.0, 80.0], [140.5, 70.25]], [[120.0, 90.0], [90.0, 60.0]]])
+    found = tilted_histograms(image, xy, (2.0, 4.0))
+    assert found.shape[:3] == (2, 2, 2)
+    for tilt, histograms in zip((2, 4), found, strict=True):
+        narrow = [cv2.resize(each[0].numpy(), (240 // tilt, 160), interpolation=cv2.INTER_AREA) for each in image]
+        half = at_half_size(torch.from_numpy(np.stack(narrow))[:, None])
+        wanted = gradient_histograms(half, (xy + 0.5) / torch.tensor([tilt, 1.0]) - 0.5)
+        assert (histograms * wanted).sum(2).min() > 0.98  # two filters
+        elsewhere = gradient_histograms(half, (xy + 0.5) / torch.tensor([tilt, 1.0]) + torch.tensor([6.0, 0]))
+        assert (histograms * elsewhere).sum(2).max() < 0.95
 
 
 def test_training_lowers_the_loss(tmp_path):
