@@ -88,8 +88,9 @@ def measure_pair(
 ) -> dict[str, float]:
     """What the features of two views give, against the true H_0to1 (3, 3), as plain numbers.
 
-    ``matches``, of :func:`kp.match`: how many. ``corner_error``: of the homography fitted to them with ``threshold``, pixels of view 1,
-    infinite where there is none. ``matching_accuracy_1px``, ``_3px``, ``_5px``: the share of right matches.
+    ``matches``: how many :func:`kp.match` finds. ``corner_error``: of the homography fitted to them with
+    ``threshold``, pixels of view 1, infinite where there is none. ``matching_accuracy_1px``, ``_3px``, ``_5px``: the
+    share of right matches.
     """
     index0, index1 = match(features0.features(), features1.features())["matches"].unbind(1)
     xy0, xy1 = features0.xy[index0], features1.xy[index1]
