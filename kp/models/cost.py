@@ -36,8 +36,9 @@ def cost(detector: nn.Module, size: Size = SIZE) -> dict[str, float]:
             image, xy = torch.zeros(1, 1, *size), torch.zeros(1, _COUNT, 2)
             plain.describe(image, xy)
             plain.describe_smaller(image, xy, DESCRIPTOR_SCALES - 1)  # in this thread: the counter sees no other
+    learnt = [*detector.parameters(), *([detector.describer.side_maps] if describes(detector) else [])]
     return {
-        "parameters": sum(p.numel() for p in detector.parameters()),
+        "parameters": sum(values.numel() for values in learnt),
         "gmac": counter.get_total_flops() / 2e9,
     }
 

@@ -38,7 +38,7 @@ class Describer(nn.Module):
     def __init__(self, size: int, network: "ContextNetwork | None" = None) -> None:
         super().__init__()
         self.linear = nn.Linear(SIZE, size).requires_grad_(False)
-        self.side_maps = nn.Parameter(torch.zeros(len(TILTS), size, size), requires_grad=False)
+        self.register_buffer("side_maps", torch.zeros(len(TILTS), size, size))  # no parameter: checkpoints list these
         self.network = network
 
     def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
