@@ -223,7 +223,10 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "models": lambda read: models(read("models.json"), read("test.json")).markdown(),
     "errors": lambda read: errors(read).markdown(),
     "ablation": lambda read: ablation(read("ablation.json")["entries"]),
-    "ablation-descriptors": lambda read: ablation(read("ablation_descriptors.json")["entries"]),
+    **{
+        f"ablation-{name}": lambda read, name=name: ablation(read(f"ablation_{name}.json")["entries"])
+        for name in ("descriptors", "descriptors_upright")
+    },
     "covariance": _covariance,
     "domain": lambda read: result_tables.scores(read("domain.json")["scores"]).markdown(),
     "minutes": _minutes,
