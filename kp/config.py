@@ -171,7 +171,8 @@ class LightSettings:
     motion: float = setting(7.0, "path of a shaken camera, in pixels", bounds=(0, 100))
 
 
-DAY_AND_NIGHT = {"relit_share": 1.0, "shoulder_share": 1.0, "relit_stops": 6.0, "shadow_stops": 5.0}  # of the camera
+# values of CameraSettings for pairs that differ as day and night
+DAY_AND_NIGHT = {"relit_share": 1.0, "shoulder_share": 1.0, "relit_stops": 6.0, "shadow_stops": 5.0}
 
 
 @dataclass(frozen=True)

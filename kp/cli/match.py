@@ -34,9 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "pixels: largest error of a match that fits (default: 3)"
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
     text = "compare own descriptors as they are; by default as many matches as can be are looked for in 8 turns of the "
-    text += (
-        "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if either were seen from the side"
-    )
+    text += "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if either were seen from the "
+    text += "side"
     parser.add_argument("--upright", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
