@@ -79,6 +79,9 @@ class DetectorSettings:
     describer_width: int = setting(64, "channels of the describer's feature pyramid", bounds=(1, 1024))
     describer_hidden: int = setting(256, "numbers in the hidden layer of the describer", bounds=(1, 8192))
     descriptor_size: int = setting(128, "numbers of a descriptor", bounds=(2, 256))
+    own_frame: bool = setting(
+        False, "describe each keypoint in a frame turned by its strongest gradient direction, in steps of 45 degrees"
+    )
     matchability_weight: float = setting(
         0.0, "of the logit that a keypoint will be matched, added to its score where it is described", bounds=(0, 1000)
     )
@@ -276,6 +279,14 @@ class TrainSettings:
     descriptor_weight: float = setting(1.0, "weight of telling a keypoint from all others", bounds=(0, 1e6))
     matchability_loss_weight: float = setting(
         0.1, "weight of foreseeing whether a keypoint is matched", bounds=(0, 1e6)
+    )
+    descriptor_loss: str = setting(
+        "softmax",
+        "of a describer's encoder: dual softmax over all places of the batch, or the triplet with the hardest of them",
+        ("softmax", "triplet"),
+    )
+    sosr_weight: float = setting(
+        0.0, "weight of second-order similarity: places are as far from each other in both views", bounds=(0, 1e6)
     )
     inverse_temperature: float = setting(
         20.0, "factor of the cosines of descriptors in the descriptor loss", bounds=(ABOVE_ZERO, 1e3)

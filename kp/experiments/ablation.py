@@ -79,9 +79,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that d
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
 _DESCRIBER = ("--describer", "histograms")
+_LONG = ("--describer", "mobilenet_v3_small", "--steps", "500")  # a gradient needs more steps than sums do
 VARIANTS |= {  # of descriptors
     "descriptors": _DESCRIBER,
-    "descriptors with an encoder": ("--describer", "mobilenet_v3_small"),
+    "descriptors with an encoder": _LONG,
+    "descriptors with an encoder, triplet": (*_LONG, "--descriptor-loss", "triplet"),
+    "descriptors with an encoder, triplet and SOSR": (*_LONG, "--descriptor-loss", "triplet", "--sosr-weight", "1"),
+    "descriptors with an encoder, mobilenet_v3_large": ("--describer", "mobilenet_v3_large", "--steps", "500"),
+    "descriptors with an encoder, mobilenetv4_conv_small": ("--describer", "mobilenetv4_conv_small", "--steps", "500"),
+    "descriptors in turned frames": (*_DESCRIBER, "--own-frame"),
     **{
         f"descriptors, {name}": (*_DESCRIBER, *flags)
         for name, flags in {

@@ -68,6 +68,13 @@ def no_tilts(detector: CornerDetector) -> CornerDetector:
     return same
 
 
+def upright(detector: CornerDetector) -> CornerDetector:
+    """Descriptors that are compared in no turn, as those with an encoder are, nor from the side."""
+    same = no_tilts(detector)
+    same.describer.turn = lambda: None
+    return same
+
+
 def unchanged(scores: ScoreMap) -> ScoreMap:
     """The score maps as they are; the others are compared with this."""
     return scores
@@ -90,8 +97,9 @@ TEST_TIME: dict[str, Callable[[ScoreMap], ScoreMap]] = {  # of given weights, wh
     "sub-pixel": refined,
     "histograms alone": histograms_alone,
     "no tilts": no_tilts,
+    "descriptors, compared upright": upright,
 }
-_OF_DESCRIPTORS = ("histograms alone", "no tilts")
+_OF_DESCRIPTORS = ("histograms alone", "no tilts", "descriptors, compared upright")
 
 
 def applies(name: str, described: bool) -> bool:

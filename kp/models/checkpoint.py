@@ -50,6 +50,7 @@ _SINCE = {  # settings that the first weights of the ten packages do not record
     "describer_hidden": 256,
     "descriptor_size": 64,
     "matchability_weight": 0.0,
+    "own_frame": False,
     "covariance_scale": 0.017,
 }
 _UNRECORDED = {"normalised": True, "darkness": 0.0}  # what weights older than these settings were trained with

@@ -154,7 +154,7 @@ def _describer(s: DetectorSettings) -> nn.Module:
     size, network = s.descriptor_size, None
     if s.describer != HISTOGRAMS:
         network = ContextNetwork(s.describer, s.describer_width, s.describer_hidden, size, s.pretrained)
-    return Describer(size, network)
+    return Describer(size, network, s.own_frame)
 
 
 def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:

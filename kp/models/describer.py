@@ -10,7 +10,7 @@ from kp.geometry.block_filters import at_half_size
 from kp.geometry.coords import sample_at, upsample
 from kp.models.detector import blur
 from kp.models.encoders import Encoder
-from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms
+from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms, in_own_frame
 from kp.models.mobile import normalise, pad_to_lattice, separable
 from kp.support.device import full_precision
 
@@ -33,10 +33,12 @@ class Describer(nn.Module):
     Args:
         size: numbers of a descriptor.
         network: what looks at the image around, or None.
+        own_frame: see :func:`kp.models.gradient_histograms.in_own_frame`.
     """
 
-    def __init__(self, size: int, network: "ContextNetwork | None" = None) -> None:
+    def __init__(self, size: int, network: "ContextNetwork | None" = None, own_frame: bool = False) -> None:
         super().__init__()
+        self.own_frame = own_frame
         self.linear = nn.Linear(SIZE, size).requires_grad_(False)
         self.register_buffer("side_maps", torch.zeros(len(TILTS), size, size))  # no parameter: checkpoints list these
         self.network = network
@@ -44,7 +46,8 @@ class Describer(nn.Module):
     def forward(self, grey: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
         half = at_half_size(grey)
         with full_precision(grey.device):
-            descriptors = self.linear(gradient_histograms(half.float(), xy))
+            histograms = gradient_histograms(half.float(), xy)
+            descriptors = self.linear(in_own_frame(histograms) if self.own_frame else histograms)
         logits = torch.zeros_like(descriptors[..., 0])
         if self.network is not None:
             correction, logits = self.network(half, xy)
@@ -56,7 +59,7 @@ class Describer(nn.Module):
         """The matrix (size, size) that makes of a descriptor the one it would be in the image turned by 45 degrees,
         from the x axis to the y axis: exact for the histograms. None where there is none, as with a network.
         """
-        if self.network is not None:
+        if self.network is not None or self.own_frame:
             return None
         weight = self.linear.weight.cpu().double()  # not every device has float64
         turned = torch.empty_like(weight)
@@ -70,7 +73,7 @@ class Describer(nn.Module):
         """The matrices (T, size, size) that change a descriptor to about that of the same place in the image narrowed
         along the x axis, by each of ``TILTS``. Scaled to unit length it can be compared. None where there are none.
         """
-        return self.side_maps.clone() if self.network is None and self.side_maps.any() else None
+        return self.side_maps.clone() if self.network is None and not self.own_frame and self.side_maps.any() else None
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         """Weights of versions that knew no tilts have none."""

@@ -70,6 +70,18 @@ def gradient_histograms(half: Tensor, xy: Tensor) -> Tensor:
         return found.div_(found.sum(2, keepdim=True) + _LEAST_GRADIENT).clamp_(min=0).sqrt_()
 
 
+def in_own_frame(histograms: Tensor) -> Tensor:
+    """Histograms (B, K, SIZE), each as it is in the image turned so that its strongest direction is the x axis.
+
+    In steps of 45 degrees. The direction is that of the sum over all places.
+    """
+    shares = histograms.square().unflatten(2, (-1, DIRECTIONS)).sum(2)  # (B, K, DIRECTIONS)
+    turned = torch.empty(DIRECTIONS, SIZE, dtype=torch.long)  # of each turn: which number is taken for each
+    for turn in range(DIRECTIONS):
+        turned[turn, ORBITS] = ORBITS.roll(-turn, 1)
+    return histograms.gather(2, turned.to(histograms.device)[shares.argmax(2)])
+
+
 def gradient_maps(grey: Tensor) -> Tensor:
     """The gradient of grey images (B, 1, H, W) in each direction, from the x axis on: (B, DIRECTIONS, H, W), >= 0.
 

@@ -36,6 +36,7 @@ USED = {  # settings that only a run uses which trains this
             *("half_size_scales", "describer_width", "describer_hidden", "descriptor_size", "matchability_weight"),
             *("covariance_scale", "relit_pairs", "still", "detail"),
             *("descriptor_weight", "matchability_loss_weight", "inverse_temperature", *_PAIRS),
+            *("own_frame", "descriptor_loss", "sosr_weight"),
             *(name for name in _CAMERA if name not in _OF_DAY_AND_NIGHT),
         )
     ),
@@ -43,6 +44,7 @@ USED = {  # settings that only a run uses which trains this
 OF_NETWORK = frozenset(  # settings of a describer that only its encoder uses
     (
         *("describer_width", "describer_hidden", "matchability_weight", "descriptor_weight", "inverse_temperature"),
+        *("descriptor_loss", "sosr_weight"),
         *("matchability_loss_weight", "pretrained", "lr", "warmup", "decay", "weight_decay", "clip", "ema"),
     )
 )

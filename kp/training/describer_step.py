@@ -10,7 +10,7 @@ from kp.config import RunSettings
 from kp.data.pairs import ViewPair
 from kp.models.describer import TILTS
 from kp.models.detector import Detector
-from kp.models.gradient_histograms import ORBITS, SIZE
+from kp.models.gradient_histograms import ORBITS, SIZE, in_own_frame
 from kp.training import distributed
 from kp.training.description import (
     alike,
@@ -43,6 +43,8 @@ class DescriberStep:
         count = math.ceil(image_size**2 * train.keypoints_per_megapixel / 1e6)
         places = shared_places(pair, self.models[0], count, torch.default_generator)  # whose state is saved, too
         histograms = view_histograms(pair, places)
+        if self.settings.detector.own_frame:
+            histograms = tuple(in_own_frame(view) for view in histograms)
         self.moments.add(*(view[places.valid] for view in histograms))
         if self.models[0].describer.network is None:  # a network sees the image as it is, so nothing can be tilted
             tilted = tilted_histograms(pair.image0, places.xy0, TILTS)
@@ -52,10 +54,16 @@ class DescriberStep:
         with torch.autocast(images.device.type, dtype=half, enabled=half is not None):
             descriptors, logits = describer(images, xy)
         each = (*descriptors.float().chunk(2), *logits.float().chunk(2))
-        terms = description_losses(*each, places, alike(places, histograms), train.inverse_temperature)
-        loss = train.descriptor_weight * terms["descriptor"] + train.matchability_loss_weight * terms["matchability"]
+        terms = description_losses(
+            *each, places, alike(places, histograms), train.inverse_temperature, train.descriptor_loss
+        )
+        loss = (
+            train.sosr_weight * terms["sosr"]
+            + train.descriptor_weight * terms["descriptor"]
+            + train.matchability_loss_weight * terms["matchability"]
+        )
         if self.models[0].describer.network is None:
-            del terms["matchability"]  # nothing foretells it
+            del terms["matchability"], terms["sosr"]  # nothing foretells it
         return loss, terms
 
     def state(self) -> list[dict[str, Any]]:

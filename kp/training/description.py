@@ -59,6 +59,7 @@ def description_losses(
     places: Places,
     same: Tensor,
     inverse_temperature: float,
+    kind: str = "softmax",
 ) -> dict[str, Tensor]:
     """The terms of the loss, scalars by name, and the share of places that are matched right.
 
@@ -71,6 +72,9 @@ def description_losses(
         logits0: (B, N), of the places in view 0; ``logits1``: in view 1.
         same: (B, N, N), pairs of places of one image that are no example of different places, see :func:`alike`.
         inverse_temperature: factor of the cosines.
+        kind: softmax; or triplet, for the mean of "how much the hardest other place is nearer than a margin of 1 beyond
+            the true one", from both views (HardNet, Mishchuk et al., NIPS 2017). Its term ``sosr`` is the distance
+            between what a place is from its 8 nearest in the two views (SOSNet, Tian et al., CVPR 2019).
     """
     valid = places.valid.flatten()
     different = ~torch.block_diag(*same)[valid][:, valid] | torch.eye(int(valid.sum()), device=same.device).bool()
@@ -79,13 +83,41 @@ def description_losses(
     true = torch.arange(len(logits), device=logits.device)
     if not len(true):
         nothing = descriptors0.sum() * 0 + logits0.sum() * 0
-        return {"descriptor": nothing, "matchability": nothing, "matched": nothing}
-    descriptor = (F.cross_entropy(logits, true) + F.cross_entropy(logits.mT, true)) / 2
+        return {"descriptor": nothing, "sosr": nothing, "matchability": nothing, "matched": nothing}
+    if kind == "softmax":
+        descriptor = (F.cross_entropy(logits, true) + F.cross_entropy(logits.mT, true)) / 2
+    else:
+        descriptor = _hardest_triplet(one, two, different)
     with torch.no_grad():
         right = (_own_pair(logits, places.valid) == true) & (_own_pair(logits.mT, places.valid) == true)
     said = torch.cat([logits0.flatten()[valid], logits1.flatten()[valid]])
     matchability = F.binary_cross_entropy_with_logits(said, right.to(said).repeat(2))
-    return {"descriptor": descriptor, "matchability": matchability, "matched": right.float().mean()}
+    sosr = _second_order(one, two, different)
+    return {"descriptor": descriptor, "sosr": sosr, "matchability": matchability, "matched": right.float().mean()}
+
+
+def _distances(one: Tensor, two: Tensor) -> Tensor:
+    """Euclidean distances (M, N) of descriptors (M, D) and (N, D) of unit length."""
+    return (2 - 2 * one @ two.mT).clamp(min=1e-6).sqrt()
+
+
+def _hardest_triplet(one: Tensor, two: Tensor, different: Tensor) -> Tensor:
+    """The hinge of margin 1 with the hardest of the ``different`` (M, M) places, from both views; the mean over M."""
+    distances = _distances(one, two)
+    others = distances.masked_fill(~different | torch.eye(len(one), device=one.device).bool(), 10.0)
+    hinge = [F.relu(1 + distances.diagonal() - others.amin(axis)) for axis in (0, 1)]
+    return (hinge[0] + hinge[1]).mean() / 2
+
+
+def _second_order(one: Tensor, two: Tensor, different: Tensor) -> Tensor:
+    """Root of the summed squared differences of distances to the 8 nearest of either view; the mean over M."""
+    own = ~different | torch.eye(len(one), device=one.device).bool()
+    apart0, apart1 = (_distances(each, each).masked_fill(own, 10.0) for each in (one, two))
+    count = min(8, len(one))
+    near = torch.zeros_like(own)
+    for apart in (apart0, apart1):
+        near = near.scatter(1, apart.topk(count, largest=False).indices, True)
+    return ((apart0 - apart1).square() * (near & ~own)).sum(1).clamp(min=1e-12).sqrt().mean()
 
 
 def view_histograms(pair: ViewPair, places: Places) -> tuple[Tensor, Tensor]:
