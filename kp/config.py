@@ -15,9 +15,7 @@ MODELS = (  # weights that come with kp
     *("mobilenet_v3_small", "mobilenetv4_conv_small", "mobilenet_v3_large"),
 )
 WEIGHTS = MODELS[0]  # what is meant where none are named
-DESCRIBED = MODELS[2]  # the same keypoints, with descriptors
-HISTOGRAMS = "histograms"  # the describer without an encoder
-KINDS = ("ranker", "score map", "describer")  # what of a detector a run trains
+DESCRIBED = MODELS[2]  # the ranked keypoints, with descriptors
 DETECTORS = (  # what evaluate.py measures by default
     *("kp", "ranked", "corner", "harris", "harris-gaussian", "shi-tomasi", "fast", "sift", "orb", "random"),
 )
@@ -70,21 +68,7 @@ class DetectorSettings:
     ranker_weight: float = setting(
         1.0, "of the ranker's logit, added to the score of a keypoint; 0: not used", bounds=(0, 1000)
     )
-    describer: str = setting(
-        "none",
-        "what describes keypoints: gradient histograms through a linear map that is computed from pairs, or these "
-        "corrected by a mobile encoder, which also says whether a keypoint will be matched; none: no descriptors",
-        ("none", HISTOGRAMS, *ENCODERS),
-    )
-    describer_width: int = setting(64, "channels of the describer's feature pyramid", bounds=(1, 1024))
-    describer_hidden: int = setting(256, "numbers in the hidden layer of the describer", bounds=(1, 8192))
-    descriptor_size: int = setting(128, "numbers of a descriptor", bounds=(2, 256))
-    own_frame: bool = setting(
-        False, "describe each keypoint in a frame turned by its strongest gradient direction, in steps of 45 degrees"
-    )
-    matchability_weight: float = setting(
-        0.0, "of the logit that a keypoint will be matched, added to its score where it is described", bounds=(0, 1000)
-    )
+    descriptor_size: int = setting(128, "numbers of a descriptor; 0: no descriptors; no encoder", bounds=(0, 256))
     covariance_scale: float = setting(
         0.017,
         "square pixels of a keypoint's covariance, times the inverse of the score map's sharpness; see kp covariance",
@@ -120,9 +104,7 @@ class WorldSettings:
         "shows them all) or a group, classic or planes, whose weight its families share",
         metavar="FAMILY",
     )
-    image_size: int | None = setting(
-        None, "side of a training view in pixels", bounds=(32, 4096), by_model=(480, 160, 208)
-    )
+    image_size: int | None = setting(None, "side of a training view in pixels", bounds=(32, 4096), by_model=(480, 160))
     max_translation: float = setting(0.15, "of a view's centre, either way, as a fraction of its side", bounds=(0, 1))
     max_scale: float = setting(
         1.8, "factor of a view's scale, either way, log-uniform; between two views its square", bounds=(1, 10)
@@ -139,9 +121,10 @@ class WorldSettings:
     )
     viewpoint_only: float = setting(0.5, "share of pairs whose views have almost the same light", bounds=(0, 1))
     relit_pairs: float = setting(
-        0.33, "share of the steps of the describer whose views differ as day and night", bounds=(0, 1)
+        0.33, "share of the steps in which the views of the describer differ as day and night", bounds=(0, 1)
     )
     views: int = setting(4, "photographs of a scene, for the ranker", bounds=(2, 16))
+    pairs: int = setting(2, "pairs of views a step, for descriptors", bounds=(1, 4096))
     still: float = setting(0.8, "share of the scenes whose photographs are all from one place", bounds=(0, 1))
     detail: int = setting(1, "scenes of the camera are drawn so many times as large, and reduced", bounds=(1, 8))
 
@@ -226,33 +209,31 @@ class TrainSettings:
     """The training."""
 
     steps: int | None = setting(
-        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200, 120)
+        None, "length of the whole run, unless --minutes is given", bounds=(1, 1e9), by_model=(300, 200)
     )
     minutes: float | None = setting(
         None, "length of the whole run in minutes instead of steps", bounds=(ABOVE_ZERO, 1e6)
     )
     batch: int | None = setting(
         None,
-        "scenes a step, of each rank under torchrun; with an encoder a GPU takes 64 and more",
+        "scenes a step of the ranker or encoder, of each rank under torchrun; with an encoder a GPU takes 64 and more",
         bounds=(1, 4096),
-        by_model=(2, 8, 8),
+        by_model=(2, 8),
     )
     prefetch_steps: int = setting(
         0,
         "steps whose pairs are drawn at once; 0: one on a CPU, on a GPU as many as fit in a gibibyte",
         bounds=(0, 4096),
     )
-    lr: float | None = setting(
-        None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(1e-2, 1e-3, 2e-3)
-    )
+    lr: float | None = setting(None, "peak learning rate of AdamW", bounds=(ABOVE_ZERO, 10), by_model=(1e-2, 1e-3))
     warmup: int | None = setting(
-        None, "steps in which the learning rate rises to its peak", by_model=(20, 100, 50), bounds=(0, 1e9)
+        None, "steps in which the learning rate rises to its peak", by_model=(20, 100), bounds=(0, 1e9)
     )
     decay: float | None = setting(
         None,
         "share of the run, at its end, in which the learning rate falls to zero",
         bounds=(0, 1),
-        by_model=(0.6, 0.4, 0.5),
+        by_model=(0.6, 0.4),
     )
     weight_decay: float = setting(1e-4, "of AdamW", bounds=(0, 10))
     clip: float = setting(1.0, "largest norm of the gradient", bounds=(ABOVE_ZERO, 1e12))
@@ -270,26 +251,16 @@ class TrainSettings:
         None,
         "keypoints of a view that the losses look at, for each megapixel that both views share",
         bounds=(ABOVE_ZERO, 1e6),
-        by_model=(650.0, 1000.0, 4000.0),
+        by_model=(650.0, 1000.0),
     )
     remembered: int = setting(
         150_000, "keypoints of the steps so far that the ranker goes on learning from; 12 MB", bounds=(1, 10_000_000)
     )
     ranked_peaks: int = setting(4096, "of them that a step looks at, of each rank", bounds=(1, 1_000_000))
-    descriptor_weight: float = setting(1.0, "weight of telling a keypoint from all others", bounds=(0, 1e6))
-    matchability_loss_weight: float = setting(
-        0.1, "weight of foreseeing whether a keypoint is matched", bounds=(0, 1e6)
-    )
-    descriptor_loss: str = setting(
-        "softmax",
-        "of a describer's encoder: dual softmax over all places of the batch, or the triplet with the hardest of them",
-        ("softmax", "triplet"),
-    )
-    sosr_weight: float = setting(
-        0.0, "weight of second-order similarity: places are as far from each other in both views", bounds=(0, 1e6)
-    )
-    inverse_temperature: float = setting(
-        20.0, "factor of the cosines of descriptors in the descriptor loss", bounds=(ABOVE_ZERO, 1e3)
+    described_per_megapixel: float = setting(
+        4000.0,
+        "keypoints of a pair that descriptors learn from, for each megapixel of a view",
+        bounds=(ABOVE_ZERO, 1e6),
     )
     temperature: float = setting(
         0.3,
@@ -321,7 +292,7 @@ def complete(settings: RunSettings) -> RunSettings:
 
     ``steps`` stays None where the length of the run is given in minutes.
     """
-    column, groups = KINDS.index(kind(settings.detector)), {}
+    column, groups = int(settings.detector.encoder != "none"), {}
     for name, group in vars(settings).items():
         pairs = {f.name: f.metadata["by_model"] for f in fields(group) if f.metadata["by_model"]}
         missing = {setting: pair[column] for setting, pair in pairs.items() if getattr(group, setting) is None}
@@ -331,9 +302,12 @@ def complete(settings: RunSettings) -> RunSettings:
     return RunSettings(**groups)
 
 
-def kind(detector: DetectorSettings) -> str:
-    """What of a detector is trained, one of ``KINDS``."""
-    return KINDS[1] if detector.encoder != "none" else KINDS[2] if detector.describer != "none" else KINDS[0]
+def parts(detector: DetectorSettings) -> tuple[str, ...]:
+    """What of a detector a run trains: a score map; or a ranker, a describer or both; or nothing."""
+    if detector.encoder != "none":
+        return ("score map",)
+    sizes = {"ranker": detector.ranker_width, "describer": detector.descriptor_size}
+    return tuple(part for part, size in sizes.items() if size)
 
 
 ENCODER_DEFAULTS = complete(RunSettings(detector=DetectorSettings(encoder=ENCODERS[0])))  # of a run with an encoder

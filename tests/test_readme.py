@@ -91,7 +91,6 @@ SHORT = {  # a part of a command that takes long, and a part that takes a second
     "--protocol native 240x320 480x640 squash --workers 2": "--protocol native squash --detectors harris random",
     "--hpatches ROOT": "--hpatches ROOT --split i",
     "--minutes 2": "--steps 1 --batch 2 --image-size 64",
-    "--describer histograms": "--describer histograms --steps 1 --batch 2 --image-size 64",
     'kp ablate "one exposure" "sub-pixel"': "kp ablate sub-pixel",
     "weights.safetensors harris": "weights.safetensors",
     "kp report": "kp report --check",

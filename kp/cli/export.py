@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.description = onnx.__doc__ + _ABOUT
     default = KeypointNumbers()
     parser.add_argument("out", type=Path, metavar="OUT.onnx")
-    text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS}); without a ranker"
+    text = f"shipped ones ({', '.join(SHIPPED)}) or a file (default: {WEIGHTS})"
     text += f"; {DESCRIBED}: with descriptors"
     parser.add_argument("--weights", default=WEIGHTS, metavar="NAME|FILE", help=text)
     text = f"places for keypoints in each image, best first (default: {default.num_keypoints})"
@@ -43,7 +43,10 @@ def run(args: Namespace) -> None:
     numbers = KeypointNumbers(args.keypoints, args.nms_radius, args.border, args.threshold, not args.no_subpixel)
     check(numbers, _FLAGS)
     check_writable(args.out)
-    graph = KeypointGraph(load_detector(args.weights), *numbers)
+    detector = load_detector(args.weights)
+    if getattr(detector, "ranker", None) is not None:
+        print(f"the ranker of {args.weights} is left out: keypoints are in order of score")
+    graph = KeypointGraph(detector, *numbers)
     write_file(args.out, onnx.to_onnx(graph, read_metadata(find_weights(args.weights))))
     described = [onnx.DESCRIPTORS] if graph.describes else []
     outputs = ", ".join((onnx.KEYPOINTS, onnx.KEYPOINT_SCORES, onnx.VALID, *described, onnx.SCORES))

@@ -22,13 +22,14 @@ from kp.training.trainer import Trainer, TrainingError, resume
 
 DESCRIPTION = """Train on synthetic geometry: no photograph, no download, no flag needed.
 
-Without a flag, a ranker learns which peaks of the corner response are found again in another exposure or view (the
-weights "ranked" are such a run). With --describer, descriptors of keypoints are learnt (the weights "described"); with
---encoder, a mobile network learns the whole score map.
+Without a flag, a ranker learns which peaks of the corner response are found again in another exposure or view, and a
+map of gradient histograms is computed that describes them (the weights "described" are such a run). With --encoder, a
+mobile network learns the whole score map.
 
-  python train_homographic.py                               as the shipped weights "ranked" were
+  python train_homographic.py                               as the shipped weights "described" were
+  python train_homographic.py --descriptor-size 0           the ranker alone: "ranked"
+  python train_homographic.py --ranker-width 0              descriptors alone, in half of the time
   python train_homographic.py --encoder mobilenet_v3_small  as the shipped weights of that name were
-  python train_homographic.py --describer histograms        descriptors, as the shipped weights "described"
   python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
   python train_homographic.py --resume runs/first           go on from its last checkpoint
   python train_homographic.py --init ranked --images FOLDER  from released weights, on photographs of your own

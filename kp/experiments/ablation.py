@@ -24,7 +24,7 @@ from kp.models.checkpoint import load_checkpoint, load_detector, read_metadata, 
 from kp.models.detector import describes
 from kp.support.flags import Parser, add_flags, from_args, given
 from kp.support.settings import from_dict
-from kp.training.choices import check, check_given
+from kp.training.choices import check, check_given, has_effect
 from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.trainer import Trainer, resume
 from kp.training.validation import Real, Validation
@@ -62,32 +62,26 @@ _CHANGES: dict[str, tuple[str, ...]] = {  # of the first recipe, one each
     "ema 0.9": ("--ema", "0.9"),
     **{name: ("--encoder", name) for name in ENCODERS if name not in _MOBILE},
 }
+_RANKER = ("--descriptor-size", "0")
 VARIANTS: dict[str, tuple[str, ...]] = {  # flags of train_homographic.py that differ from its defaults
-    "default": (),
-    "one exposure": ("--bracket-stops", "0"),
-    "even light": ("--scene-stops", "0"),
-    "all views sharp": ("--out-of-focus-share", "0", "--hard-jpeg-share", "0"),
-    "all scenes moved": ("--still", "0"),
-    "twice the detail": ("--detail", "2"),
-    "325 keypoints of the ranker": ("--keypoints-per-megapixel", "325"),
-    "1300 keypoints of the ranker": ("--keypoints-per-megapixel", "1300"),
-    "ranker of width 16": ("--ranker-width", "16"),
+    "default": _RANKER,
+    "one exposure": (*_RANKER, "--bracket-stops", "0"),
+    "even light": (*_RANKER, "--scene-stops", "0"),
+    "all views sharp": (*_RANKER, "--out-of-focus-share", "0", "--hard-jpeg-share", "0"),
+    "all scenes moved": (*_RANKER, "--still", "0"),
+    "twice the detail": (*_RANKER, "--detail", "2"),
+    "325 keypoints of the ranker": (*_RANKER, "--keypoints-per-megapixel", "325"),
+    "1300 keypoints of the ranker": (*_RANKER, "--keypoints-per-megapixel", "1300"),
+    "ranker of width 16": (*_RANKER, "--ranker-width", "16"),
     "encoder": _MOBILE,
     "half of the dark spots": (*_MOBILE, "--darkness", "0.15"),
     "three times the dark spots": (*_MOBILE, "--darkness", "0.9"),
     "first recipe": _FIRST,
     **{name: (*_FIRST, *flags) for name, flags in _CHANGES.items()},
 }
-_DESCRIBER = ("--describer", "histograms")
-_LONG = ("--describer", "mobilenet_v3_small", "--steps", "500")  # a gradient needs more steps than sums do
+_DESCRIBER = ("--ranker-width", "0")
 VARIANTS |= {  # of descriptors
     "descriptors": _DESCRIBER,
-    "descriptors with an encoder": _LONG,
-    "descriptors with an encoder, triplet": (*_LONG, "--descriptor-loss", "triplet"),
-    "descriptors with an encoder, triplet and SOSR": (*_LONG, "--descriptor-loss", "triplet", "--sosr-weight", "1"),
-    "descriptors with an encoder, mobilenet_v3_large": ("--describer", "mobilenet_v3_large", "--steps", "500"),
-    "descriptors with an encoder, mobilenetv4_conv_small": ("--describer", "mobilenetv4_conv_small", "--steps", "500"),
-    "descriptors in turned frames": (*_DESCRIBER, "--own-frame"),
     **{
         f"descriptors, {name}": (*_DESCRIBER, *flags)
         for name, flags in {
@@ -105,6 +99,7 @@ VARIANTS |= {  # of descriptors
             "32 numbers": ("--descriptor-size", "32"),
             "64 numbers": ("--descriptor-size", "64"),
             "30 steps": ("--steps", "30"),
+            "1 pair a step": ("--pairs", "1"),
         }.items()
     },
 }
@@ -125,15 +120,18 @@ class Run(NamedTuple):
 
 
 def plan(names: Sequence[str], shared: Sequence[str], seeds: Sequence[int], out: Path) -> list[Run]:
-    """The runs of variants, every variant's first seed first; ``shared`` are flags of all of them.
+    """The runs of variants, every variant's first seed first; ``shared`` are flags, --NAME=VALUE, of all that use them.
 
     Raises ValueError, in one line, on flags with which nothing can be trained.
     """
-    return [
-        Run(name, parse(name, [*shared, "--seed", str(seed), *VARIANTS[name]]), out / f"{slug(name)}-{seed}")
-        for seed in dict.fromkeys(seeds)
-        for name in names
-    ]
+    runs = []
+    for seed in dict.fromkeys(seeds):
+        for name in names:
+            detector = parse(name, VARIANTS[name]).detector
+            of_it = [f for f in shared if has_effect(f.split("=")[0].strip("-").replace("-", "_"), detector)]
+            settings = parse(name, [*of_it, "--seed", str(seed), *VARIANTS[name]])
+            runs.append(Run(name, settings, out / f"{slug(name)}-{seed}"))
+    return runs
 
 
 def parse(name: str, flags: Sequence[str]) -> RunSettings:
@@ -197,7 +195,7 @@ def measure(name: str, weights: Path, device: torch.device | str = "cpu", real: 
         detector.settings = replace(detector.settings, thinning=0.0)
     used = change(detector)
     if describes(used):
-        scores = Validation(torch.device(device), descriptors=True).measure(used)
+        scores = Validation(torch.device(device), parts=("describer",)).measure(used)
     else:
         scores = scorecard(used, subpixel=change is refined, device=device)
     return scores | real.measure(used) if real else scores

@@ -55,7 +55,7 @@ def mixed_alike(scores: Detector) -> ScoreMap:
 def histograms_alone(detector: CornerDetector) -> CornerDetector:
     """Descriptors without their linear map: the gradient histograms themselves."""
     same, size = deepcopy(detector), detector.describer.linear.in_features
-    same.describer.network, same.describer.linear = None, nn.Linear(size, size, bias=False).requires_grad_(False)
+    same.describer.linear = nn.Linear(size, size, bias=False).requires_grad_(False)
     nn.init.eye_(same.describer.linear.weight)
     same.describer.side_maps.zero_()
     return same
@@ -69,7 +69,7 @@ def no_tilts(detector: CornerDetector) -> CornerDetector:
 
 
 def upright(detector: CornerDetector) -> CornerDetector:
-    """Descriptors that are compared in no turn, as those with an encoder are, nor from the side."""
+    """Descriptors that are compared in no turn, nor from the side."""
     same = no_tilts(detector)
     same.describer.turn = lambda: None
     return same

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 Features = dict[str, Tensor]
 
-_CANDIDATES_PER_KEYPOINT = 4  # keypoints that are described for each that is kept, where matchability chooses
-
 
 class Extractor(nn.Module):
     """Keypoints of any image, best first, in pixels of that image.
@@ -213,11 +211,9 @@ class Extractor(nn.Module):
         if min(height, width) <= max(2, 2 * self.remove_borders) or (mask is not None and not mask.any()):
             return self._nothing()
         nms_size, most = 2 * self.nms_radius + 1, self.max_num_keypoints
-        weight = self.detector.settings.matchability_weight if self.describes else 0.0
-        asked = None if most is None else most * (_CANDIDATES_PER_KEYPOINT if weight else 1)
         found = self.detector.keypoints(
             grey,
-            None if asked is None else min(asked, most_keypoints((height, width), nms_size)),
+            None if most is None else min(most, most_keypoints((height, width), nms_size)),
             nms_size=nms_size,
             border=self.remove_borders,
             subpixel=self.subpixel,
@@ -226,7 +222,7 @@ class Extractor(nn.Module):
         )
         descriptors = None
         if self.describes:
-            found, descriptors = self._described(grey, found, weight)
+            found, descriptors = self._described(grey, found)
         covariances = self.detector.covariances(grey, found.xy) if self.covariances else None
         if (height, width) == size:
             return Found(found, descriptors, covariances)
@@ -235,20 +231,12 @@ class Extractor(nn.Module):
             covariances = back[:, None] * covariances * back
         return Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors, covariances)
 
-    def _described(self, grey: Tensor, found: Keypoints, weight: float) -> tuple[Keypoints, Tensor]:
-        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, S, D).
-
-        With a ``weight`` of their matchability the best by it and score together, in that order.
-        """
+    def _described(self, grey: Tensor, found: Keypoints) -> tuple[Keypoints, Tensor]:
+        """Those of the keypoints (1, K) that there are, and their descriptors (1, N, S, D)."""
         found = resized(found, int(found.valid.sum()))
         if not found.valid.any():
             return found, self._nothing().descriptors
-        descriptors, logits = self.detector.describe_in_sizes(grey, found.xy, self.descriptor_scales)
-        if weight:
-            found = Keypoints(found.xy, found.scores + weight * logits, found.valid)
-            order = found.scores.argsort(dim=1, descending=True, stable=True)[:, : self.max_num_keypoints]
-            found, descriptors = found.ordered(order), descriptors[:, order[0]]
-        return found, descriptors
+        return found, self.detector.describe_in_sizes(grey, found.xy, self.descriptor_scales)
 
     def _mask(self, valid: Tensor | None, allowed: Tensor | None, size: Size) -> Tensor | None:
         """Where there may be keypoints, at another size."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import DETECTION_THRESHOLD
+from kp.models.corner import CornerDetector
 from kp.models.detector import Detector, describes
 from kp.models.keypoints import subpixel_offsets
 
@@ -35,10 +36,11 @@ class KeypointGraph(nn.Module):
     is no keypoint. A pixel whose score is -inf is never a keypoint. B, H and W are free, also in an exported graph; K
     is fixed.
 
-    The graph holds a copy of the detector, which computes with torch, never with OpenCV.
+    The graph holds a copy of the detector, which computes with torch, never with OpenCV. A ranker is left out, as its
+    features have sizes that depend on the content of the image: keypoints are in order of score.
 
     Args:
-        detector: any detector without a ranker.
+        detector: any detector.
         num_keypoints: K.
         nms_radius: pixels; a keypoint is the best of the square of 2 * nms_radius + 1 pixels around it. Of several
             best the first in raster order counts.
@@ -47,8 +49,7 @@ class KeypointGraph(nn.Module):
         subpixel: move each keypoint, by half a pixel at most, to the top of a quadric through 3x3 scores.
 
     Raises:
-        ValueError: a number is out of bounds, or the detector has a ranker, whose features have sizes that depend on
-            the content of the image.
+        ValueError: a number is out of bounds.
 
     Example:
         >>> graph = KeypointGraph(load_detector(), num_keypoints=500)
@@ -67,11 +68,9 @@ class KeypointGraph(nn.Module):
         super().__init__()
         self.numbers = KeypointNumbers(num_keypoints, nms_radius, remove_borders, detection_threshold, subpixel)
         check(self.numbers)
-        if getattr(detector, "ranker", None) is not None and detector.settings.ranker_weight:
-            raise ValueError("a graph cannot hold a ranker yet: take weights without one")
         self.detector = copy.deepcopy(detector).eval()
-        if hasattr(self.detector, "use_opencv"):
-            self.detector.use_opencv = False
+        if isinstance(self.detector, CornerDetector):
+            self.detector.use_opencv, self.detector.ranker = False, None
 
     @property
     def describes(self) -> bool:
@@ -85,7 +84,7 @@ class KeypointGraph(nn.Module):
         """The keypoints of images, and their descriptors if there are any."""
         if not self.describes:
             return keypoints, scores, valid
-        descriptors, _ = self.detector.describe(image, keypoints)
+        descriptors = self.detector.describe(image, keypoints)
         return keypoints, scores, valid, descriptors.masked_fill(~valid[..., None], 0)
 
     def keypoints(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -41,8 +41,11 @@ def double(maps: Tensor) -> Tensor:
 
 
 def half_size(image: np.ndarray) -> np.ndarray:
-    """An image (H, W) at half its size, rounded up: means over 2x2 pixels. An odd last row or column is repeated."""
-    height, width = image.shape
+    """An image (H, W) or (H, W, C) at half its size, rounded up: means over 2x2 pixels.
+
+    An odd last row or column is repeated.
+    """
+    height, width = image.shape[:2]
     if height % 2 or width % 2:
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     return cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)

@@ -46,14 +46,16 @@ _SINCE = {  # settings that the first weights of the ten packages do not record
     "ranker_width": 0,
     "ranker_weight": 0.0,
     "describer": "none",
-    "describer_width": 64,
-    "describer_hidden": 256,
     "descriptor_size": 64,
-    "matchability_weight": 0.0,
-    "own_frame": False,
     "covariance_scale": 0.017,
 }
 _UNRECORDED = {"normalised": True, "darkness": 0.0}  # what weights older than these settings were trained with
+_OF_NETWORK = {  # settings of a network that described keypoints, by group
+    "detector": ("describer_width", "describer_hidden", "matchability_weight", "own_frame"),
+    "train": (
+        *("descriptor_weight", "matchability_loss_weight", "inverse_temperature", "descriptor_loss", "sosr_weight"),
+    ),
+}
 _RENAMED = {
     "world": {"crop": "image_size", "same_view": "illumination_only", "same_light": "viewpoint_only"},
     "train": {
@@ -116,7 +118,9 @@ def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     if "world" in groups:
         groups["world"].setdefault("relit_pairs", 0.0)  # before there were any
     if "stem_channels" in groups.get("detector", _FIRST_MODEL):
-        return groups | ({"detector": _SINCE | groups["detector"]} if "detector" in groups else {})
+        for group in groups.keys() & _OF_NETWORK:
+            groups[group] = {name: v for name, v in groups[group].items() if name not in _OF_NETWORK[group]}
+        return groups | ({"detector": _with_describer(groups["detector"])} if "detector" in groups else {})
     for group, removed in _REMOVED.items():
         for name, kept in removed.items():
             value = groups.get(group, {}).pop(name, kept)
@@ -125,8 +129,24 @@ def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     for group, names in _RENAMED.items():
         if group in groups:
             groups[group] = {names.get(name, name): value for name, value in groups[group].items()}
-    groups["detector"] = _SINCE | _FIRST_MODEL | _UNRECORDED | groups["detector"]
+    groups["detector"] = _with_describer(_FIRST_MODEL | _UNRECORDED | groups["detector"])
     return groups
+
+
+def _with_describer(detector: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a detector, which an earlier version may have recorded, with its descriptors as of today.
+
+    Raises:
+        ValueError: a network described the keypoints.
+    """
+    if "describer" not in detector and "descriptor_size" in detector:
+        return dict(detector)
+    settings = _SINCE | dict(detector)
+    describer = settings.pop("describer")
+    if describer not in ("none", "histograms"):
+        raise ValueError(f"describer {describer} is an option that only earlier versions have")
+    other = {"descriptor_size": 0} if describer == "none" else {"ranker_width": 0}  # a detector had one or none
+    return settings | other
 
 
 def load_detector(weights: Path | str = WEIGHTS, device: torch.device | str = "cpu", num_scales: int = 1) -> Detector:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from kornia.filters import spatial_gradient
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kp.config import HISTOGRAMS, DetectorSettings
+from kp.config import DetectorSettings
 from kp.geometry.block_filters import at_half_size, double, opencv_can
 from kp.models import corner_cpu
 from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
+from kp.models.describer import Describer
 from kp.models.detector import Detector, blur, to_grey
 from kp.models.keypoints import Keypoints, extract_keypoints, resized, sharpness
 from kp.models.ranker import Ranker, reranked
@@ -32,7 +33,7 @@ class CornerDetector(Detector):
     The score map is the mean over the scales of half the log of Noble's response (:func:`noble_response`), blurred,
     less a share of its mean around. The coarsest scales are computed at half the size of the image. Nothing of this is
     learnt. What is learnt is the order of the keypoints (:class:`kp.models.ranker.Ranker`), which :meth:`keypoints`
-    applies.
+    applies, and their descriptors (:class:`kp.models.describer.Describer`).
 
     On a CPU, in evaluation mode, without gradient and in float32, OpenCV computes the same map in a tenth of the time
     and in bounded memory (:mod:`kp.models.corner_cpu`). Set ``use_opencv`` to False to have torch compute it.
@@ -54,9 +55,8 @@ class CornerDetector(Detector):
             surround_sigma=s.surround_sigma,
             surround_weight=s.surround_weight,
         )
-        describes = s.describer != "none"
-        self.ranker = Ranker(s.ranker_width) if s.ranker_width and not describes else None
-        self.describer = _describer(s) if describes else None
+        self.ranker = Ranker(s.ranker_width) if s.ranker_width else None
+        self.describer = Describer(s.descriptor_size) if s.descriptor_size else None
         self.use_opencv = True
 
     def score_map(self, image: Tensor) -> Tensor:
@@ -79,10 +79,8 @@ class CornerDetector(Detector):
         found = reranked(found, self.settings.ranker_weight * self.ranker.judge(to_grey(image), found))
         return found if max_keypoints is None else resized(found, max_keypoints)
 
-    def describe(self, image: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-        """Descriptors (B, K, D) of unit length, of places (B, K, 2) in images (B, 1 or 3, H, W), and logits (B, K).
-
-        A logit says whether the match of a keypoint there will be right. Float32.
+    def describe(self, image: Tensor, xy: Tensor) -> Tensor:
+        """Descriptors (B, K, D) of unit length, of places (B, K, 2) in images (B, 1 or 3, H, W). Float32.
 
         Raises:
             ValueError: the detector has no describer.
@@ -91,20 +89,20 @@ class CornerDetector(Detector):
             raise ValueError("these weights have no descriptors: take weights with a describer, or kp.describe")
         return self.describer(to_grey(image), xy.float())
 
-    def describe_in_sizes(self, image: Tensor, xy: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Descriptors (B, K, count, D) and logits (B, K) as of :meth:`describe`, the descriptors in ``count`` sizes.
+    def describe_in_sizes(self, image: Tensor, xy: Tensor, count: int) -> Tensor:
+        """Descriptors (B, K, count, D) as of :meth:`describe`, in ``count`` sizes of the images.
 
         The first is of the image, the second of one half as large, and so on. A second thread, where torch has one on a
         CPU, describes the smaller ones: their parts are too small to be shared.
         """
         if count == 1 or image.device.type != "cpu" or torch.get_num_threads() == 1:
-            descriptors, logits = self.describe(image, xy)
+            descriptors = self.describe(image, xy)
             smaller = self.describe_smaller(image, xy, count - 1)
         else:
             running = _second_thread(os.getpid()).submit(torch.no_grad()(self.describe_smaller), image, xy, count - 1)
-            descriptors, logits = self.describe(image, xy)
+            descriptors = self.describe(image, xy)
             smaller = running.result()
-        return torch.cat([descriptors[:, :, None], smaller], dim=2), logits
+        return torch.cat([descriptors[:, :, None], smaller], dim=2)
 
     def describe_smaller(self, image: Tensor, xy: Tensor, count: int) -> Tensor:
         """Descriptors (B, K, count, D) of places (B, K, 2) of images (B, 1 or 3, H, W), seen in smaller images.
@@ -114,7 +112,7 @@ class CornerDetector(Detector):
         grey, found = to_grey(image), []
         for _ in range(count):
             grey, xy = at_half_size(grey), (xy - 0.5) / 2
-            found.append(self.describe(grey, xy)[0])
+            found.append(self.describe(grey, xy))
         return torch.stack(found, dim=2) if found else grey.new_zeros(*xy.shape[:2], 0, self.settings.descriptor_size)
 
     def covariances(self, image: Tensor, xy: Tensor) -> Tensor:
@@ -146,15 +144,6 @@ def inverse_sharpness(sharp: Tensor) -> Tensor:
 def _second_thread(process: int) -> ThreadPoolExecutor:
     """One that waits for work: a new one would take milliseconds. A fork has its own, as threads do not survive it."""
     return ThreadPoolExecutor(1)
-
-
-def _describer(s: DetectorSettings) -> nn.Module:
-    from kp.models.describer import ContextNetwork, Describer  # torchvision takes seconds to import
-
-    size, network = s.descriptor_size, None
-    if s.describer != HISTOGRAMS:
-        network = ContextNetwork(s.describer, s.describer_width, s.describer_hidden, size, s.pretrained)
-    return Describer(size, network, s.own_frame)
 
 
 def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:
@@ -227,4 +216,5 @@ def floor_detector() -> CornerDetector:
         surround_weight=0.9,
         thinning=10.0,
         ranker_width=0,
+        descriptor_size=0,
     ).eval()

@@ -57,7 +57,7 @@ def _kind_and_nargs(f: Field) -> tuple[type, str | int | None]:
 def _default(f: Field) -> str:
     if f.default is None or f.default == ():
         each = f.metadata["by_model"]
-        return f" (default: {each[0]:g}; with an encoder {each[1]:g}, with a describer {each[2]:g})" if each else ""
+        return f" (default: {each[0]:g}; with an encoder {each[1]:g})" if each else ""
     if isinstance(f.default, bool):
         return " (default: yes)" if f.default else " (default: no)"
     shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default

@@ -20,8 +20,8 @@ def setting(
 
     Every number has bounds, both of which are finite: so NaN and infinity are out of them, too.
 
-    ``by_model`` are the defaults of a setting that is None until :func:`kp.config.complete`: for a run that trains a
-    ranker, a score map (with an encoder), a describer.
+    ``by_model`` are the defaults of a setting that is None until :func:`kp.config.complete`: for a run
+    without and with an encoder.
     """
     facts = {"help": help, "choices": choices, "metavar": metavar, "bounds": bounds, "by_model": by_model}
     return field(default=default, metadata=facts)

@@ -19,7 +19,9 @@ def random_pairs(
     settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
 ) -> PrefetchedPairs:
     """Pairs of views without end, for a detector with an encoder; ``scenes`` draws what they look at."""
-    return PrefetchedPairs(_pairs(settings, generator, prefetch_steps, scenes), generator, prefetch_steps)
+    return PrefetchedPairs(
+        _pairs(settings, settings.train.batch * prefetch_steps, generator, scenes), generator, prefetch_steps
+    )
 
 
 def described_pairs(
@@ -28,9 +30,10 @@ def described_pairs(
     """Pairs of views without end, for descriptors: as :func:`random_pairs`, but in a share of the steps a camera
     photographs each scene under two lights that differ as day and night do.
     """
-    pairs = _pairs(settings, generator, prefetch_steps, scenes)
+    count = settings.world.pairs * prefetch_steps
+    pairs = _pairs(settings, count, generator, scenes)
     camera = replace(settings.camera, **DAY_AND_NIGHT)
-    groups = _groups(settings, generator, prefetch_steps, scenes, 2, camera)
+    groups = _groups(settings, count, generator, scenes, 2, camera)
 
     def draw() -> Iterator[_Steps]:
         while True:
@@ -59,16 +62,15 @@ def random_groups(
     settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
 ) -> PrefetchedPairs:
     """Groups of views without end, for the ranker; ``scenes`` draws what they look at."""
-    groups = _groups(settings, generator, prefetch_steps, scenes, settings.world.views, settings.camera)
+    count = settings.train.batch * prefetch_steps
+    groups = _groups(settings, count, generator, scenes, settings.world.views, settings.camera)
     return PrefetchedPairs(groups, generator, prefetch_steps)
 
 
-def _pairs(
-    settings: RunSettings, generator: torch.Generator, prefetch_steps: int, scenes: DrawScenes
-) -> Iterator[ViewPair]:
+def _pairs(settings: RunSettings, count: int, generator: torch.Generator, scenes: DrawScenes) -> Iterator[ViewPair]:
     world, light = settings.world, to_dict(settings.light)
     return view_pairs(
-        settings.train.batch * prefetch_steps,
+        count,
         (world.image_size, world.image_size),
         generator,
         render=scenes,
@@ -82,15 +84,15 @@ def _pairs(
 
 def _groups(
     settings: RunSettings,
+    count: int,
     generator: torch.Generator,
-    prefetch_steps: int,
     scenes: DrawScenes,
     views: int,
     camera: CameraSettings,
 ) -> Iterator[ViewGroup]:
     world = settings.world
     return view_groups(
-        settings.train.batch * prefetch_steps,
+        count,
         views,
         (world.image_size, world.image_size),
         generator,

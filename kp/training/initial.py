@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kp.config import HISTOGRAMS, DetectorSettings
+from kp.config import DetectorSettings, parts
 from kp.evaluation.results import fingerprint
 from kp.models.checkpoint import SHIPPED, CheckpointError, detector_settings, find_weights, read_weights
 
@@ -28,12 +28,13 @@ def read_initial(weights: str) -> InitialWeights:
     path = find_weights(weights)
     tensors, facts = read_weights(path)
     detector = detector_settings(path, facts)
-    if detector.describer == HISTOGRAMS:
+    learnt = parts(detector)
+    if learnt == ("describer",):
         raise CheckpointError(
             f"--init {weights}: its map of descriptors is computed from pairs alone, so nothing of it would be kept: "
-            f"train anew with --describer {HISTOGRAMS}"
+            "train anew with --ranker-width 0"
         )
-    if detector.encoder == "none" and detector.describer == "none" and not detector.ranker_width:
+    if not learnt:
         raise CheckpointError(
             f"--init {weights}: nothing of these weights is learnt, so nothing can be trained further"
         )

@@ -1,4 +1,4 @@
-"""A step of training: random pairs, the sum of the loss terms, one update. Under torchrun all ranks take it together.
+"""A step of training: random views, the sum of the loss terms, one update. Under torchrun all ranks take it together.
 
 Each rank draws its own pairs. DistributedDataParallel averages the gradients, so the weights stay equal. Each rank has
 its own statistics of batch normalisation (SyncBatchNorm does not run on a CPU); those of rank 0 are saved.
@@ -6,32 +6,32 @@ its own statistics of batch normalisation (SyncBatchNorm does not run on a CPU);
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from kp.config import RunSettings, complete, kind
-from kp.data.pairs import ViewPair
+from kp.config import RunSettings, complete, parts
+from kp.data.pairs import PrefetchedPairs, ViewPair
 from kp.data.photograph_scenes import PhotographScenes
 from kp.data.synthetic.render import render
 from kp.data.view_groups import ViewGroup
 from kp.models.build import make_detector
 from kp.models.detector import Detector
-from kp.models.ranker import Ranker
 from kp.support.device import choose_device, keep_freed_memory
 from kp.support.errors import one_line
 from kp.training import distributed
-from kp.training.batches import described_pairs, random_groups, random_pairs
+from kp.training.batches import DrawScenes, described_pairs, random_groups, random_pairs
 from kp.training.describer_step import DescriberStep
-from kp.training.losses import corner_loss, repeatability_losses
 from kp.training.ranker_step import RankerStep
+from kp.training.score_map_step import ScoreMapStep
 
 _RANK_SEED = 0x1E3779B97F4A7C15  # step between the seeds of two ranks, so large that two runs share no seed
+_PART_SEED = 0x2545F4914F6CDD1D  # added to the seed for the pairs of the describer, which others do not depend on
 _PREFETCHED_PIXELS = 256 * 160**2  # of one view of all pairs that a GPU draws at once: this takes a gibibyte
 
 
@@ -39,17 +39,11 @@ class TrainingError(RuntimeError):
     """A run that cannot go on; the message says at which step and why."""
 
 
-def loss_terms(pair: ViewPair, scores0: Tensor, scores1: Tensor, **choices: float) -> dict[str, Tensor]:
-    """Every term of the loss by name, the mean of its two directions; ``choices``: see repeatability_losses."""
-    corner = corner_loss(scores0, pair.corners0, pair.corner_mask0, pair.valid0, pair.ignore0)
-    forward = {"corner": corner} | repeatability_losses(pair, scores0, scores1, **choices)
-    corner = corner_loss(scores1, pair.corners1, pair.corner_mask1, pair.valid1, pair.ignore1)
-    backward = {"corner": corner} | repeatability_losses(pair.swap(), scores1, scores0, **choices)
-    return {name: (forward[name] + backward[name]) / 2 for name in forward}
-
-
 class Learner:
-    """A network, the average of its weights, its optimiser and its pairs. ``step`` counts the updates so far.
+    """A network, the average of its weights, its optimiser and its views. ``step`` counts the updates so far.
+
+    What is trained are its ``parts`` by name: a score map; or a ranker, a describer or both. Each part has views of its
+    own, so none depends on whether another is trained beside it.
 
     With ``fresh`` False a state is loaded afterwards, so no pretrained weights are downloaded. ``photographs`` take the
     place of drawn scenes.
@@ -71,65 +65,47 @@ class Learner:
         self.optimiser = torch.optim.AdamW(self.model.parameters(), **choices)
         self.half = _half_precision(self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
-        self.generator = torch.Generator(self.device).manual_seed(_seed(train.seed, distributed.rank()))
-        steps = train.prefetch_steps or _prefetch_steps(self.device, settings)
         scenes = photographs.render if photographs else partial(render, families=settings.world.families)
-        self.trained = kind(settings.detector)
-        draw = {"ranker": random_groups, "describer": described_pairs}.get(self.trained, random_pairs)
-        self.pairs = draw(settings, self.generator, steps, scenes)
-        learnt = {"ranker": self.ranker, "describer": self.describer}.get(self.trained, self.model)
-        # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
-        many = distributed.ranks() > 1 and any(p.requires_grad for p in learnt.parameters())
-        self.shared = DistributedDataParallel(learnt, broadcast_buffers=False) if many else learnt
-        self.apart: RankerStep | DescriberStep | None = None  # what learns from more than the pairs of a step
-        if self.trained == "describer":
-            self.apart = DescriberStep(settings, self.model, self.average.module)
-        if self.trained == "ranker":
-            self.apart = RankerStep(settings, self.model)
+        self.parts = {name: self._part(name, scenes) for name in parts(settings.detector)}
 
-    @property
-    def ranker(self) -> Ranker | None:
-        """The part that is trained where there is no encoder."""
-        return getattr(self.model, "ranker", None)
-
-    @property
-    def describer(self) -> nn.Module | None:
-        """The part that is trained where keypoints are described."""
-        return getattr(self.model, "describer", None)
+    def _part(self, name: str, scenes: DrawScenes) -> "Part":
+        """What is trained of the network under this name, see :func:`kp.config.parts`."""
+        s, generator = self.settings, torch.Generator(self.device).manual_seed(self._seed(name))
+        if name == "describer":
+            steps = _prefetch_steps(self.device, s, s.world.pairs)
+            pairs = described_pairs(s, generator, steps, scenes)
+            return DescriberStep(s, pairs, self.model, self.average.module)
+        steps = _prefetch_steps(self.device, s, s.train.batch)
+        if name == "ranker":
+            return RankerStep(s, random_groups(s, generator, steps, scenes), self.model, _shared(self.model.ranker))
+        return ScoreMapStep(s, random_pairs(s, generator, steps, scenes), _shared(self.model), self.half)
 
     @property
     def images_per_step(self) -> int:
         """Views that this rank looks at in a step."""
-        return self.settings.train.batch * (self.settings.world.views if self.trained == "ranker" else 2)
+        return sum(part.images_per_step for part in self.parts.values())
 
-    def look(self, batch: ViewPair | ViewGroup) -> tuple[Tensor, dict[str, float]]:
+    def draw(self) -> list[ViewPair | ViewGroup]:
+        """What each of the parts looks at in the next step."""
+        return [next(part.pairs) for part in self.parts.values()]
+
+    def look(self, batches: list[ViewPair | ViewGroup]) -> tuple[Tensor, dict[str, float]]:
         """The loss of this rank's views, and what is logged. Raises TrainingError on a term that is not finite."""
-        loss, terms = self.apart.look(batch, self.shared, self.half) if self.apart else self._look_at_pairs(batch)
+        found = [part.look(batch) for part, batch in zip(self.parts.values(), batches, strict=True)]
+        terms = {name: term for _, terms in found for name, term in terms.items()}
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
+            if name == "scores":
+                raise TrainingError(f"step {self.step + 1}: the scores are not finite, nor is a loss; try a lower --lr")
             if not math.isfinite(value):
                 raise TrainingError(f"step {self.step + 1}: the {name} loss is {value}; try a lower --lr")
-        return loss, values
-
-    def _look_at_pairs(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the loss terms of score maps, and the terms."""
-        train = self.settings.train
-        images = torch.cat([pair.image0, pair.image1]).to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
-            scores = self.shared(images)
-        if not scores.isfinite().all():
-            raise TrainingError(
-                f"step {self.step + 1}: the scores, and so every loss, are not finite; try a lower --lr"
-            )
-        choices = {name: getattr(train, name) for name in ("keypoints_per_megapixel", "match_radius", "temperature")}
-        terms = loss_terms(pair, *scores.chunk(2), **choices)
-        return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms
+        return sum(loss for loss, _ in found), values
 
     def update(self, loss: Tensor, lr: float) -> None:
         """One step down the gradient of the loss, which is the mean of all ranks' losses."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        if loss.requires_grad:  # a describer without an encoder has been computed in look()
+        if loss.requires_grad:  # a describer has been computed in look()
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimiser)
@@ -141,17 +117,15 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """All that :meth:`load_state_dict` needs to take the very next step: of every rank, which must all ask."""
-        chance = distributed.gather((*self.pairs.state(), torch.get_rng_state()))
+        states = distributed.gather(torch.get_rng_state())
         return {
             "step": self.step,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "pairs": [pairs for pairs, _, _ in chance],
-            "used": [used for _, used, _ in chance],
-            "torch": [state for _, _, state in chance],
-            "seen": self.apart.state() if self.apart else [],
+            "torch": states,
+            "parts": {name: _state(part) for name, part in self.parts.items()},
         }
 
     def begin_with(self, tensors: dict[str, Tensor]) -> None:
@@ -177,21 +151,56 @@ class Learner:
         if state["scaler"]:  # empty where the run did not scale its gradients
             self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        pairs, states = ([s] if isinstance(s, Tensor) else s for s in (state["pairs"], state["torch"]))
-        self._load_chance(pairs, state.get("used", [0] * len(pairs)), states)
-        if self.apart:
-            self.apart.load_state(state.get("seen", state.get("moments", [])))
+        states = state["torch"]
+        states = [states] if isinstance(states, Tensor) else states  # of a version that knew no ranks
+        if distributed.rank() < len(states):
+            torch.set_rng_state(states[distributed.rank()])
+        for name, part in self.parts.items():
+            self._go_on(name, part, state["parts"][name] if "parts" in state else state)
 
-    def _load_chance(self, pairs: list[Tensor], used: list[int], states: list[Tensor]) -> None:
-        """Continue this rank's random numbers, or start new ones where the rank or its device is new."""
-        rank = distributed.rank()
-        if rank < len(states):
-            torch.set_rng_state(states[rank])
-        if rank < len(pairs) and self.generator.get_state().shape == pairs[rank].shape:
-            self.pairs.load_state(pairs[rank], used[rank])
+    def _go_on(self, name: str, part: "Part", state: Mapping[str, Any]) -> None:
+        """Continue this rank's views, or draw new ones where the rank or its device is new; and what the part knows."""
+        rank, pairs = distributed.rank(), state["pairs"]
+        pairs = [pairs] if isinstance(pairs, Tensor) else pairs
+        if rank < len(pairs) and part.pairs.generator.get_state().shape == pairs[rank].shape:
+            part.pairs.load_state(pairs[rank], state.get("used", [0] * len(pairs))[rank])
         else:
-            fresh = torch.Generator(self.device).manual_seed(_seed(self.settings.train.seed + self.step, rank))
-            self.pairs.load_state(fresh.get_state())
+            fresh = torch.Generator(self.device).manual_seed(self._seed(name, self.step))
+            part.pairs.load_state(fresh.get_state())
+        part.load_state(state.get("seen", state.get("moments", [])))
+
+    def _seed(self, name: str, step: int = 0) -> int:
+        """The seed of what a part of this rank sees from a step on: for rank 0 that of the run, but for a describer."""
+        own = _PART_SEED if name == "describer" else 0
+        return (self.settings.train.seed + step + own + distributed.rank() * _RANK_SEED) % 2**63
+
+
+class Part(Protocol):
+    """A part of a network as a step trains it."""
+
+    pairs: PrefetchedPairs
+    images_per_step: int
+
+    def look(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of what ``pairs`` gave, with a gradient where there is one, and what is logged, by name."""
+
+    def state(self) -> list[Any]:
+        """What the part knows on each rank, beside the weights; all ranks must ask."""
+
+    def load_state(self, state: list[Any]) -> None:
+        """Go on from what :meth:`state` gave; a rank that is new begins with nothing."""
+
+
+def _state(part: Part) -> dict[str, list]:
+    """The views of a part on every rank, and what it knows."""
+    chance = distributed.gather(part.pairs.state())
+    return {"pairs": [pairs for pairs, _ in chance], "used": [used for _, used in chance], "seen": part.state()}
+
+
+def _shared(learnt: nn.Module) -> nn.Module:
+    """A module whose gradients are means over the ranks."""
+    # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
+    return DistributedDataParallel(learnt, broadcast_buffers=False) if distributed.ranks() > 1 else learnt
 
 
 def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
@@ -201,11 +210,6 @@ def _averaging(memory: float) -> Callable[[list[Tensor], list[Tensor], Tensor], 
         get_ema_multi_avg_fn(min(memory, ((1 + count) / (4 + count)).item()))(averages, values, count)
 
     return update
-
-
-def _seed(seed: int, rank: int) -> int:
-    """The seed of the pairs of a rank: for rank 0 the seed itself."""
-    return (seed + rank * _RANK_SEED) % 2**63
 
 
 def _device(name: str) -> torch.device:
@@ -225,13 +229,11 @@ def _network(settings: RunSettings, fresh: bool) -> Detector:
     return make_detector(settings.detector, pretrained=settings.detector.pretrained and fresh).train()
 
 
-def _prefetch_steps(device: torch.device, settings: RunSettings) -> int:
-    """Steps whose pairs are drawn at once: a GPU takes as long for few pairs as for many, a CPU does not."""
-    return (
-        1
-        if device.type == "cpu"
-        else max(1, _PREFETCHED_PIXELS // (settings.train.batch * settings.world.image_size**2))
-    )
+def _prefetch_steps(device: torch.device, settings: RunSettings, batch: int) -> int:
+    """Steps whose views are drawn at once: a GPU takes as long for few pairs as for many, a CPU does not."""
+    if settings.train.prefetch_steps or device.type == "cpu":
+        return settings.train.prefetch_steps or 1
+    return max(1, _PREFETCHED_PIXELS // (batch * settings.world.image_size**2))
 
 
 def _half_precision(device: torch.device) -> torch.dtype | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import RunSettings
+from kp.data.pairs import PrefetchedPairs
 from kp.data.view_groups import ViewGroup
 from kp.evaluation.metrics import repeatability
 from kp.geometry.coords import Size
@@ -54,20 +55,18 @@ class RankerStep:
     """The keypoints that this rank remembers, and the loss of a batch of them.
 
     Args:
+        pairs: groups of views, what a step looks at.
         model: the detector that is trained.
+        ranker: its ranker, or what shares its gradients among the ranks.
     """
 
-    def __init__(self, settings: RunSettings, model: Detector) -> None:
-        self.settings, self.model = settings, model
+    def __init__(self, settings: RunSettings, pairs: PrefetchedPairs, model: Detector, ranker: nn.Module) -> None:
+        self.settings, self.pairs, self.model, self.ranker = settings, pairs, model, ranker
+        self.images_per_step = settings.train.batch * settings.world.views
         self.memory = PeakMemory(max(1, settings.train.remembered // distributed.ranks()))
 
-    def look(self, group: ViewGroup, ranker: nn.Module, half: torch.dtype | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The ranking loss; and beside it the repeatability of the views, as ranked now and as by score alone.
-
-        Args:
-            ranker: of the detector that is trained, or what shares its gradients among the ranks.
-            half: not used: the ranker computes in float32.
-        """
+    def look(self, group: ViewGroup) -> tuple[Tensor, dict[str, Tensor]]:
+        """The ranking loss; and beside it the repeatability of the views, as ranked now and as by score alone."""
         train, views = self.settings.train, group.images.shape[1]
         size = tuple(group.images.shape[-2:])
         count = math.ceil(size[0] * size[1] * train.keypoints_per_megapixel / 1e6)
@@ -78,7 +77,7 @@ class RankerStep:
         features = peak_features(images, found)
         self._remember(features[seen], shares[seen])
         drawn, targets = (values.to(images.device) for values in self.memory.draw(train.ranked_peaks))
-        loss = F.binary_cross_entropy_with_logits(ranker(drawn), targets, reduction="sum") / max(1, len(targets))
+        loss = F.binary_cross_entropy_with_logits(self.ranker(drawn), targets, reduction="sum") / max(1, len(targets))
         with torch.no_grad():
             logits = self.model.ranker.of_valid(features, found)
         ranked = reranked(found, self.settings.detector.ranker_weight * logits)

@@ -15,6 +15,7 @@ from torch import Tensor
 from kp.config import RunSettings, complete
 from kp.data.pairs import ViewPair
 from kp.data.photograph_scenes import PhotographScenes
+from kp.data.view_groups import ViewGroup
 from kp.models.checkpoint import revision, save_checkpoint, save_weights
 from kp.support.errors import explained, one_line
 from kp.support.process import Interruption
@@ -26,6 +27,8 @@ from kp.training.learner import Learner, TrainingError
 from kp.training.logger import Logger, forget_later_steps
 from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.validation import Validation, better
+
+_ABOVE = "above_floor_"  # begins the names of such scores
 
 __all__ = ["Trainer", "TrainingError", "learning_rate", "resume"]
 
@@ -110,8 +113,7 @@ class Trainer:
         return self.scores
 
     def _make_validation(self) -> Validation:
-        describes = self.learner.describer is not None
-        return Validation(self.learner.device, root=self.validation, descriptors=describes)
+        return Validation(self.learner.device, root=self.validation, parts=tuple(self.learner.parts))
 
     @property
     def progress(self) -> float:
@@ -132,10 +134,10 @@ class Trainer:
         """
         train, losses = self.settings.train, []
         lr = learning_rate(self.learner.step, self.progress, train.lr, train.warmup, train.decay)
-        pair = distributed.agreed(self._draw)
+        batches = distributed.agreed(self._draw)
 
         def look() -> _RankReport:
-            loss, terms = self.learner.look(pair)
+            loss, terms = self.learner.look(batches)
             losses.append(loss)
             return _RankReport(terms, self._clock(), self.interruption.asked)
 
@@ -165,13 +167,14 @@ class Trainer:
     def summary(self) -> list[str]:
         """What to say at the end of the run: which weights are kept and, where they were validated, by how much."""
         lines = [f"kept: the weights of step {self.kept.get('step')} of {self.learner.step}"]
-        if "validation" in self.kept:
-            prefix, what = "above_floor_", "repeatability"
-            if self.learner.describer is not None:
-                what = "matching accuracy within 3 px"
-            parts = {name.removeprefix(prefix): value for name, value in self.kept.items() if name.startswith(prefix)}
-            above = ", ".join(f"{part.replace('_', ' ')} {value:+.3f}" for part, value in parts.items())
-            lines.append(f"{what} on the validation {self.kept['validation']:.3f}; above the floor: {above}")
+        above = {name.removeprefix(_ABOVE): value for name, value in self.kept.items() if name.startswith(_ABOVE)}
+        for what, score, names in (
+            ("repeatability", self.kept.get("real_repeatability"), ("i", "v", "all")),
+            ("matching accuracy within 3 px", self.kept.get("mma"), ("mma_i", "mma_v", "mma")),
+        ):
+            if score is not None:
+                parts = ", ".join(f"{n.removeprefix('mma_')} {above[n]:+.3f}" for n in names if n in above)
+                lines.append(f"{what} on the validation {score:.3f}; above the floor: {parts}")
         return lines
 
     def save(self, keep: bool = False) -> None:
@@ -197,10 +200,10 @@ class Trainer:
         """Seconds of this run so far, those before it was resumed included."""
         return time.perf_counter() - self.began
 
-    def _draw(self) -> ViewPair:
+    def _draw(self) -> list[ViewPair | ViewGroup]:
         if self.logger is not None:
             self.logger.check()
-        return next(self.learner.pairs)
+        return self.learner.draw()
 
     def _show(self, terms: dict[str, float], rate: float) -> None:
         if self.logger is not None:

@@ -6,7 +6,7 @@ but decide nothing: both rose while the repeatability on real sequences fell. No
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -50,13 +50,13 @@ class RealSequences:
         self.floor = self._scores(floor_detector().to(device))
 
     def measure(self, detector: ScoreMap) -> dict[str, float]:
-        """``validation``, the mean repeatability over pairs, and ``above_floor_i``, ``_v`` and ``_all``.
+        """``validation`` and ``real_repeatability``, the mean over pairs, and ``above_floor_i``, ``_v`` and ``_all``.
 
         That of the best 300 keypoints within 3 px, refined, as protocol ``native`` of evaluate.py.
         """
         scores = self._scores(detector)
         above = {f"above_floor_{part}": value - self.floor[part] for part, value in scores.items()}
-        return {"validation": scores["all"]} | above
+        return {"validation": scores["all"], "real_repeatability": scores["all"]} | above
 
     @torch.inference_mode()
     def _scores(self, detector: ScoreMap) -> dict[str, float]:
@@ -108,7 +108,8 @@ class Validation:
         size: (H, W) of their views.
         files: photographs of :mod:`kp.data.photographs`.
         root: folder of real sequences, or None.
-        descriptors: measure what the detector's descriptors match, not how well its keypoints repeat.
+        parts: what of the detector is trained, see :func:`kp.config.parts`: of a describer it is measured what
+            descriptors match, of the others how well keypoints repeat.
 
     Raises:
         HPatchesError: there are no sequences in ``root``.
@@ -122,9 +123,10 @@ class Validation:
         size: Size = (240, 320),
         files: Sequence[str] = photographs.FILES,
         root: Path | None = None,
-        descriptors: bool = False,
+        parts: Collection[str] = ("score map",),
     ) -> None:
-        self.device, self.descriptors = device, descriptors
+        self.device = device
+        self.descriptors, self.keypoints = "describer" in parts, bool(set(parts) - {"describer"})
         self.pairs = held_out_pairs(batches, batch, size)
         self.sequences = [sequence for pair in self.pairs for sequence in as_sequences(pair)]
         try:
@@ -132,16 +134,20 @@ class Validation:
         except HPatchesError:
             paths = []
         self.sequences += [photographs.make_sequence(path, "hard", _SEED) for path in paths]
-        self.real = (RealMatches(root) if descriptors else RealSequences(root, device)) if root else None
+        self.real: list[RealMatches | RealSequences] = []  # the last decides which weights are kept
+        if root and self.descriptors:
+            self.real.append(RealMatches(root))
+        if root and self.keypoints:
+            self.real.append(RealSequences(root, device))
 
     def duration(self, detector: Detector) -> float:
         """Seconds that :meth:`measure` will take, by the time of the first synthetic and the first real sequence."""
-        real = self.real.sequences if self.real else []
+        real = self.real[0].sequences if self.real else []
 
         def measure(sequences: Sequence[ImageSequence]) -> None:
             if self.descriptors:
                 matching_scores(sequences, detector, describer(detector))
-            else:
+            if self.keypoints:
                 list(score_sequences(sequences, find, lambda _: (75,), _THRESHOLD))
 
         find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
@@ -161,26 +167,29 @@ class Validation:
         ``photographs`` is the mean repeatability within 3 px of the best 75 keypoints where the light changes as in
         training and every view is warped. The error is left out where nothing matched.
 
-        With ``descriptors`` what :func:`kp.training.matching_validation.matching_scores` measures, named
-        ``synthetic_...``, of the held-out pairs, and ``photographs_...``.
+        Of a describer what :func:`kp.training.matching_validation.matching_scores` measures, named ``synthetic_...``,
+        of the held-out pairs, and ``photographs_...``. Of a ranker and a describer both.
         """
-        if self.descriptors:
-            return self._measure_matches(detector)
+        scores = self._measure_matches(detector) if self.descriptors else {}
+        scores |= self._measure_keypoints(detector) if self.keypoints else {}
+        for real in self.real:
+            scores |= real.measure(detector)
+        return scores
+
+    def _measure_keypoints(self, detector: Detector) -> dict[str, float]:
         find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
         records = list(score_sequences(self.sequences, find, lambda sequence: _KEYPOINTS[sequence.kind], _THRESHOLD))
         synthetic, hard = ([r for r in records if r["kind"] == kind] for kind in ("synthetic", "hard"))
         scores = {"repeatability": fmean(r["repeatability"] for r in synthetic)}
         errors = [r["localisation_error"] for r in synthetic if math.isfinite(r["localisation_error"])]
         scores |= {"localisation_error": fmean(errors)} if errors else {}
-        scores |= {"photographs": fmean(r["repeatability"] for r in hard)} if hard else {}
-        return scores | (self.real.measure(detector) if self.real else {})
+        return scores | ({"photographs": fmean(r["repeatability"] for r in hard)} if hard else {})
 
     def _measure_matches(self, detector: Detector) -> dict[str, float]:
         kinds = [[s for s in self.sequences if (s.kind == "synthetic") == synthetic] for synthetic in (True, False)]
         synthetic, photos = (matching_scores(each, detector, describer(detector)) if each else {} for each in kinds)
         scores = {f"synthetic_{name}": value for name, value in synthetic.items()}
-        scores |= {f"photographs_{name}": value for name, value in photos.items()}
-        return scores | (self.real.measure(detector) if self.real else {})
+        return scores | {f"photographs_{name}": value for name, value in photos.items()}
 
     @torch.inference_mode()
     def picture(self, detector: Detector, max_keypoints: int = 60) -> np.ndarray:

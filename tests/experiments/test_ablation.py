@@ -18,7 +18,7 @@ from kp.config import DESCRIBED, DetectorSettings, RunSettings
 from kp.evaluation import ablation_results
 from kp.experiments import ablation
 from kp.experiments.ablation import VARIANTS, parse, plan, slug
-from kp.experiments.variants import TEST_TIME
+from kp.experiments.variants import TEST_TIME, applies
 from kp.models.checkpoint import find_weights, load_checkpoint, load_detector, save_weights
 from kp.models.detector import thin
 from kp.models.mobile import MobileDetector
@@ -57,14 +57,15 @@ def ablate(tmp_path, scored):
 
 
 def test_every_variant_can_be_trained_and_is_another_run():
-    runs = plan(list(VARIANTS), ["--steps", "5"], [0, 3], ablation.Path("runs"))
+    runs = plan(list(VARIANTS), ["--steps=5", "--batch=3"], [0, 3], ablation.Path("runs"))
     assert len({run.folder for run in runs}) == len(runs) == 2 * len(VARIANTS)
     assert [run.seed for run in runs] == [0] * len(VARIANTS) + [3] * len(VARIANTS)
     assert all(run.settings.train.steps == 5 for run in runs if "--steps" not in VARIANTS[run.variant])
     settings = {json.dumps(to_dict(run.settings)) for run in runs}
-    unchanged = [run for run in runs if run.settings == parse("x", ["--steps", "5", "--seed", str(run.seed)])]
-    assert len(settings) == len(runs) - len(unchanged) + 2, "two variants are the same, and not the default"
-    assert len(unchanged) == 2, "more than one variant changes nothing"
+    assert len(settings) == len(runs), "two variants are the same"
+    batches = {run.variant: run.settings.train.batch for run in runs if "--batch" not in VARIANTS[run.variant]}
+    assert {batches["default"], batches["encoder"]} == {3}
+    assert batches["descriptors"] is None, "a describer has no batch"
     encoders = {run.settings.detector.encoder for run in runs}
     assert encoders == {"none", *config.ENCODERS}
 
@@ -266,7 +267,7 @@ def test_test_time_variants_change_how_weights_are_used(ablate, scored, tmp_path
         step=7,
     )
     given = "--weights", str(weights)
-    of_maps = [name for name in TEST_TIME if name not in ("histograms alone", "no tilts")]
+    of_maps = [name for name in TEST_TIME if not applies(name, True) or name == "given weights"]
     entries = ablate(*of_maps, *given)
     assert [e["variant"] for e in entries] == list(of_maps)
     assert all(e["flags"] is None and e["steps"] == 7 for e in entries)

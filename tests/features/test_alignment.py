@@ -17,7 +17,7 @@ from kp.features import alignment
 from kp.features.alignment import TURNS, align
 from kp.models import corner
 from kp.models.checkpoint import load_detector
-from kp.models.describer import TILTS, ContextNetwork, Describer
+from kp.models.describer import TILTS, Describer
 from kp.models.gradient_histograms import ORBITS, SIZE, gradient_histograms
 
 PHOTO = data.camera()[60:420, 100:460]  # 360 x 360
@@ -67,7 +67,7 @@ def test_the_matrix_turns_descriptors(extractor, features):
     assert (turn - torch.eye(128)).norm() > 1
     xy = features["keypoints"][:, :100]
     grey = torch.from_numpy(PHOTO).float()[None, None] / 255
-    after, _ = extractor.detector.describe(torch.rot90(grey, -1, (2, 3)), clockwise(xy, 90))
+    after = extractor.detector.describe(torch.rot90(grey, -1, (2, 3)), clockwise(xy, 90))
     before = features["descriptors"][0, :100]
     assert ((before @ turn.mT @ turn.mT) * after[0]).sum(1).min() > 0.999
     assert (before * after[0]).sum(1).mean() < 0.5
@@ -122,7 +122,7 @@ def test_a_second_thread_changes_nothing(extractor, features, monkeypatch):
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         with torch.inference_mode():
-            found.append(extractor.detector.describe_in_sizes(grey, xy, 3)[0])
+            found.append(extractor.detector.describe_in_sizes(grey, xy, 3))
     assert torch.equal(*found)
     assert corner._second_thread(os.getpid()) is corner._second_thread(os.getpid())
     assert corner._second_thread(os.getpid()) is not corner._second_thread(-1), "threads do not survive a fork"
@@ -143,7 +143,7 @@ def test_each_size_is_described_in_an_image_half_as_large(extractor, features):
     for size in (1, 2):
         grey = torch.from_numpy(cv2.resize(grey[0, 0].numpy(), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         grey, xy = grey[None, None], (features["keypoints"] + 0.5) / 2**size - 0.5
-        wanted, _ = extractor.detector.describe(grey, xy)
+        wanted = extractor.detector.describe(grey, xy)
         assert torch.allclose(scaled[:, :, size], wanted, atol=1e-3)
 
 
@@ -179,8 +179,6 @@ def test_a_map_that_is_not_closed_has_no_turn():
     assert describer.turn() is None
     nothing_lost = Describer(SIZE)
     assert nothing_lost.turn().shape == (SIZE, SIZE)
-    network = ContextNetwork("mobilenet_v3_small", 8, 8, SIZE)
-    assert Describer(SIZE, network).turn() is None, "the network sees the image as it is"
 
 
 # --- tilts ---
@@ -242,7 +240,7 @@ def test_the_matrices_make_descriptors_of_the_narrow_image(extractor, features):
     xy = features["keypoints"][:, :200]
     places = torch.stack([(xy[..., 0] + 0.5) * width / 360 - 0.5, xy[..., 1]], dim=2)
     grey = torch.from_numpy(narrow).float()[None, None] / 255
-    after, _ = extractor.detector.describe(grey, places)
+    after = extractor.detector.describe(grey, places)
     before, (small, large) = features["descriptors"][0, :200], features["tilts"][0]
     alike = [(torch.nn.functional.normalize(before @ m.mT, dim=1) * after[0]).sum(1).mean() for m in (small, large)]
     assert alike[0] > 0.15 + (before * after[0]).sum(1).mean()  # narrower by 1.8, which is nearer to 1.6 than to 3
@@ -257,8 +255,6 @@ def test_weights_of_before_have_no_tilts():
     assert detector.describer.tilts() is None
     assert detector.describer.turn() is not None
     assert load_detector(DESCRIBED).describer.tilts().shape == (len(TILTS), 128, 128)
-    network = ContextNetwork("mobilenet_v3_small", 8, 8, SIZE)
-    assert Describer(SIZE, network).tilts() is None
 
 
 def test_of_an_image_that_is_alike_no_tilt_is_tried(extractor, features, monkeypatch):

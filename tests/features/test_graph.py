@@ -189,8 +189,14 @@ def test_a_detector_is_not_changed():
     detector = load_detector()
     KeypointGraph(detector)
     assert detector.use_opencv
-    with pytest.raises(ValueError, match="ranker"):
-        KeypointGraph(load_detector("ranked"))
+
+
+def test_a_ranker_is_left_out():
+    ranked, images = load_detector("ranked"), torch.rand(1, 1, 80, 120)
+    with torch.inference_mode():
+        found, plain = (KeypointGraph(detector, 20)(images) for detector in (ranked, load_detector()))
+    assert all(map(torch.equal, found, plain))
+    assert ranked.ranker is not None
 
 
 def test_the_page_in_the_browser_begins_with_the_default_threshold():
@@ -205,7 +211,7 @@ def test_the_graph_of_a_describer_gives_its_descriptors_and_none_without_a_keypo
     with torch.inference_mode():
         keypoints, scores, valid, descriptors = KeypointGraph(detector, 60)(images)
         plain = KeypointGraph(load_detector(), 60)(images)
-        expected, _ = detector.describe(images, keypoints)
+        expected = detector.describe(images, keypoints)
     assert all(torch.equal(*both) for both in zip(plain, (keypoints, scores, valid), strict=True))
     assert descriptors.shape == (2, 60, 128)
     assert torch.allclose(descriptors[0], expected[0], atol=1e-4)

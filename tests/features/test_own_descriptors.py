@@ -1,7 +1,6 @@
 """Descriptors of the weights themselves: extract, match_pair, the commands, the files."""
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,7 +11,7 @@ from skimage.transform import rotate
 
 import kp
 from kp.cli.main import main
-from kp.config import DESCRIBED, HISTOGRAMS, WEIGHTS, DetectorSettings, RunSettings
+from kp.config import DESCRIBED, WEIGHTS, DetectorSettings, RunSettings
 from kp.models.checkpoint import save_weights
 from kp.models.corner import CornerDetector
 from kp.support.settings import to_dict
@@ -22,7 +21,7 @@ from kp.support.settings import to_dict
 def weights(tmp_path_factory):
     """A describer before any training: a random linear map of gradient histograms describes already."""
     torch.manual_seed(0)
-    settings = DetectorSettings(describer=HISTOGRAMS, ranker_width=0)
+    settings = DetectorSettings(ranker_width=0)
     path = tmp_path_factory.mktemp("weights") / "described.safetensors"
     detector = CornerDetector(settings).eval()
     save_weights(path, detector, to_dict(RunSettings(detector=settings)), step=1, seconds=0.0, scores={})
@@ -42,7 +41,7 @@ def photo():
 def test_extract_gives_what_the_detector_describes(extractor, photo):
     features = extractor.extract(photo)
     grey = torch.from_numpy(photo).float()[None, None] / 255
-    wanted = extractor.detector.describe(grey, features["keypoints"])[0]
+    wanted = extractor.detector.describe(grey, features["keypoints"])
     assert features["descriptors"].shape == (1, features["keypoints"].shape[1], 128)
     assert torch.allclose(features["descriptors"], wanted, atol=1e-5)
 
@@ -100,19 +99,6 @@ def test_they_are_written_and_read(extractor, photo, tmp_path):
         kp.save(tmp_path / name, "photo", features)
         again = kp.load(tmp_path / name, "photo")
         assert torch.allclose(torch.as_tensor(again["descriptors"]), features["descriptors"], atol=2e-3)
-
-
-def test_matchability_chooses_where_it_has_a_weight(weights, photo, monkeypatch):
-    """A head that says how far right a keypoint is, with so much weight that nothing else counts."""
-    chooser = kp.Extractor(weights, max_num_keypoints=30)
-    describe = chooser.detector.describe
-    monkeypatch.setattr(chooser.detector, "describe", lambda grey, xy: (describe(grey, xy)[0], xy[..., 0]))
-    monkeypatch.setattr(chooser.detector, "settings", replace(chooser.detector.settings, matchability_weight=1000.0))
-    found = chooser.extract(photo)
-    candidates = kp.Extractor(weights, max_num_keypoints=120).extract(photo)
-    order = candidates["keypoints"][0, :, 0].argsort(descending=True)[:30]
-    assert torch.equal(found["keypoints"][0], candidates["keypoints"][0, order])
-    assert torch.allclose(found["descriptors"][0], candidates["descriptors"][0, order], atol=1e-5)
 
 
 # --- commands ---

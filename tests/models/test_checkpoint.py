@@ -23,7 +23,7 @@ from kp.support.settings import from_dict, to_dict
 THREE_SCALES = {"derivative_sigmas": (0.7, 1.4, 2.8), "window_sigmas": (1.5, 2.0, 4.0), "half_size_scales": 0}
 EARLIER = RunSettings(
     detector=DetectorSettings(
-        **THREE_SCALES, encoder="mobilenet_v3_small", ranker_width=0, ranker_weight=0.0, descriptor_size=64
+        **THREE_SCALES, encoder="mobilenet_v3_small", ranker_width=0, ranker_weight=0.0, descriptor_size=0
     )
 )
 

@@ -5,10 +5,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from kp.config import HISTOGRAMS, DetectorSettings
 from kp.geometry.block_filters import at_half_size
 from kp.models.corner import CornerDetector
-from kp.models.describer import ContextNetwork
 from kp.models.gradient_histograms import DIRECTIONS, RINGS, SIZE, gradient_histograms, gradient_maps
 
 
@@ -16,10 +14,10 @@ def noise(seed, *shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module", params=[HISTOGRAMS, "mobilenet_v3_small"])
-def detector(request):
+@pytest.fixture(scope="module")
+def detector():
     torch.manual_seed(0)
-    return CornerDetector(describer=request.param, describer_width=16, describer_hidden=32, ranker_width=0).eval()
+    return CornerDetector(ranker_width=0).eval()
 
 
 # --- histograms ---
@@ -73,49 +71,43 @@ def test_contrast_does_not_change_histograms_and_an_even_patch_has_none():
 # --- the describer ---
 
 
-def test_descriptors_have_unit_length_and_there_is_a_logit_for_each(detector):
-    descriptors, logits = detector.describe(noise(6, 2, 1, 61, 83), 50 * noise(7, 2, 11, 2))
+def test_descriptors_have_unit_length(detector):
+    descriptors = detector.describe(noise(6, 2, 1, 61, 83), 50 * noise(7, 2, 11, 2))
     assert descriptors.shape == (2, 11, detector.settings.descriptor_size)
-    assert logits.shape == (2, 11)
     assert torch.allclose(descriptors.norm(dim=2), torch.ones(2, 11), atol=1e-5)
 
 
 def test_a_descriptor_moves_with_its_place(detector):
-    """Of an image moved by the stride of the encoder on the half image, 32 pixels, far from the edge."""
+    """Of an image moved by 32 pixels, far from the edge."""
     wide = noise(8, 1, 1, 288, 320)
     xy = torch.tensor([[[130.0, 140.0], [150.25, 120.5]]])
     one, two = detector.describe(wide[..., :-32], xy), detector.describe(wide[..., 32:], xy - torch.tensor([32.0, 0]))
-    assert (one[0] * two[0]).sum(2).min() > 0.999
-
-
-def test_the_place_between_features_is_that_of_the_image():
-    """An encoder whose only feature is x tells where it is read."""
-    network = ContextNetwork("mobilenet_v3_small", 4, 8, 8)
-    ramp = torch.arange(200.0).expand(1, 1, 100, 200)
-    network.pyramid = lambda half: half[..., ::2, ::2]  # feature i is centred on pixel 2 i of the half image
-    xy = torch.tensor([[[30.0, 40.0], [77.25, 51.5], [120.0, 60.0]]])
-    assert torch.allclose(network.context(at_half_size(ramp), xy)[0, :, 0], xy[0, :, 0], atol=1e-4)
+    assert (one * two).sum(2).min() > 0.999
 
 
 def test_colour_is_grey_and_other_types_are_described(detector):
     grey, xy = noise(9, 1, 1, 64, 64), 10 + 40 * noise(10, 1, 5, 2)
-    wanted = detector.describe(grey, xy)[0]
-    assert torch.allclose(detector.describe(grey.expand(1, 3, 64, 64), xy)[0], wanted, atol=1e-4)
-    assert torch.allclose(detector.describe(grey.double(), xy.double())[0], wanted, atol=1e-4)
+    wanted = detector.describe(grey, xy)
+    assert torch.allclose(detector.describe(grey.expand(1, 3, 64, 64), xy), wanted, atol=1e-4)
+    assert torch.allclose(detector.describe(grey.double(), xy.double()), wanted, atol=1e-4)
 
 
 def test_a_detector_without_a_describer_says_so():
     with pytest.raises(ValueError, match="no descriptors"):
-        CornerDetector().describe(noise(1, 1, 1, 64, 64), torch.zeros(1, 1, 2))
+        CornerDetector(descriptor_size=0).describe(noise(1, 1, 1, 64, 64), torch.zeros(1, 1, 2))
 
 
-def test_the_default_describer_keeps_to_its_budget():
-    s = DetectorSettings()
-    network = ContextNetwork("mobilenet_v3_small", s.describer_width, s.describer_hidden, s.descriptor_size)
-    assert sum(p.numel() for p in network.parameters()) <= 1e6
+def test_random_maps_take_no_chance_from_what_is_trained_beside():
+    """The ranker begins with the same weights, and torch's random numbers go on as if there were no describer."""
+    found = []
+    for size in (0, 128):
+        torch.manual_seed(3)
+        found.append((CornerDetector(descriptor_size=size).ranker.state_dict(), torch.rand(3)))
+    assert all(torch.equal(values, found[1][0][name]) for name, values in found[0][0].items())
+    assert torch.equal(found[0][1], found[1][1])
 
 
 def test_keypoints_are_those_of_the_detector_without_a_describer(detector):
     image = noise(11, 1, 1, 90, 120)
-    alone = CornerDetector(ranker_width=0).eval().keypoints(image, 50, subpixel=True)
+    alone = CornerDetector(ranker_width=0, descriptor_size=0).eval().keypoints(image, 50, subpixel=True)
     assert torch.equal(detector.keypoints(image, 50, subpixel=True).xy, alone.xy)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
 import train_homographic
-from kp.training import learner
+from kp.training import learner, score_map_step
 from kp.training import trainer as trainer_module
 from kp.training.validation import Validation
 
@@ -36,8 +36,8 @@ def main():
     """The exit code of the command, in a process that does nothing else afterwards."""
     trainer_module.Validation = partial(Validation, batches=1, batch=4, size=(48, 64), files=())
     if os.environ.get("POISONED", "none") == os.environ.get("RANK"):
-        real, nan = learner.repeatability_losses, torch.tensor(float("nan"))
-        learner.repeatability_losses = lambda *a, **k: real(*a, **k) | {"localization": nan}
+        real, nan = score_map_step.repeatability_losses, torch.tensor(float("nan"))
+        score_map_step.repeatability_losses = lambda *a, **k: real(*a, **k) | {"localization": nan}
     if "FULL" in os.environ and os.environ.get("RANK", "1") == "1":
         trainer_module.Learner = Full
     return train_homographic.main()

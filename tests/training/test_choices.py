@@ -12,7 +12,6 @@ import train_homographic
 from kp.cli import train as command
 from kp.config import (
     DAY_AND_NIGHT,
-    HISTOGRAMS,
     CameraSettings,
     DetectorSettings,
     EvaluateSettings,
@@ -22,7 +21,7 @@ from kp.config import (
     WorldSettings,
 )
 from kp.support.settings import ABOVE_ZERO, check_bounds
-from kp.training.choices import FIXED, OF_NETWORK, USED, check, check_given
+from kp.training.choices import FIXED, USED, check, check_given
 from kp.training.learner import Learner
 
 FIELDS = [f for group in fields(RunSettings) for f in fields(group.type)]
@@ -85,9 +84,9 @@ def train(monkeypatch, capsys, *arguments):
 
 
 MODELS = {  # the words that choose what a run trains
-    "ranker": [],
+    "ranker": ["--descriptor-size", "0"],
     "score map": ["--encoder", "mobilenet_v3_small"],
-    "describer": ["--describer", "mobilenet_v3_small"],
+    "describer": ["--ranker-width", "0"],
 }
 
 
@@ -142,7 +141,7 @@ def test_numbers_at_their_bounds_are_accepted():
         (["--images", "nowhere"], "--images: nowhere is not a folder"),
         (["--init", "nowhere"], "no weights at nowhere"),
         (["--init", "default"], "--init default: nothing of these weights is learnt"),
-        (["--init", "described"], "train anew with --describer histograms"),
+        (["--descriptor-size", "0", "--ranker-width", "0"], "leave nothing to train"),
         (["--init", "ranked", "--ranker-width", "16"], "--ranker-width is 48 in the weights of --init ranked, not 16"),
         (["--init", "ranked", "--encoder", "mobilenet_v3_small"], "--encoder is none in the weights of --init ranked"),
         (["--init", "mobilenet_v3_small", "--pretrained"], "--pretrained begins with other weights than --init"),
@@ -175,27 +174,28 @@ def test_a_flag_of_another_model_is_refused(no_work, monkeypatch, capsys, f):
     for trained, model in MODELS.items():
         if not of_some or f.name in USED[trained]:
             continue
-        given = words(f, f.default if not isinstance(f.default, tuple) else f.default[0])
+        default = f.default if f.default is not None else f.metadata["by_model"][0]
+        given = words(f, default if not isinstance(default, tuple) else default[0])
         given = ["--" + f.name] if f.type is bool else given
         code, line = train(monkeypatch, capsys, *model, *given)
         assert code not in (0, 130)
         assert f"--{f.name.replace('_', '-')} has no effect on a {trained}" in line
 
 
-@pytest.mark.parametrize("name", sorted(OF_NETWORK))
-def test_a_map_that_is_computed_takes_no_setting_of_an_encoder(name):
-    settings = DetectorSettings(describer=HISTOGRAMS)
-    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} has no effect on a map that is computed"):
-        check_given([name], settings)
-    check_given([name], replace(settings, describer="mobilenet_v3_small"))
-    check_given(["steps", "batch", "descriptor_size", "families"], settings)
+def test_a_run_that_trains_both_takes_the_flags_of_both():
+    check_given(
+        ["ranker_width", "lr", "bracket_stops", "descriptor_size", "jpeg", "pairs", "still"], DetectorSettings()
+    )
+    with pytest.raises(ValueError, match="--width has no effect on a ranker or a describer, only on a score map"):
+        check_given(["width"], DetectorSettings())
 
 
 @pytest.mark.parametrize("trained", USED)
 def test_a_model_reads_none_of_the_settings_of_the_others(monkeypatch, trained):
     """Training steps, with settings that note what is read of them; those of the light are read all at once."""
-    detector = {"score map": {"encoder": "mobilenet_v3_small"}, "describer": {"describer": "mobilenet_v3_small"}}
-    s, names = RunSettings(detector=DetectorSettings(**detector.get(trained, {}))), set()
+    detectors = {"encoder": "mobilenet_v3_small"}, {"descriptor_size": 0}, {"ranker_width": 0}
+    detector = dict(zip(("score map", "ranker", "describer"), detectors, strict=True))[trained]
+    s, names = RunSettings(detector=DetectorSettings(**detector)), set()
     small = replace(s, world=replace(s.world, image_size=64), train=replace(s.train, batch=1, device="cpu"))
 
     def noting(self, name):
@@ -207,16 +207,18 @@ def test_a_model_reads_none_of_the_settings_of_the_others(monkeypatch, trained):
         monkeypatch.setattr(group, "__getattribute__", noting)
     learner = Learner(small)
     for _ in range(6):  # a describer sees pairs of both kinds
-        loss, _ = learner.look(next(learner.pairs))
+        loss, _ = learner.look(learner.draw())
         learner.update(loss, 1e-3)
     # these are also checked, or recorded, where they are not used
     checked = {"half_size_scales", "darkness", "mix_blur", "contrast_sigma", "pretrained", "ranker_width"}
-    checked |= {"ranker_weight", "matchability_weight", "covariance_scale"}
+    checked |= {"ranker_weight", "descriptor_size", "covariance_scale"}
+    checked |= {"warmup", "decay"}  # of the trainer
     if trained == "describer":  # its camera has values of its own, and nothing of a bracket is left where all is relit
         checked |= {"bracket_stops", *DAY_AND_NIGHT}
+        checked |= {"lr", "weight_decay", "ema"}  # of an optimiser that has nothing to do
     others = frozenset().union(*USED.values()) - USED[trained]
     assert not names & others - checked
-    assert {"image_size", "batch", "clip", "keypoints_per_megapixel", "score_blur"} <= names, "nothing was noted"
+    assert {"image_size", "score_blur"} <= names, "nothing was noted"
     assert USED[trained] - names <= {*vars(LightSettings())} | checked, "noted too little"
 
 

@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kp.config import HISTOGRAMS, DetectorSettings, RunSettings, TrainSettings, WorldSettings
+from kp.config import DetectorSettings, RunSettings, TrainSettings, WorldSettings
 from kp.data.hpatches import ImageSequence
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
 from kp.data.synthetic.render import render
 from kp.geometry.block_filters import at_half_size
 from kp.geometry.coords import warp_points
-from kp.models.checkpoint import load_checkpoint
+from kp.models.checkpoint import load_checkpoint, save_checkpoint
 from kp.models.corner import CornerDetector
 from kp.models.gradient_histograms import gradient_histograms
+from kp.support.settings import from_dict
 from kp.training.batches import described_pairs
 from kp.training.description import (
     NEAR,
     Places,
     alike,
-    description_losses,
+    matched_share,
     shared_places,
     tilted_histograms,
     view_histograms,
@@ -37,86 +38,43 @@ def unit(seed: int, *shape: int) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
 
 
-def places(valid: Tensor) -> Places:
-    xy = torch.zeros(*valid.shape, 2, dtype=torch.float64)
-    return Places(xy, xy, valid)
-
-
 def nothing_alike(valid: Tensor) -> Tensor:
     return torch.eye(valid.shape[1]).bool().expand(len(valid), -1, -1)
 
 
-# --- the loss of descriptors ---
+# --- which places are matched ---
 
 
-def test_the_loss_is_the_mean_of_two_cross_entropies_by_hand():
-    """Two pairs of two places; one is not valid. Every number by math."""
-    d0, d1 = unit(1, 2, 2, 4), unit(2, 2, 2, 4)
-    valid = torch.tensor([[True, True], [True, False]])
-    logits = torch.tensor([[0.3, -0.2], [1.0, 9.0]], dtype=torch.float64)
-    found = description_losses(d0, d1, logits, -logits, places(valid), nothing_alike(valid), 20.0)
-    one, two = [d0[0, 0], d0[0, 1], d0[1, 0]], [d1[0, 0], d1[0, 1], d1[1, 0]]
-    s = [[20 * sum(float(x) * float(y) for x, y in zip(a, b, strict=True)) for b in two] for a in one]
-    rows = [math.log(sum(math.exp(v) for v in s[i])) - s[i][i] for i in range(3)]
-    columns = [math.log(sum(math.exp(s[j][i]) for j in range(3))) - s[i][i] for i in range(3)]
-    assert found["descriptor"].item() == pytest.approx((sum(rows) + sum(columns)) / 6, rel=1e-9)
-    own = [(0, 1), (0, 1), (2,)]  # places of the same pair
-    right = [
-        all(max(own[i], key=lambda j: v(i, j)) == i for v in (lambda i, j: s[i][j], lambda i, j: s[j][i]))
-        for i in range(3)
-    ]
-    assert found["matched"].item() == pytest.approx(sum(right) / 3)
-    said = [0.3, -0.2, 1.0]
-    entropy = [
-        math.log1p(math.exp(-z if r else z))
-        for sign in (1, -1)
-        for z, r in zip((sign * v for v in said), right, strict=True)
-    ]
-    assert found["matchability"].item() == pytest.approx(sum(entropy) / 6, rel=1e-6)
+def test_the_share_of_matched_places_by_hand():
+    """Of image 0 two of three valid places, of image 1 the only one: the neighbours are those of its own image."""
+    angles0 = torch.tensor([[0.0, 40.0, 90.0, 0.0], [40.0, 200.0, 300.0, 10.0]], dtype=torch.float64)
+    angles1 = torch.tensor([[5.0, 85.0, 95.0, 0.0], [200.0, 40.0, 300.0, 10.0]], dtype=torch.float64)
+    d0, d1 = (torch.stack([(a * math.pi / 180).cos(), (a * math.pi / 180).sin()], dim=2) for a in (angles0, angles1))
+    valid = torch.tensor([[True, True, True, False], [False, True, False, False]])
+    found = matched_share(d0, d1, valid, nothing_alike(valid))
+    # image 0: 0 <-> 5 right; 40 -> 5, wrong; 90 is as far from 85 as from 95, the first counts: wrong
+    assert found.item() == pytest.approx(2 / 4)
+
+
+def test_a_place_that_looks_the_same_is_no_wrong_match():
+    """Places 0 and 1 are copies of each other: each is matched where the other does not count."""
+    d = unit(5, 1, 1, 16).expand(1, 2, 16)
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    assert matched_share(d, d, valid, nothing_alike(valid)).item() == 0.5
+    assert matched_share(d, d, valid, torch.ones(1, 2, 2).bool()).item() == 1
 
 
 def test_equal_places_are_told_apart_and_random_ones_are_not():
     valid = torch.ones(2, 30, dtype=torch.bool)
     d, other = unit(3, 2, 30, 32), unit(4, 2, 30, 32)
-    zeros = torch.zeros(2, 30, dtype=torch.float64)
-    good, bad = (description_losses(d, e, zeros, zeros, places(valid), nothing_alike(valid), 20.0) for e in (d, other))
-    assert good["matched"] == 1
-    assert bad["matched"] < 0.3
-    assert good["descriptor"] < 0.1 < math.log(60) - 1 < bad["descriptor"]
+    good, bad = (matched_share(d, e, valid, nothing_alike(valid)) for e in (d, other))
+    assert good == 1
+    assert bad < 0.3
 
 
-def test_a_place_that_looks_the_same_is_no_negative():
-    """The second place is a copy of the first: a loss of log 2 if they count as different, none if not."""
-    d = unit(5, 1, 1, 16).expand(1, 2, 16)
-    valid, zeros = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2, dtype=torch.float64)
-    apart = description_losses(d, d, zeros, zeros, places(valid), nothing_alike(valid), 20.0)
-    same = description_losses(d, d, zeros, zeros, places(valid), torch.ones(1, 2, 2).bool(), 20.0)
-    assert apart["descriptor"].item() == pytest.approx(math.log(2), rel=1e-6)
-    assert same["descriptor"].item() == pytest.approx(0, abs=1e-9)
-
-
-def test_gradients_are_those_of_differences():
-    valid = torch.tensor([[True, True, False]])
-    a = torch.randn(1, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(6), requires_grad=True)
-    z = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
-
-    def loss(a: Tensor, z: Tensor) -> Tensor:
-        found = description_losses(
-            F.normalize(a, dim=2), unit(7, 1, 3, 5), z, z, places(valid), nothing_alike(valid), 3.0
-        )
-        return found["descriptor"] + found["matchability"]
-
-    assert torch.autograd.gradcheck(loss, (a, z))
-
-
-def test_no_valid_place_costs_nothing_and_has_a_gradient():
-    valid = torch.zeros(1, 4, dtype=torch.bool)
-    d = unit(8, 1, 4, 8).requires_grad_()
-    zeros = torch.zeros(1, 4, dtype=torch.float64)
-    found = description_losses(d, d, zeros, zeros, places(valid), nothing_alike(valid), 20.0)
-    found["descriptor"].backward()
-    assert found["descriptor"] == 0
-    assert d.grad.abs().sum() == 0
+def test_no_valid_place_is_no_match():
+    d, valid = unit(8, 1, 4, 8), torch.zeros(1, 4, dtype=torch.bool)
+    assert matched_share(d, d, valid, nothing_alike(valid)) == 0
 
 
 # --- places ---
@@ -198,42 +156,53 @@ def test_keypoints_outside_the_scene_do_not_count():
 # --- training ---
 
 DESCRIBER = RunSettings(
-    detector=DetectorSettings(describer="mobilenet_v3_small", describer_width=8, describer_hidden=16),
-    world=WorldSettings(image_size=96, families=("leaves",)),
-    train=TrainSettings(steps=4, batch=2, keypoints_per_megapixel=4000.0, device="cpu"),
+    detector=DetectorSettings(ranker_width=0),
+    world=WorldSettings(image_size=96, families=("leaves",), pairs=2),
+    train=TrainSettings(steps=4, device="cpu"),
 )
+BOTH = replace(DESCRIBER, detector=DetectorSettings(), train=replace(DESCRIBER.train, batch=1))
 
 
-def descriptor_losses(trainer: Trainer, steps: int) -> list[float]:
-    return [trainer.take_step()["descriptor"] for _ in range(steps)]
+def maps(trainer: Trainer) -> list[Tensor]:
+    """The learnt numbers of the describer and, if there is one, of the ranker."""
+    return [values.clone() for values in trainer.learner.model.state_dict().values()]
 
 
+@pytest.mark.parametrize("settings", [DESCRIBER, BOTH], ids=["describer", "both"])
 @pytest.mark.parametrize("prefetch_steps", [1, 3])
-def test_the_describer_goes_on_from_a_checkpoint_with_the_very_next_steps(tmp_path, prefetch_steps):
-    settings = replace(DESCRIBER, train=replace(DESCRIBER.train, prefetch_steps=prefetch_steps))
-    expected = descriptor_losses(Trainer(settings, tmp_path), 3)
+def test_the_describer_goes_on_from_a_checkpoint_with_the_very_next_steps(tmp_path, prefetch_steps, settings):
+    settings = replace(settings, train=replace(settings.train, prefetch_steps=prefetch_steps))
+    whole = Trainer(settings, tmp_path)
+    expected = [whole.take_step() for _ in range(3)]
     broken = Trainer(settings, tmp_path)
-    assert descriptor_losses(broken, 1) == expected[:1]
+    assert broken.take_step() == expected[0]
     broken.save()
-    state = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert descriptor_losses(resume(state, settings, tmp_path), 2) == expected[1:]
+    again = resume(load_checkpoint(tmp_path / "checkpoint.pt"), settings, tmp_path)
+    assert [again.take_step() for _ in range(2)] == expected[1:]
+    assert all(map(torch.equal, maps(again), maps(whole)))
+    assert not all(map(torch.equal, maps(again), maps(broken)))
 
 
-def test_every_parameter_of_the_describer_gets_a_gradient(tmp_path):
+def test_neither_part_depends_on_the_other(tmp_path):
+    """A ranker and a describer that are trained together are those that are trained alone."""
+    ranker = replace(BOTH, detector=DetectorSettings(descriptor_size=0))
+    states = []
+    for settings in (BOTH, ranker, DESCRIBER):
+        trainer = Trainer(settings, tmp_path)
+        for _ in range(3):
+            trainer.take_step()
+        states.append(trainer.learner.average.module.state_dict())
+    both, *alone = states
+    for part in alone:
+        assert all(torch.equal(values, both[name]) for name, values in part.items())
+    assert sorted(both) == sorted(name for part in alone for name in part)
+
+
+def test_a_computed_map_takes_no_step(tmp_path):
     learner = Trainer(DESCRIBER, tmp_path).learner
-    for _ in range(2):  # the correction begins at zero, so the encoder learns from the second step on
-        loss, _ = learner.look(next(learner.pairs))
-        learner.update(loss, 1e-3)
-    learnt = [(name, p) for name, p in learner.describer.named_parameters() if not name.startswith("linear.")]
-    assert not [name for name, p in learnt if p.grad is None or not p.grad.any()]
-
-
-def test_a_computed_map_foretells_nothing_and_takes_no_step(tmp_path):
-    detector = DetectorSettings(describer=HISTOGRAMS)
-    learner = Trainer(replace(DESCRIBER, detector=detector), tmp_path).learner
-    loss, terms = learner.look(next(learner.pairs))
+    loss, terms = learner.look(learner.draw())
     learner.update(loss, 1e-3)
-    assert set(terms) == {"descriptor", "matched"}
+    assert set(terms) == {"matched"}
     assert not loss.requires_grad
     for name in ("linear.weight", "side_maps"):
         maps = [model.describer.state_dict()[name] for model in (learner.model, learner.average.module)]
@@ -242,27 +211,39 @@ def test_a_computed_map_foretells_nothing_and_takes_no_step(tmp_path):
     assert learner.step == 1
 
 
-def test_a_run_that_knew_no_tilts_goes_on(tmp_path):
-    settings = replace(DESCRIBER, detector=DetectorSettings(describer=HISTOGRAMS))
-    trainer = Trainer(settings, tmp_path)
-    trainer.take_step()
-    trainer.save()
-    state = load_checkpoint(tmp_path / "checkpoint.pt")
+def earlier_checkpoint(trainer: Trainer, settings: RunSettings) -> dict:
+    """What versions that trained one part wrote of a run with a describer, which knew no tilts."""
+    state = trainer.state_dict()
     for name in ("model", "average"):
         state[name] = {key: values for key, values in state[name].items() if not key.endswith("side_maps")}
-    for sums in state["seen"]:
-        del sums["fronts"], sums["sides"]
+    (part,) = state.pop("parts").values()
+    sums = [{k: v for k, v in each["moments"].items() if k not in ("fronts", "sides")} for each in part["seen"]]
+    detector = vars(settings.detector) | {"ranker_width": 48, "describer": "histograms"}
+    detector |= {"describer_width": 64, "describer_hidden": 256, "matchability_weight": 0.0}
+    train = state["settings"]["train"] | {"descriptor_weight": 1.0, "inverse_temperature": 20.0}
+    train |= {"matchability_loss_weight": 0.1}
+    return state | part | {"seen": sums, "settings": state["settings"] | {"detector": detector, "train": train}}
+
+
+def test_a_run_that_knew_no_tilts_goes_on(tmp_path):
+    trainer = Trainer(DESCRIBER, tmp_path)
+    trainer.take_step()
+    save_checkpoint(tmp_path / "checkpoint.pt", earlier_checkpoint(trainer, DESCRIBER))
+    state = load_checkpoint(tmp_path / "checkpoint.pt")
+    settings = from_dict(RunSettings, state["settings"])
+    assert settings.detector == DESCRIBER.detector
     again = resume(state, settings, tmp_path)
-    assert not again.learner.describer.side_maps.any()
+    describer = again.learner.model.describer
+    assert not describer.side_maps.any()
     again.take_step()
-    assert again.learner.describer.side_maps.any()
+    assert describer.side_maps.any()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.33])
 def test_a_share_of_the_steps_differs_as_day_and_night(share):
     """The exposures of other pairs differ at random; those of day and night are automatic, in every step drawn."""
-    world = WorldSettings(image_size=64, families=("leaves",), relit_pairs=share)
-    settings = replace(DESCRIBER, world=world, train=replace(DESCRIBER.train, batch=1))
+    world = WorldSettings(image_size=64, families=("leaves",), relit_pairs=share, pairs=1)
+    settings = replace(DESCRIBER, world=world, train=DESCRIBER.train)
     steps, scenes = 18, partial(render, families=world.families)
     drawn = described_pairs(settings, torch.Generator().manual_seed(0), steps, scenes)
     kinds = [next(drawn).corners0 is None for _ in range(steps)]  # of groups they are not known
@@ -283,16 +264,26 @@ def test_histograms_of_tilts_are_those_of_narrow_images():
         assert (histograms * elsewhere).sum(2).max() < 0.95
 
 
-def test_training_lowers_the_loss(tmp_path):
-    """Eight steps with one batch."""
-    learner = Trainer(DESCRIBER, tmp_path).learner
-    batch = next(learner.pairs)
-    terms = []
-    for _ in range(8):
-        loss, found = learner.look(batch)
-        learner.update(loss, 3e-3)
-        terms.append(found["descriptor"])
-    assert terms[-1] < 0.7 * terms[0]
+def test_training_matches_more(tmp_path):
+    """Places of a batch that was never learnt from, after one step and after eight."""
+    trainer = Trainer(DESCRIBER, tmp_path)
+    learner, other = trainer.learner, Trainer(replace(DESCRIBER, train=replace(DESCRIBER.train, seed=5)), tmp_path)
+    pairs, step = [other.learner.draw()[0] for _ in range(4)], learner.parts["describer"]
+
+    def matched() -> float:
+        shares = []
+        for pair in pairs:
+            places = shared_places(pair, learner.model, 40, torch.Generator().manual_seed(2))
+            histograms = view_histograms(pair, places)
+            descriptors = [learner.model.describer.of_histograms(view) for view in histograms]
+            shares.append(matched_share(*descriptors, places.valid, alike(places, histograms)).item())
+        return sum(shares) / len(shares)
+
+    step.look(next(step.pairs))
+    early = matched()
+    for _ in range(12):
+        step.look(next(step.pairs))
+    assert matched() > early + 0.02
 
 
 def test_validation_compares_with_rootsift_at_the_same_keypoints(tmp_path):
@@ -305,7 +296,7 @@ def test_validation_compares_with_rootsift_at_the_same_keypoints(tmp_path):
     (folder / "H_1_2").write_text("1 0 0\n0 1 0\n0 0 1\n")
     torch.manual_seed(0)
     detector = CornerDetector(DESCRIBER.detector).eval()
-    validation = Validation(torch.device("cpu"), 1, 1, (64, 80), files=(), root=tmp_path, descriptors=True)
+    validation = Validation(torch.device("cpu"), 1, 1, (64, 80), files=(), root=tmp_path, parts=("describer",))
     scores = validation.measure(detector)
     assert validation.duration(detector) > 0
     assert scores["validation"] == scores["mma"] > 0.8

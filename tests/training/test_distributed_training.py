@@ -16,7 +16,8 @@ from two_ranks import SETTINGS
 
 from kp.models.checkpoint import load_checkpoint
 from kp.training import distributed
-from kp.training.learner import Learner, loss_terms
+from kp.training.learner import Learner
+from kp.training.score_map_step import loss_terms
 from kp.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -93,11 +94,8 @@ def step_of_one_process(shares):
 def pairs_of_both():
     with pytest.MonkeyPatch.context() as patch:
         for rank in (0, 1):
-            learner = Learner(SETTINGS)
-            if rank == 1:
-                patch.setattr("kp.training.distributed.rank", lambda: 1)
-                learner._load_chance([], [], [])  # no state for this rank: drawn from its own seed
-            yield next(learner.pairs)
+            patch.setattr("kp.training.distributed.rank", lambda rank=rank: rank)
+            yield Learner(SETTINGS).draw()[0]
 
 
 def furthest(found, expected):
@@ -128,7 +126,7 @@ def test_two_ranks_take_the_step_of_one_process_with_both_their_batches(two):
 
 def test_ranks_draw_different_pairs_and_rank_0_those_of_one_process():
     first, second = pairs_of_both()
-    alone = next(Trainer(SETTINGS, Path()).learner.pairs)
+    alone = Trainer(SETTINGS, Path()).learner.draw()[0]
     assert torch.equal(first.image0, alone.image0)
     assert not torch.equal(second.image0, alone.image0)
 
@@ -139,17 +137,20 @@ def test_ranks_that_go_on_take_the_very_next_steps(two):
     assert zero["resumed"] == zero["straight"]
     assert zero["same"]
     state = load_checkpoint(two / "checkpoint.pt")
-    assert len(state["pairs"]) == len(state["torch"]) == 2
-    assert not torch.equal(*state["pairs"])
+    pairs = state["parts"]["score map"]["pairs"]
+    assert len(pairs) == len(state["torch"]) == 2
+    assert not torch.equal(*pairs)
 
 
 def test_one_process_goes_on_from_two_ranks_and_they_from_an_old_checkpoint(two, tmp_path):
     state = load_checkpoint(two / "checkpoint.pt")
     trainer = Trainer(SETTINGS, tmp_path, fresh=False)
     trainer.load_state_dict(state)
-    assert torch.equal(trainer.learner.generator.get_state(), state["pairs"][0])
-    trainer.load_state_dict(state | {"pairs": state["pairs"][1], "torch": state["torch"][1]})  # as one process wrote it
-    assert torch.equal(trainer.learner.generator.get_state(), state["pairs"][1])
+    generator = trainer.learner.parts["score map"].pairs.generator
+    pairs = state.pop("parts")["score map"]["pairs"]
+    assert torch.equal(generator.get_state(), pairs[0])
+    trainer.load_state_dict(state | {"pairs": pairs[1], "torch": state["torch"][1]})  # as one process wrote it
+    assert torch.equal(generator.get_state(), pairs[1])
     assert trainer.take_step()
 
 
@@ -185,7 +186,7 @@ def test_whoever_is_asked_to_end_all_end_and_rank_0_saves(tmp_path, signalled, n
         assert running.finish()[0] != 0
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     assert [line["step"] for line in logged(tmp_path)] == list(range(1, state["step"] + 1))
-    assert len(state["pairs"]) == 2
+    assert len(state["parts"]["score map"]["pairs"]) == 2
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_ends_all(tmp_path):

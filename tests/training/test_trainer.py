@@ -23,7 +23,7 @@ from kp.models.checkpoint import (
 from kp.models.mobile import MobileDetector
 from kp.support.files import InUseError
 from kp.support.settings import to_dict
-from kp.training import learner
+from kp.training import learner, score_map_step
 from kp.training import trainer as trainer_module
 from kp.training.logger import Logger, forget_later_steps
 from kp.training.trainer import Trainer, TrainingError, learning_rate, resume
@@ -112,8 +112,8 @@ def test_a_gpu_draws_the_pairs_of_as_many_steps_at_once_as_fit():
     gpu, steps = torch.device("cuda"), {(8, 160): 32, (8, 320): 8, (100, 160): 2, (500, 160): 1}
     for (batch, side), expected in steps.items():
         settings = replace(SMALL, train=replace(SMALL.train, batch=batch), world=replace(SMALL.world, image_size=side))
-        assert learner._prefetch_steps(gpu, settings) == expected
-        assert learner._prefetch_steps(torch.device("cpu"), settings) == 1
+        assert learner._prefetch_steps(gpu, settings, batch) == expected
+        assert learner._prefetch_steps(torch.device("cpu"), settings, batch) == 1
 
 
 @pytest.mark.parametrize("prefetch_steps", [1, 3])
@@ -202,12 +202,12 @@ def test_a_non_finite_loss_stops_with_step_and_term(tmp_path, monkeypatch):
     trainer = Trainer(SMALL, tmp_path)
     trainer.take_step()
     kept = {k: v.clone() for k, v in trainer.learner.model.state_dict().items()}
-    real = learner.repeatability_losses
+    real = score_map_step.repeatability_losses
 
     def poisoned(*args, **kwargs):
         return real(*args, **kwargs) | {"localization": torch.tensor(float("nan"))}
 
-    monkeypatch.setattr(learner, "repeatability_losses", poisoned)
+    monkeypatch.setattr(score_map_step, "repeatability_losses", poisoned)
     with pytest.raises(TrainingError, match="step 2: the localization loss is nan"):
         trainer.take_step()
     assert all(
@@ -368,7 +368,7 @@ def test_help_teaches(capsys):
 # --- the ranker, which is what is trained without an encoder ---
 
 RANKER = replace(
-    RunSettings(),
+    RunSettings(detector=DetectorSettings(descriptor_size=0)),
     world=replace(RunSettings().world, image_size=96, views=3),
     train=replace(RunSettings().train, batch=1, steps=3, device="cpu", validate_every=100.0),
 )
@@ -405,7 +405,7 @@ def test_numbers_that_depend_on_the_model_are_filled_in():
 
 
 def test_nothing_to_train_is_told(tmp_path):
-    with pytest.raises(ValueError, match="leaves nothing to train"):
+    with pytest.raises(ValueError, match="leave nothing to train"):
         Trainer(replace(RANKER, detector=replace(RANKER.detector, ranker_width=0)), tmp_path)
 
 
