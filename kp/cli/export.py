@@ -43,10 +43,7 @@ def run(args: Namespace) -> None:
     numbers = KeypointNumbers(args.keypoints, args.nms_radius, args.border, args.threshold, not args.no_subpixel)
     check(numbers, _FLAGS)
     check_writable(args.out)
-    detector = load_detector(args.weights)
-    if getattr(detector, "ranker", None) is not None:
-        print(f"the ranker of {args.weights} is left out: keypoints are in order of score")
-    graph = KeypointGraph(detector, *numbers)
+    graph = KeypointGraph(load_detector(args.weights), *numbers)
     write_file(args.out, onnx.to_onnx(graph, read_metadata(find_weights(args.weights))))
     described = [onnx.DESCRIPTORS] if graph.describes else []
     outputs = ", ".join((onnx.KEYPOINTS, onnx.KEYPOINT_SCORES, onnx.VALID, *described, onnx.SCORES))

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kp.config import DETECTION_THRESHOLD
-from kp.models.corner import CornerDetector
-from kp.models.detector import Detector, describes
-from kp.models.keypoints import subpixel_offsets
+from kp.models.corner import CornerDetector, candidates
+from kp.models.detector import Detector, describes, to_grey
+from kp.models.keypoints import Keypoints, subpixel_offsets
+from kp.models.ranker import reranked
 
 
 class KeypointNumbers(NamedTuple):
@@ -36,8 +37,8 @@ class KeypointGraph(nn.Module):
     is no keypoint. A pixel whose score is -inf is never a keypoint. B, H and W are free, also in an exported graph; K
     is fixed.
 
-    The graph holds a copy of the detector, which computes with torch, never with OpenCV. A ranker is left out, as its
-    features have sizes that depend on the content of the image: keypoints are in order of score.
+    The graph holds a copy of the detector, which computes with torch, never with OpenCV. A ranker judges as many of the
+    best keypoints by score as it does elsewhere.
 
     Args:
         detector: any detector.
@@ -70,7 +71,7 @@ class KeypointGraph(nn.Module):
         check(self.numbers)
         self.detector = copy.deepcopy(detector).eval()
         if isinstance(self.detector, CornerDetector):
-            self.detector.use_opencv, self.detector.ranker = False, None
+            self.detector.use_opencv = False
 
     @property
     def describes(self) -> bool:
@@ -78,7 +79,7 @@ class KeypointGraph(nn.Module):
         return describes(self.detector)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return self.described(image, *self.keypoints(self.detector.score_map(image)))
+        return self.described(image, *self.keypoints(image, self.detector.score_map(image)))
 
     def described(self, image: Tensor, keypoints: Tensor, scores: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         """The keypoints of images, and their descriptors if there are any."""
@@ -87,19 +88,31 @@ class KeypointGraph(nn.Module):
         descriptors = self.detector.describe(image, keypoints)
         return keypoints, scores, valid, descriptors.masked_fill(~valid[..., None], 0)
 
-    def keypoints(self, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What ``forward`` returns, from score maps (B, 1, H, W)."""
+    def keypoints(self, image: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` returns, from images and their score maps (B, 1, H, W)."""
+        n, ranker = self.numbers, getattr(self.detector, "ranker", None)
+        if ranker is None or not self.detector.settings.ranker_weight:
+            found = self._best(scores, n.num_keypoints)
+        else:
+            found = self._best(scores, candidates(n.num_keypoints, tuple(scores.shape[-2:])))
+            gain = self.detector.settings.ranker_weight * ranker.judge(to_grey(image), found)
+            found = reranked(found, gain)
+        xy, logits, valid = (each[:, : n.num_keypoints] for each in (found.xy, found.scores, found.valid))
+        return xy.masked_fill(~valid[..., None], 0), logits.sigmoid().masked_fill(~valid, 0), valid
+
+    def _best(self, scores: Tensor, count: int) -> Keypoints:
+        """The best ``count`` keypoints of score maps (B, 1, H, W)."""
         n, width = self.numbers, scores.shape[-1]
         peaks = peak_mask(scores, n.nms_radius) & inner_mask(scores, n.remove_borders)
-        index, valid = best_peaks(scores, peaks, n.num_keypoints, n.nms_radius)  # (B, K)
-        keypoint_scores = scores.flatten(1).gather(1, index).float().sigmoid()
+        index, valid = best_peaks(scores, peaks, count, n.nms_radius)  # (B, count)
+        logits = scores.flatten(1).gather(1, index).float()
         if n.detection_threshold:
-            valid = valid & (keypoint_scores > n.detection_threshold)
+            valid = valid & (logits.sigmoid() > n.detection_threshold)
         y = index // width
         xy = torch.stack([index - y * width, y], dim=-1).float()  # not index % width, which has no ONNX export
         if n.subpixel:
             xy = xy + subpixel_offsets(scores.float(), index)
-        return xy.masked_fill(~valid[..., None], 0), keypoint_scores.masked_fill(~valid, 0), valid
+        return Keypoints(xy.masked_fill(~valid[..., None], 0), logits.masked_fill(~valid, -torch.inf), valid)
 
 
 def check(n: KeypointNumbers, flags: KeypointNumbers | None = None) -> None:

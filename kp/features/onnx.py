@@ -62,7 +62,7 @@ class _WithScores(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         scores = self.finder.detector.score_map(image)
-        return *self.finder.described(image, *self.finder.keypoints(scores)), scores
+        return *self.finder.described(image, *self.finder.keypoints(image, scores)), scores
 
 
 def _exported(module: nn.Module) -> Any:

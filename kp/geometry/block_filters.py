@@ -85,7 +85,7 @@ def noise(maps: Tensor) -> Tensor:
 
 def ascending(values: Tensor) -> Tensor:
     """Values (B, N) in order, smallest first."""
-    if values.device.type != "cpu" or values.requires_grad:
+    if values.device.type != "cpu" or values.requires_grad or torch.compiler.is_compiling():
         return values.sort(dim=1).values
     return torch.from_numpy(np.sort(values.numpy(), axis=1))  # in a tenth of torch's time
 

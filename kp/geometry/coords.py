@@ -122,8 +122,12 @@ def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
 
     Differentiable in both arguments.
     """
-    size = points.new_tensor([image.shape[-1] - 1, image.shape[-2] - 1]).clamp(min=1e-8)
-    grid = points[:, :, None] * (2 / size) - 1
+    height, width = image.shape[-2:]
+    if torch.compiler.is_compiling():  # a tensor made of the sizes would hold those of the example, for all images
+        factors = [2 / (width - 1), 2 / (height - 1)]
+        grid = torch.stack([points[..., i] * factor for i, factor in enumerate(factors)], dim=-1)[:, :, None] - 1
+    else:
+        grid = points[:, :, None] * (2 / points.new_tensor([width - 1, height - 1]).clamp(min=1e-8)) - 1
     return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=True)[..., 0]
 
 

@@ -1,6 +1,5 @@
 """The corner response at several scales, and the default detector: its peaks, in an order that is learnt."""
 
-import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from kp.config import DetectorSettings
 from kp.geometry.block_filters import at_half_size, double, opencv_can
+from kp.geometry.coords import Size
 from kp.models import corner_cpu
 from kp.models.corner_cpu import RESPONSE_FLOOR, CornerNumbers, halved
 from kp.models.describer import Describer
@@ -146,14 +146,19 @@ def _second_thread(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
 
 
+def candidates(max_keypoints: int, size: Size) -> int:
+    """How many keypoints of an image of this size, the best by score, a ranker sees to choose ``max_keypoints``."""
+    least = -(-_CANDIDATES * size[0] * size[1] // 1_000_000)
+    return torch.sym_max(_CANDIDATES_PER_KEYPOINT * max_keypoints, least)  # in a graph the size is a symbol
+
+
 def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:
     """The keypoints (B, K) among which a ranker chooses ``max_keypoints``, by score; K is the most of any image.
 
     Options are those of :func:`kp.models.keypoints.extract_keypoints`. No gradient is kept.
     """
     if max_keypoints is not None:
-        least = math.ceil(_CANDIDATES * image.shape[-2] * image.shape[-1] / 1e6)
-        max_keypoints = max(_CANDIDATES_PER_KEYPOINT * max_keypoints, least)
+        max_keypoints = candidates(max_keypoints, tuple(image.shape[-2:]))
     with torch.no_grad():
         found = extract_keypoints(detector.score_map(image), max_keypoints, **options)
     return resized(found, max(1, int(found.valid.sum(1).max())))

@@ -46,7 +46,10 @@ def _of_scores(keypoints: Keypoints, area: int) -> Tensor:
     count = scores.shape[1]
     rank = torch.arange(1, count + 1, device=scores.device, dtype=scores.dtype) * (1e6 / area)  # a megapixel
     found = keypoints.valid.sum(1, keepdim=True).clamp(min=1)
-    at = [scores.gather(1, (found - 1).clamp(max=round(n * area / 1e6))).expand_as(scores) for n in (100, 1000)]
+    at = [
+        scores.gather(1, (found - 1).clamp(max=(n * area + 500_000) // 1_000_000)).expand_as(scores)
+        for n in (100, 1000)
+    ]
     return torch.stack([scores, (rank / 1000).log().expand_as(scores), *at], dim=2)
 
 
@@ -61,8 +64,8 @@ def _around(grey: Tensor, xy: Tensor) -> Tensor:
     for level in range(1, _LEVELS + 1):
         maps = mean_2x2(maps) if level > 1 else maps
         places = (xy + 0.5) / 2**level - 0.5
-        last = torch.tensor([maps.shape[-1] - 1, maps.shape[-2] - 1], device=xy.device)
-        places = places.clamp(min=0).minimum(last.to(places.dtype))
+        sides = (maps.shape[-1], maps.shape[-2])
+        places = torch.stack([places[..., i].clamp(0, side - 1) for i, side in enumerate(sides)], dim=-1)
         mean, square, roughness, white, black = sample_at(maps, places).split(1, dim=1)
         found.append(previous - mean)
         previous = mean
@@ -92,5 +95,5 @@ def _of_image(maps: Tensor, count: int) -> Tensor:
 def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
     """Values (B, N) in order at shares of N: (shares, B), without interpolation."""
     ordered = ascending(values)
-    index = [min(int(share * ordered.shape[1]), ordered.shape[1] - 1) for share in shares]
-    return ordered[:, index].T
+    places = [ordered.shape[1] * int(100 * share) // 100 for share in shares]  # whole numbers: a graph has no others
+    return torch.stack([ordered[:, place] for place in places])

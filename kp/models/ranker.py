@@ -44,9 +44,7 @@ class Ranker(nn.Module):
 
     def of_valid(self, features: Tensor, keypoints: Keypoints) -> Tensor:
         """Features (B, K, NUM_FEATURES) of keypoints (B, K) -> logits (B, K), 0 where there is no keypoint."""
-        valid, logits = keypoints.valid, keypoints.scores.new_zeros(keypoints.valid.shape)
-        logits[valid] = self(features[valid]).to(logits.dtype)
-        return logits
+        return self(features).to(keypoints.scores.dtype).masked_fill(~keypoints.valid, 0)
 
 
 def reranked(keypoints: Keypoints, gain: Tensor) -> Keypoints:

@@ -9,11 +9,13 @@ import pytest
 import torch
 from skimage import data
 
+import kp
 from kp import load_detector
 from kp.config import DESCRIBED, DETECTION_THRESHOLD
 from kp.data import photographs
 from kp.data.hpatches import read_image
 from kp.features.graph import KeypointGraph
+from kp.features.images import to_grey_image
 from kp.models.detector import Detector
 from kp.models.keypoints import extract_keypoints
 
@@ -57,7 +59,7 @@ def test_keypoints_are_those_of_a_loop_over_pixels(radius, border, threshold, si
     expected = [by_hand(scores[0].double().numpy(), radius, border, threshold) for scores in maps]
     most = max(map(len, expected))
     for count in (most + 3, max(1, most // 2)):
-        keypoints, scores, valid = graph(count, radius, border, threshold).keypoints(maps)
+        keypoints, scores, valid = graph(count, radius, border, threshold).keypoints(maps, maps)
         for image, rows in enumerate(expected):
             rows = np.array(rows[:count]).reshape(-1, 3)
             assert valid[image].tolist() == [place < len(rows) for place in range(count)]
@@ -70,7 +72,7 @@ def test_keypoints_are_those_of_a_loop_over_pixels(radius, border, threshold, si
 def test_a_plateau_gives_one_keypoint_and_nothing_gives_none():
     maps = torch.zeros(2, 1, 40, 40)
     maps[1] = -torch.inf
-    keypoints, _, valid = graph(8, border=0).keypoints(maps)
+    keypoints, _, valid = graph(8, border=0).keypoints(maps, maps)
     assert valid.sum(1).tolist() == [1, 0]
     assert keypoints[0, 0].tolist() == [0, 0]
 
@@ -87,7 +89,7 @@ def test_images_with_fewer_pixels_than_places(size):
 def test_a_top_between_pixels_is_found():
     y, x = torch.meshgrid(torch.arange(30.0), torch.arange(40.0), indexing="ij")
     scores = -((x - 17.3) ** 2 + 0.5 * (y - 12.1) ** 2 + 0.4 * (x - 17.3) * (y - 12.1))
-    keypoints, _, valid = graph(1, subpixel=True).keypoints(scores[None, None])
+    keypoints, _, valid = graph(1, subpixel=True).keypoints(scores[None, None], scores[None, None])
     assert valid.all()
     np.testing.assert_allclose(keypoints[0, 0], (17.3, 12.1), atol=1e-3)
 
@@ -112,7 +114,7 @@ def test_photographs_have_the_detectors_keypoints(name):
 def test_many_equal_scores_are_as_in_the_detector():
     maps = torch.randint(0, 3, (2, 1, 97, 120), generator=seeded(3)).float()
     expected = extract_keypoints(maps, 200, nms_size=9, border=4, subpixel=True)
-    keypoints, _, valid = graph(200, subpixel=True).keypoints(maps)
+    keypoints, _, valid = graph(200, subpixel=True).keypoints(maps, maps)
     assert torch.equal(keypoints, expected.xy)
     assert torch.equal(valid, expected.valid)
 
@@ -191,12 +193,23 @@ def test_a_detector_is_not_changed():
     assert detector.use_opencv
 
 
-def test_a_ranker_is_left_out():
-    ranked, images = load_detector("ranked"), torch.rand(1, 1, 80, 120)
-    with torch.inference_mode():
-        found, plain = (KeypointGraph(detector, 20)(images) for detector in (ranked, load_detector()))
-    assert all(map(torch.equal, found, plain))
-    assert ranked.ranker is not None
+def distances(xy, wanted):
+    """Pixels (K,) from keypoints (1, K, 2) to the nearest of an extractor's."""
+    return torch.cdist(xy[0].double(), wanted["keypoints"][0].double()).amin(1)
+
+
+def test_a_ranker_gives_the_order_that_the_extractor_gives():
+    """In an image in which it sees four candidates for a keypoint, and one so large that it sees more."""
+    for photo, count in ((data.camera()[100:350, 80:400], 100), (data.astronaut(), 20)):
+        wanted = kp.Extractor("ranked", max_num_keypoints=count).extract(photo)
+        grey = to_grey_image(photo)[0]
+        with torch.inference_mode():
+            xy, scores, valid = KeypointGraph(load_detector("ranked"), count)(grey)
+            plain, _, _ = KeypointGraph(load_detector(), count)(grey)
+        assert valid.all()
+        assert (distances(xy, wanted) < 0.01).sum() >= count - 1  # a tie at the last place
+        assert torch.allclose(scores, wanted["keypoint_scores"], atol=1e-3)
+        assert (distances(plain, wanted) < 0.01).sum() < 0.97 * count
 
 
 def test_the_page_in_the_browser_begins_with_the_default_threshold():

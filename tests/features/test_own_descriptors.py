@@ -11,7 +11,7 @@ from skimage.transform import rotate
 
 import kp
 from kp.cli.main import main
-from kp.config import DESCRIBED, WEIGHTS, DetectorSettings, RunSettings
+from kp.config import DESCRIBED, DetectorSettings, RunSettings
 from kp.models.checkpoint import save_weights
 from kp.models.corner import CornerDetector
 from kp.support.settings import to_dict
@@ -123,9 +123,9 @@ def test_kp_detect_writes_them_only_if_asked(weights, tmp_path):
         assert ("descriptors" in kp.load(out, "a.png")) == wanted
 
 
-def test_the_shipped_weights_with_descriptors_have_the_keypoints_of_the_default(photo):
-    described, default = (kp.Extractor(name, max_num_keypoints=300).extract(photo) for name in (DESCRIBED, WEIGHTS))
-    assert torch.equal(described["keypoints"], default["keypoints"])
+def test_the_shipped_weights_with_descriptors_have_the_ranked_keypoints(photo):
+    described, ranked = (kp.Extractor(name, max_num_keypoints=300).extract(photo) for name in (DESCRIBED, "ranked"))
+    assert torch.equal(described["keypoints"], ranked["keypoints"])
     assert described["descriptors"].shape[2] == 128
 
 
