@@ -65,7 +65,7 @@ def models(module, base):
 def test_hloc(adapter):
     (model,) = models(adapter, Base)
     found = model({"max_keypoints": 100})({"image": IMAGE})
-    expected = kp.Extractor(max_num_keypoints=100).extract(IMAGE)
+    expected = kp.Extractor("described", max_num_keypoints=100).extract(IMAGE)
     assert all(isinstance(value, list) and len(value) == 1 for value in found.values())
     assert torch.equal(found["keypoints"][0], expected["keypoints"][0])
     assert found["scores"][0].shape == (100,)

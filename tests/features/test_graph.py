@@ -223,7 +223,7 @@ def test_the_graph_of_a_describer_gives_its_descriptors_and_none_without_a_keypo
     images = torch.cat([camera, torch.zeros_like(camera)])
     with torch.inference_mode():
         keypoints, scores, valid, descriptors = KeypointGraph(detector, 60)(images)
-        plain = KeypointGraph(load_detector(), 60)(images)
+        plain = KeypointGraph(load_detector("ranked"), 60)(images)
         expected = detector.describe(images, keypoints)
     assert all(torch.equal(*both) for both in zip(plain, (keypoints, scores, valid), strict=True))
     assert descriptors.shape == (2, 60, 128)
