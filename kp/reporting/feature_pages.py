@@ -1,6 +1,7 @@
 """What the pages of this project say of complete features: tables of the files features_*.json in notebooks/results."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from kp.config import DESCRIBED
 from kp.reporting.feature_tables import TITLES, difference_lines, digits, full, short
@@ -62,6 +63,8 @@ def _of_set(name: str, content: Content) -> str:
     numbers = list(dict.fromkeys(row["points"] for row in content["rows"]))
     points = " ".join(map(str, numbers))
     command = f"python evaluate.py --hpatches ROOT --features {features} --points {points} --baseline-weights PEERS"
+    if content["weights"]:
+        command += f" --weights {PurePath(content['weights']['path']).stem}"
     parts = [f"## Features, {name}", f"Detectors with descriptors, as users run them: `{command}`."]
     for number in numbers:
         parts += [f"### {number} points", *_table_and_differences(content, number)]

@@ -79,9 +79,10 @@ def swept(content: Content, kind: str) -> Table:
 def models(costs: list[Content], content: Content) -> Table:
     """What the shipped detectors cost (``python -m kp models --json``) and how repeatable they are.
 
-    Weights with descriptors have the keypoints of the default.
+    Weights with descriptors have the ranked keypoints.
     """
-    measured_as = {cost["name"]: "kp" if cost["name"] in (WEIGHTS, DESCRIBED) else cost["name"] for cost in costs}
+    same = {WEIGHTS: "kp", DESCRIBED: "ranked"}  # keypoints
+    measured_as = {cost["name"]: same.get(cost["name"], cost["name"]) for cost in costs}
     first = {detector: name for name, detector in reversed(measured_as.items())}
     best = partial(separated, _pairs(content, first))
     columns = [Column("parameters", 0), Column("GMAC", 2), Column("KB", 0), Column("ms", 0)]
