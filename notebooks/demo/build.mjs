@@ -30,8 +30,8 @@ const model = join(dist, "kp.onnx");
 if (process.argv.includes("--keep-model") && existsSync(model)) {
   console.log("kept dist/kp.onnx");
 } else {
-  // The page has a slider for the threshold, so the file has none.
-  const options = ["--keypoints", "2048", "--threshold", "0", "--weights", process.env.WEIGHTS ?? "described"];
+  // The file has the usual threshold of the score before it is ranked; the slider is for the score after that.
+  const options = ["--keypoints", "2048", "--weights", process.env.WEIGHTS ?? "described"];
   const root = join(here, "..", "..");
   execFileSync(python, ["-m", "kp", "export", model, ...options], { cwd: root, stdio: "inherit" });
 }
