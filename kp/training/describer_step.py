@@ -31,7 +31,11 @@ class DescriberStep:
         self.noise = torch.Generator().manual_seed(settings.train.seed)  # of the places
 
     def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take the pairs into the maps. There is no loss, so it is 0; logged is the share of places matched right."""
+        """Take the pairs into the sums. There is no loss, so it is 0; logged is the share of places matched right.
+
+        By the maps of the steps before, which have not seen these pairs. No rank waits for another here, so an error of
+        one can be told to all.
+        """
         image_size = self.settings.world.image_size
         count = math.ceil(image_size**2 * self.settings.train.described_per_megapixel / 1e6)
         places = shared_places(pair, self.models[0], count, self.noise)
@@ -39,7 +43,6 @@ class DescriberStep:
         self.moments.add(*(view[places.valid] for view in histograms))
         tilted = tilted_histograms(pair.image0, places.xy0, TILTS)
         self.moments.add_tilted(histograms[0][places.valid], tilted[:, places.valid])
-        self._fit()
         describe = self.models[0].describer.of_histograms
         matched = matched_share(*(describe(view) for view in histograms), places.valid, alike(places, histograms))
         return torch.zeros_like(matched), {"matched": matched}
@@ -55,8 +58,8 @@ class DescriberStep:
             self.moments.load_state_dict(own.get("moments", own))  # earlier versions knew only these
             self.noise.set_state(own.get("noise", self.noise.get_state()))
 
-    def _fit(self) -> None:
-        """Compute the linear maps from all places so far, of all ranks."""
+    def update(self) -> None:
+        """Compute the linear maps from all places so far, of all ranks, which must all ask."""
         moments = merged(distributed.gather(self.moments))
         if not moments.count:
             return

@@ -105,7 +105,7 @@ class Learner:
         """One step down the gradient of the loss, which is the mean of all ranks' losses."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        if loss.requires_grad:  # a describer has been computed in look()
+        if loss.requires_grad:  # a describer alone has no loss
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimiser)
@@ -113,6 +113,8 @@ class Learner:
             self.scaler.step(self.optimiser)
             self.scaler.update()
         self.average.update_parameters(self.model)
+        for part in self.parts.values():
+            part.update()
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,6 +185,9 @@ class Part(Protocol):
 
     def look(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of what ``pairs`` gave, with a gradient where there is one, and what is logged, by name."""
+
+    def update(self) -> None:
+        """What follows from a step and has no gradient; all ranks must ask."""
 
     def state(self) -> list[Any]:
         """What the part knows on each rank, beside the weights; all ranks must ask."""

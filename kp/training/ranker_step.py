@@ -87,6 +87,9 @@ class RankerStep:
         }
         return loss, {"ranking": loss} | metrics
 
+    def update(self) -> None:
+        """Nothing: all that is learnt has a gradient."""
+
     def state(self) -> list[dict[str, Any]]:
         """What every rank remembers; all must ask."""
         return distributed.gather({"features": self.memory.features, "shares": self.memory.shares})

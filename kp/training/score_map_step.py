@@ -46,6 +46,9 @@ class ScoreMapStep:
         terms = loss_terms(pair, *scores.chunk(2), **choices)
         return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms
 
+    def update(self) -> None:
+        """Nothing: all that is learnt has a gradient."""
+
     def state(self) -> list[Any]:
         """Nothing: what is learnt is in the weights."""
         return []

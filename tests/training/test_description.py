@@ -280,9 +280,11 @@ def test_training_matches_more(tmp_path):
         return sum(shares) / len(shares)
 
     step.look(next(step.pairs))
+    step.update()
     early = matched()
     for _ in range(12):
         step.look(next(step.pairs))
+    step.update()
     assert matched() > early + 0.02
 
 

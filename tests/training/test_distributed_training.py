@@ -15,7 +15,10 @@ from forked import Forked, torchrun
 from two_ranks import SETTINGS
 
 from kp.models.checkpoint import load_checkpoint
+from kp.models.describer import TILTS
+from kp.models.gradient_histograms import ORBITS, SIZE
 from kp.training import distributed
+from kp.training.discriminant import Moments, discriminant, merged
 from kp.training.learner import Learner
 from kp.training.score_map_step import loss_terms
 from kp.training.trainer import Trainer
@@ -196,6 +199,32 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all(tmp_path):
     (line,) = errors_of(err)
     assert "step 1: the localization loss is nan" in line
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_two_ranks_train_a_ranker_and_a_describer(tmp_path):
+    """Each rank sums up its own pairs; the maps are those of the sums of both."""
+    flags = ["--steps", 2, "--batch", 1, "--image-size", 64, "--pairs", 1, "--device", "cpu"]
+    with start("--out", tmp_path / "run", *flags) as running:
+        code, _, err = running.finish()
+    assert code == 0, err
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    sums = [each["moments"] for each in state["parts"]["describer"]["seen"]]
+    assert len(sums) == 2
+    assert all(each["count"] > 0 for each in sums)
+    assert not torch.equal(sums[0]["products"], sums[1]["products"])
+    weight, _ = discriminant(merged([moments(each) for each in sums]), 128, ORBITS)
+    assert torch.allclose(state["model"]["describer.linear.weight"], weight.float(), atol=1e-5)
+    with start("--out", tmp_path / "broken", *flags, UNRANKED="1") as running:
+        code, _, err = running.finish()
+    assert code != 0
+    (line,) = errors_of(err)
+    assert "no shares" in line
+
+
+def moments(state):
+    found = Moments(SIZE, len(TILTS))
+    found.load_state_dict(state)
+    return found
 
 
 def test_a_log_that_cannot_be_written_ends_all(tmp_path):
