@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from kp.cli.errors import exit_code
-from kp.config import RunSettings, complete
+from kp.config import RunSettings, complete, parts
 from kp.data import hpatches
 from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import SHIPPED, load_checkpoint
@@ -49,11 +49,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
     text = f"weights to begin with: shipped ones ({', '.join(SHIPPED)}) or a file; the detector is theirs"
+    text += ", and a map of descriptors is computed anew"
     parser.add_argument("--init", metavar="NAME|FILE", help=text)
     text = "train on the photographs of this folder, of whatever kind, instead of drawn scenes; no labels are needed"
     parser.add_argument("--images", type=Path, metavar="FOLDER", help=text)
-    text = "folder of real sequences, as evaluate.py --hpatches: the weights that score best there are kept, without "
-    text += "it the last ones; the floor, the corner response with nothing learnt, is measured beside them"
+    text = "folder of real sequences, as evaluate.py --hpatches: the weights that score best there are kept (by the "
+    text += "repeatability of keypoints; of descriptors alone by MMA), without it the last ones; the floor, the corner "
+    text += "response and RootSIFT, with which nothing is learnt, is measured beside them"
     parser.add_argument("--validation", type=Path, metavar="ROOT", help=text)
     for group in fields(RunSettings):
         add_flags(parser, group.type)
@@ -84,6 +86,8 @@ def _begin(parser: argparse.ArgumentParser, args: argparse.Namespace, chosen: se
         initial = distributed.first(lambda: read_initial(args.init))
         check_agrees(initial, settings.detector, chosen)
         settings = replace(settings, detector=initial.detector)
+        if "describer" in parts(settings.detector):
+            print("the ranker goes on; the map of descriptors is computed anew, from the pairs of this run", flush=True)
     check(settings)
     check_given(chosen, settings.detector, photographs=args.images is not None)
     folder = args.out or Path("runs") / distributed.gather(time.strftime("%Y%m%d-%H%M%S"))[0]

@@ -34,8 +34,8 @@ class KeypointGraph(nn.Module):
     ``forward`` returns keypoints (B, K, 2), (x, y) in pixels with (0, 0) at the centre of the top-left pixel;
     keypoint_scores (B, K), the sigmoid of the score; valid (B, K) bool. Where ``valid`` is False there is no keypoint:
     its position is (0, 0) and its score 0. With a describer also descriptors (B, K, D), of unit length, 0 where there
-    is no keypoint. A pixel whose score is -inf is never a keypoint. B, H and W are free, also in an exported graph; K
-    is fixed.
+    is no keypoint. A pixel whose score is -inf is never a keypoint. B, H and W are free, also in an exported graph
+    (with a ranker sides of torch.export, not of ONNX, are above 32 pixels); K is fixed.
 
     The graph holds a copy of the detector, which computes with torch, never with OpenCV. A ranker judges as many of the
     best keypoints by score as it does elsewhere.

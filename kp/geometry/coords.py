@@ -124,7 +124,7 @@ def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
     """
     height, width = image.shape[-2:]
     if torch.compiler.is_compiling():  # a tensor made of the sizes would hold those of the example, for all images
-        factors = [2 / (width - 1), 2 / (height - 1)]
+        factors = [2 / torch.sym_max(side - 1, 1) for side in (width, height)]
         grid = torch.stack([points[..., i] * factor for i, factor in enumerate(factors)], dim=-1)[:, :, None] - 1
     else:
         grid = points[:, :, None] * (2 / points.new_tensor([width - 1, height - 1]).clamp(min=1e-8)) - 1

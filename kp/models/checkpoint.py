@@ -50,6 +50,10 @@ _SINCE = {  # settings that the first weights of the ten packages do not record
     "covariance_scale": 0.017,
 }
 _UNRECORDED = {"normalised": True, "darkness": 0.0}  # what weights older than these settings were trained with
+_OF_DESCRIBER = (  # group and name of a describer's setting, and the one of "train" that it had before
+    ("world", "pairs", "batch"),
+    ("train", "described_per_megapixel", "keypoints_per_megapixel"),
+)
 _OF_NETWORK = {  # settings of a network that described keypoints, by group
     "detector": ("describer_width", "describer_hidden", "matchability_weight", "own_frame"),
     "train": (
@@ -118,6 +122,10 @@ def upgrade(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     if "world" in groups:
         groups["world"].setdefault("relit_pairs", 0.0)  # before there were any
     if "stem_channels" in groups.get("detector", _FIRST_MODEL):
+        if groups.get("detector", {}).get("describer", "none") != "none":  # what it saw had names of other parts
+            for group, now, before in _OF_DESCRIBER:
+                if before in groups.get("train", {}) and now not in groups.get(group, {}):
+                    groups[group] = groups.get(group, {}) | {now: groups["train"][before]}
         for group in groups.keys() & _OF_NETWORK:
             groups[group] = {name: v for name, v in groups[group].items() if name not in _OF_NETWORK[group]}
         return groups | ({"detector": _with_describer(groups["detector"])} if "detector" in groups else {})

@@ -55,6 +55,8 @@ def check(settings: RunSettings) -> None:
         raise ValueError(f"--families: {error}") from None
     check_detector(settings.detector)
     trained = parts(settings.detector)
+    if settings.detector.descriptor_size == 1:
+        raise ValueError("--descriptor-size 1 tells nothing apart: take 0 for no descriptors, or at least 2")
     if not trained:
         raise ValueError("--ranker-width 0 and --descriptor-size 0 without an --encoder leave nothing to train")
     if trained == ("score map",) and not (

@@ -204,7 +204,8 @@ def _state(part: Part) -> dict[str, list]:
 
 def _shared(learnt: nn.Module) -> nn.Module:
     """A module whose gradients are means over the ranks."""
-    # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error.
+    # Without broadcast_buffers a forward pass waits for no other rank, so a rank can tell the others of an error. Only
+    # in the second one they wait, as DDP arranges its buckets anew.
     return DistributedDataParallel(learnt, broadcast_buffers=False) if distributed.ranks() > 1 else learnt
 
 

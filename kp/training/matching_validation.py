@@ -24,7 +24,7 @@ DescribeKeypoints = Callable[[Tensor, Keypoints], Described]  # of an image (1, 
 class RealMatches:
     """Real sequences, and how much better a detector's descriptors match there than the floor's.
 
-    The floor of descriptors is RootSIFT, with which nothing is learnt, at the same keypoints.
+    The floor of descriptors is RootSIFT, with which nothing is learnt, at the keypoints by score.
 
     Raises:
         HPatchesError: there are no sequences in ``root``.
@@ -32,14 +32,15 @@ class RealMatches:
 
     def __init__(self, root: Path) -> None:
         self.sequences = hpatches.read(root)
-        self.floor: dict[str, float] | None = None  # of keypoints whose order is not learnt
+        self.floor: dict[str, float] | None = None  # of keypoints in order of score, as no training changes them
 
     def measure(self, detector: CornerDetector) -> dict[str, float]:
         """``validation``, the mean matching accuracy over pairs, all of :func:`matching_scores`, and how much they are
         above the floor, named ``above_floor_mma_i`` and so on.
         """
-        if self.floor is None or detector.ranker is not None:
-            self.floor = matching_scores(self.sequences, detector, by_rootsift)
+        if self.floor is None:
+            unranked = CornerDetector(detector.settings, ranker_width=0, descriptor_size=0).eval()
+            self.floor = matching_scores(self.sequences, unranked, by_rootsift)
         scores = matching_scores(self.sequences, detector, describer(detector))
         above = {f"above_floor_{name}": value - self.floor[name] for name, value in scores.items()}
         return {"validation": scores["mma"]} | scores | above

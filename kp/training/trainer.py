@@ -168,8 +168,9 @@ class Trainer:
         """What to say at the end of the run: which weights are kept and, where they were validated, by how much."""
         lines = [f"kept: the weights of step {self.kept.get('step')} of {self.learner.step}"]
         above = {name.removeprefix(_ABOVE): value for name, value in self.kept.items() if name.startswith(_ABOVE)}
+        earlier = None if "mma" in self.kept else self.kept.get("validation")  # versions that named it only so
         for what, score, names in (
-            ("repeatability", self.kept.get("real_repeatability"), ("i", "v", "all")),
+            ("repeatability", self.kept.get("real_repeatability", earlier), ("i", "v", "all")),
             ("matching accuracy within 3 px", self.kept.get("mma"), ("mma_i", "mma_v", "mma")),
         ):
             if score is not None:

@@ -28,7 +28,7 @@ from kp.models.corner import floor_detector
 from kp.models.detector import Detector, describes
 from kp.models.keypoints import Keypoints
 from kp.reporting.images import keypoint_picture, score_picture, sheet
-from kp.training.matching_validation import RealMatches, describer, matching_scores
+from kp.training.matching_validation import RealMatches, by_rootsift, describer, matching_scores
 
 _SEED = 3  # of the photographs' changes; other than the seeds of kp.evaluation.scorecard and of evaluate.py
 _KEYPOINTS = {"synthetic": (300,), "hard": (75,)}  # of a view that count, by kind of sequence
@@ -134,30 +134,38 @@ class Validation:
         except HPatchesError:
             paths = []
         self.sequences += [photographs.make_sequence(path, "hard", _SEED) for path in paths]
-        self.real: list[RealMatches | RealSequences] = []  # the last decides which weights are kept
+        self.real: list[RealMatches | RealSequences] = []
         if root and self.descriptors:
             self.real.append(RealMatches(root))
         if root and self.keypoints:
             self.real.append(RealSequences(root, device))
 
     def duration(self, detector: Detector) -> float:
-        """Seconds that :meth:`measure` will take, by the time of the first synthetic and the first real sequence."""
-        real = self.real[0].sequences if self.real else []
+        """Seconds that :meth:`measure` will take, by the time of the first synthetic and the first real sequence.
+
+        With the floor of descriptors on the real ones, which is measured once.
+        """
+        real = self.real[0].sequences[:1] if self.real else []
 
         def measure(sequences: Sequence[ImageSequence]) -> None:
             if self.descriptors:
                 matching_scores(sequences, detector, describer(detector))
+            if self.descriptors and sequences is real:
+                matching_scores(sequences, detector, by_rootsift)
             if self.keypoints:
                 list(score_sequences(sequences, find, lambda _: (75,), _THRESHOLD))
 
         find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
         total = 0.0
-        for sequences in (self.sequences, real):
+        for sequences, count in (
+            (self.sequences[:1], len(self.sequences)),
+            (real, len(self.real and self.real[0].sequences)),
+        ):
             began = time.perf_counter()
             if sequences:
                 with torch.inference_mode():
-                    measure(sequences[:1])
-            total += (time.perf_counter() - began) * len(sequences)
+                    measure(sequences)
+            total += (time.perf_counter() - began) * count
         return total
 
     @torch.inference_mode()
@@ -172,7 +180,7 @@ class Validation:
         """
         scores = self._measure_matches(detector) if self.descriptors else {}
         scores |= self._measure_keypoints(detector) if self.keypoints else {}
-        for real in self.real:
+        for real in self.real:  # the last decides which weights are kept: keypoints, if a ranker or encoder is trained
             scores |= real.measure(detector)
         return scores
 

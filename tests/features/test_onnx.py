@@ -64,7 +64,7 @@ def test_everything_learnt_is_torchs_in_images_of_any_size():
     assert list(outputs) == [KEYPOINTS, KEYPOINT_SCORES, VALID, DESCRIPTORS, SCORES]
     assert outputs[DESCRIPTORS] == ["batch", 100, 128]
     photo = read_image(photographs.folder() / photographs.FILES[0])
-    for image in (photo[..., :97, :131], photo[..., 1:, :-2], photo[..., :64, :]):
+    for image in (photo[..., :97, :131], photo[..., 1:, :-2], photo[..., 40:70, :]):
         keypoints, valid, descriptors = exported.run([KEYPOINTS, VALID, DESCRIPTORS], {IMAGE: image.numpy()})
         with torch.inference_mode():
             wanted, _, there, _ = graph(image)

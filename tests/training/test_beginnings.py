@@ -20,6 +20,7 @@ from kp.models.checkpoint import SHIPPED, load_checkpoint, load_detector, read_m
 from kp.training import trainer as trainer_module
 from kp.training.initial import read_initial
 from kp.training.learner import Learner
+from kp.training.run_folder import WEIGHTS_FILE
 from kp.training.validation import Validation
 
 FLAGS = ("--image-size", "96", "--device", "cpu", "--validate-every", "100", "--save-every", "0")
@@ -116,6 +117,19 @@ def test_a_training_begins_with_the_weights_it_is_given(name, tmp_path):
         assert torch.allclose(found, expected, atol=1e-2 * expected.std().item())  # in another memory format
     for key, value in initial.tensors.items():
         assert torch.equal(learner.model.state_dict()[key], value), key
+
+
+def test_a_ranker_goes_on_and_a_map_is_computed_anew(tmp_path, capsys):
+    assert train("--init", "described", "--out", tmp_path / "one", "--steps", 1, "--pairs", 1, *FLAGS) == 0
+    assert "the map of descriptors is computed anew" in capsys.readouterr().out
+    (began, _), (after, _) = (read_weights(path) for path in (SHIPPED["described"], tmp_path / "one" / WEIGHTS_FILE))
+    assert not torch.allclose(began["describer.linear.weight"], after["describer.linear.weight"], atol=0.1)
+    ranker = [name for name in began if name.startswith("ranker.layers")]
+    assert all(torch.allclose(began[name], after[name], atol=0.1) for name in ranker)
+    alone = ["--ranker-width", 0, "--steps", 1, "--pairs", 1, "--image-size", 64, "--device", "cpu"]
+    assert train("--out", tmp_path / "alone", *alone) == 0
+    assert train("--init", tmp_path / "alone" / WEIGHTS_FILE, "--out", tmp_path / "two", *FLAGS) == 1
+    assert "train anew with --ranker-width 0" in capsys.readouterr().err
 
 
 def test_where_a_run_began_is_recorded_and_stays_so(tmp_path):

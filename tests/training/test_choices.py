@@ -142,6 +142,7 @@ def test_numbers_at_their_bounds_are_accepted():
         (["--init", "nowhere"], "no weights at nowhere"),
         (["--init", "default"], "--init default: nothing of these weights is learnt"),
         (["--descriptor-size", "0", "--ranker-width", "0"], "leave nothing to train"),
+        (["--descriptor-size", "1"], "--descriptor-size 1 tells nothing apart"),
         (["--init", "ranked", "--ranker-width", "16"], "--ranker-width is 48 in the weights of --init ranked, not 16"),
         (["--init", "ranked", "--encoder", "mobilenet_v3_small"], "--encoder is none in the weights of --init ranked"),
         (["--init", "mobilenet_v3_small", "--pretrained"], "--pretrained begins with other weights than --init"),

@@ -221,8 +221,11 @@ def earlier_checkpoint(trainer: Trainer, settings: RunSettings) -> dict:
     detector = vars(settings.detector) | {"ranker_width": 48, "describer": "histograms"}
     detector |= {"describer_width": 64, "describer_hidden": 256, "matchability_weight": 0.0}
     train = state["settings"]["train"] | {"descriptor_weight": 1.0, "inverse_temperature": 20.0}
-    train |= {"matchability_loss_weight": 0.1}
-    return state | part | {"seen": sums, "settings": state["settings"] | {"detector": detector, "train": train}}
+    train |= {"matchability_loss_weight": 0.1, "batch": 3, "keypoints_per_megapixel": 9000.0}
+    del train["described_per_megapixel"]
+    world = {name: value for name, value in state["settings"]["world"].items() if name != "pairs"}
+    recorded = state["settings"] | {"detector": detector, "train": train, "world": world}
+    return state | part | {"seen": sums, "settings": recorded}
 
 
 def test_a_run_that_knew_no_tilts_goes_on(tmp_path):
@@ -232,6 +235,7 @@ def test_a_run_that_knew_no_tilts_goes_on(tmp_path):
     state = load_checkpoint(tmp_path / "checkpoint.pt")
     settings = from_dict(RunSettings, state["settings"])
     assert settings.detector == DESCRIBER.detector
+    assert (settings.world.pairs, settings.train.described_per_megapixel) == (3, 9000.0), "it sees as much as before"
     again = resume(state, settings, tmp_path)
     describer = again.learner.model.describer
     assert not describer.side_maps.any()
