@@ -44,6 +44,7 @@ def run(args: Namespace) -> None:
     check(numbers, _FLAGS)
     check_writable(args.out)
     graph = KeypointGraph(load_detector(args.weights), *numbers)
+    print(f"exporting {args.weights}: up to two minutes", flush=True)
     write_file(args.out, onnx.to_onnx(graph, read_metadata(find_weights(args.weights))))
     described = [onnx.DESCRIPTORS] if graph.describes else []
     outputs = ", ".join((onnx.KEYPOINTS, onnx.KEYPOINT_SCORES, onnx.VALID, *described, onnx.SCORES))

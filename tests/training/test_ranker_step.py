@@ -67,12 +67,18 @@ def test_an_empty_memory_gives_nothing():
     assert shares.shape == (0,)
 
 
+def ranker_step():
+    """A step of a new detector; what it looks at is given by hand."""
+    model = make_detector(SETTINGS.detector).train()
+    return RankerStep(SETTINGS, None, model, model.ranker)
+
+
 def test_the_loss_is_the_cross_entropy_of_what_is_drawn(monkeypatch):
     """Against numpy, from the logits of the ranker for what the memory drew."""
-    step, drawn = RankerStep(SETTINGS, make_detector(SETTINGS.detector).train()), []
+    step, drawn = ranker_step(), []
     draw = PeakMemory.draw
     monkeypatch.setattr(PeakMemory, "draw", lambda self, count: drawn.append(draw(self, count)) or drawn[-1])
-    loss, terms = step.look(group(), step.model.ranker, None)
+    loss, terms = step.look(group())
     shares, logits = drawn[0][1], step.model.ranker(drawn[0][0]).detach().numpy()
     assert len(shares) == 64
     probability, shares = 1 / (1 + np.exp(-logits)), shares.numpy()
@@ -84,10 +90,10 @@ def test_the_loss_is_the_cross_entropy_of_what_is_drawn(monkeypatch):
 
 
 def test_views_without_a_keypoint_change_nothing():
-    step = RankerStep(SETTINGS, make_detector(SETTINGS.detector).train())
+    step = ranker_step()
     flat = ViewGroup(torch.full((1, 2, 1, 64, 64), 0.5), torch.eye(3).expand(1, 2, 3, 3))
     seen = replace(flat, H=torch.stack([torch.eye(3), torch.tensor([[1.0, 0, 500], [0, 1, 0], [0, 0, 1]])])[None])
-    loss, _ = step.look(seen, step.model.ranker, None)
+    loss, _ = step.look(seen)
     assert loss.item() == 0
     assert loss.requires_grad
     assert len(step.memory.shares) == 0
@@ -110,9 +116,9 @@ def test_features_are_in_units_of_all_that_was_observed():
 
 
 def test_a_step_remembers_the_keypoints_that_other_views_see():
-    step = RankerStep(SETTINGS, make_detector(SETTINGS.detector).train())
+    step = ranker_step()
     views = group()
-    step.look(views, step.model.ranker, None)
+    step.look(views)
     images = views.images.flatten(0, 1)
     count = int(np.ceil(96 * 96 * SETTINGS.train.keypoints_per_megapixel / 1e6))
     found = resized(unranked(step.model, images), CANDIDATES_PER_KEYPOINT * count)
