@@ -46,7 +46,7 @@ class MobileDetector(Detector):
         self.encoder = Encoder(s.encoder, s.stride, s.pretrained)
         used = self.encoder.channels[_SKIPPED_STAGES:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, s.width, 1) for channels in used)
-        self.smooth = nn.ModuleList(separable(s.width, s.width) for _ in used)
+        self.smooth = nn.ModuleList(_separable(s.width, s.width) for _ in used)
         responses, dark = len(s.derivative_sigmas), s.darkness > 0
         self.stem = nn.Sequential(_conv(1 + responses, s.stem_channels), _conv(s.stem_channels, s.stem_channels))
         self.mix = nn.Conv2d(s.width, 1 + responses + dark + s.stem_channels, 1)
@@ -135,6 +135,6 @@ def _conv(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def separable(inputs: int, outputs: int) -> nn.Sequential:
+def _separable(inputs: int, outputs: int) -> nn.Sequential:
     depthwise = nn.Conv2d(inputs, inputs, 3, padding=1, padding_mode="replicate", groups=inputs, bias=False)
     return nn.Sequential(depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.Hardswish())

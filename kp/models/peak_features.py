@@ -16,8 +16,8 @@ _CONTRAST_LEVELS = (1, 2, 3, 4)
 _RANGE_LEVELS = (1, 2, 3)  # of the darkest and brightest pixel over 3x3 blocks
 _NOISE_LEVELS = (2, 3)
 _WHITE, _BLACK = 0.98, 0.02  # grey from and below which a pixel is taken as clipped
-_QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)  # of grey
-_NOISE_QUANTILES = (0.1, 0.5)
+_QUANTILES = (1, 10, 50, 90, 99)  # of grey, in percent
+_NOISE_QUANTILES = (10, 50)
 _LEAST = 1e-3  # grey: smaller contrasts are all the same
 _MAPS: tuple[Callable[[Tensor], Tensor], ...] = (  # of grey, averaged over blocks; made one by one, to save memory
     lambda grey: grey,
@@ -92,8 +92,8 @@ def _of_image(maps: Tensor, count: int) -> Tensor:
     return torch.stack(list(rows), dim=1)[..., None].expand(-1, -1, count)
 
 
-def _quantiles(values: Tensor, shares: tuple[float, ...]) -> Tensor:
-    """Values (B, N) in order at shares of N: (shares, B), without interpolation."""
+def _quantiles(values: Tensor, percents: tuple[int, ...]) -> Tensor:
+    """Values (B, N) in order at percents of N: (percents, B), without interpolation."""
     ordered = ascending(values)
-    places = [ordered.shape[1] * int(100 * share) // 100 for share in shares]  # whole numbers: a graph has no others
+    places = [ordered.shape[1] * percent // 100 for percent in percents]  # whole numbers: a graph has no others
     return torch.stack([ordered[:, place] for place in places])

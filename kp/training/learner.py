@@ -91,12 +91,13 @@ class Learner:
 
     def look(self, batches: list[ViewPair | ViewGroup]) -> tuple[Tensor, dict[str, float]]:
         """The loss of this rank's views, and what is logged. Raises TrainingError on a term that is not finite."""
-        found = [part.look(batch) for part, batch in zip(self.parts.values(), batches, strict=True)]
+        try:
+            found = [part.look(batch) for part, batch in zip(self.parts.values(), batches, strict=True)]
+        except FloatingPointError as error:
+            raise TrainingError(f"step {self.step + 1}: {error}; try a lower --lr") from error
         terms = {name: term for _, terms in found for name, term in terms.items()}
         values = dict(zip(terms, torch.stack([term.detach() for term in terms.values()]).tolist(), strict=True))
         for name, value in values.items():
-            if name == "scores":
-                raise TrainingError(f"step {self.step + 1}: the scores are not finite, nor is a loss; try a lower --lr")
             if not math.isfinite(value):
                 raise TrainingError(f"step {self.step + 1}: the {name} loss is {value}; try a lower --lr")
         return sum(loss for loss, _ in found), values

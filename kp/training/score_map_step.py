@@ -35,13 +35,13 @@ class ScoreMapStep:
         self.images_per_step = 2 * settings.train.batch
 
     def look(self, pair: ViewPair) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of the terms, NaN where a score is not finite; and the terms."""
+        """The weighted sum of the terms, and the terms. Raises FloatingPointError on scores that are not finite."""
         train = self.settings.train
         images = torch.cat([pair.image0, pair.image1]).to(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, dtype=self.half, enabled=self.half is not None):
             scores = self.network(images)
         if not scores.isfinite().all():
-            return scores.sum(), {"scores": scores.new_tensor(torch.nan)}
+            raise FloatingPointError("the scores, and so every loss, are not finite")
         choices = {name: getattr(train, name) for name in ("keypoints_per_megapixel", "match_radius", "temperature")}
         terms = loss_terms(pair, *scores.chunk(2), **choices)
         return sum(getattr(train, f"{name}_weight") * term for name, term in terms.items()), terms

@@ -28,9 +28,9 @@ from kp.training.logger import Logger, forget_later_steps
 from kp.training.run_folder import CHECKPOINT_FILE, WEIGHTS_FILE, claimed
 from kp.training.validation import Validation, better
 
-_ABOVE = "above_floor_"  # begins the names of such scores
-
 __all__ = ["Trainer", "TrainingError", "learning_rate", "resume"]
+
+_ABOVE = "above_floor_"  # begins the names of such scores
 
 
 def learning_rate(step: int, progress: float, peak: float, warmup: int, decay: float) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kp.data import hpatches, photographs
-from kp.data.hpatches import HPatchesError, ImageSequence
+from kp.data.hpatches import HPatchesError
 from kp.data.pairs import ViewPair, as_sequences, held_out_pairs
 from kp.evaluation.baselines import ScoreMap
 from kp.evaluation.detected_pairs import score_sequences
@@ -145,27 +145,19 @@ class Validation:
 
         With the floor of descriptors on the real ones, which is measured once.
         """
-        real = self.real[0].sequences[:1] if self.real else []
-
-        def measure(sequences: Sequence[ImageSequence]) -> None:
-            if self.descriptors:
-                matching_scores(sequences, detector, describer(detector))
-            if self.descriptors and sequences is real:
-                matching_scores(sequences, detector, by_rootsift)
-            if self.keypoints:
-                list(score_sequences(sequences, find, lambda _: (75,), _THRESHOLD))
-
+        real = self.real[0].sequences if self.real else []
         find = make_detectors({"kp": detector}, PROTOCOLS["native"], False, self.device)["kp"]
         total = 0.0
-        for sequences, count in (
-            (self.sequences[:1], len(self.sequences)),
-            (real, len(self.real and self.real[0].sequences)),
-        ):
-            began = time.perf_counter()
-            if sequences:
-                with torch.inference_mode():
-                    measure(sequences)
-            total += (time.perf_counter() - began) * count
+        for sequences in (self.sequences, real):
+            first, began = sequences[:1], time.perf_counter()
+            with torch.inference_mode():
+                if self.descriptors and first:
+                    matching_scores(first, detector, describer(detector))
+                if self.descriptors and first and sequences is real:
+                    matching_scores(first, detector, by_rootsift)
+                if self.keypoints:
+                    list(score_sequences(first, find, lambda _: (75,), _THRESHOLD))
+            total += (time.perf_counter() - began) * len(sequences)
         return total
 
     @torch.inference_mode()
