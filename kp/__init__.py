@@ -1,7 +1,7 @@
 """kp finds, describes and matches interest points, learnt from synthetic geometry alone.
 
-Public names: ``Extractor``, ``describe``, ``match``, ``match_pair``, ``save``, ``load``, ``to_opencv``,
-``KorniaDetector``, ``write_colmap``, and ``load_detector``, which gives score maps.
+Public names: ``Extractor``, ``describe``, ``match``, ``match_pair``, ``refine``, ``save``, ``load``,
+``to_opencv``, ``KorniaDetector``, ``write_colmap``, and ``load_detector``, which gives score maps.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ _NAMES = {  # imported when they are first used, so that ``import kp`` alone is 
     "describe": "kp.features.describe",
     "match": "kp.features.match",
     "match_pair": "kp.features.match",
+    "refine": "kp.features.refine",
     "save": "kp.features.files",
     "load": "kp.features.files",
     "to_opencv": "kp.features.files",

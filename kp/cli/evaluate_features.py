@@ -9,8 +9,8 @@ from kp.config import MODELS, EvaluateSettings, OutputSettings
 from kp.data.hpatches import ImageSequence
 from kp.evaluation import benchmark, feature_results, results
 from kp.evaluation.feature_benchmark import evaluate_features
-from kp.evaluation.features import COMPLETE, DESCRIPTORS, Where, check_names, make_features
-from kp.features.match import choose_estimator
+from kp.evaluation.features import COMPLETE, DESCRIPTORS, REFINED, Where, check_names, make_features
+from kp.features.estimate import choose_estimator
 from kp.models.checkpoint import find_weights
 from kp.reporting.feature_page import write_feature_page
 from kp.reporting.feature_tables import printed_features
@@ -19,6 +19,7 @@ from kp.support.flags import Parser, given
 from kp.support.process import print_line
 
 NAMES = f"features: {', '.join(COMPLETE)}, and DETECTOR+DESCRIPTOR, with a descriptor of {', '.join(DESCRIPTORS)}"
+NAMES += f"; each also as NAME{REFINED}"
 OF_DETECTORS = (  # settings that say how detectors are measured, in the order of their flags
     *("detectors", "protocol", "max_keypoints", "threshold", "nms_size", "nms", "border", "scales", "keypoints"),
     *("subpixel", "curves", "export"),

@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if either were seen from the "
     text += "side"
     parser.add_argument("--upright", action="store_true", help=text)
+    text = (
+        "leave keypoints where they were found; by default those of the second image are moved to where the pictures "
+    )
+    text += "fit, to parts of a pixel, in what is printed, drawn and written as .json (.h5 and .db name keypoints)"
+    parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
     add_extractor_flags(parser, None, DESCRIBED)
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Match, print, write, draw. Raises ValueError at the end if an image could not be read."""
-    from kp.features.match import choose_estimator
+    from kp.features.estimate import choose_estimator
     from kp.support.process import print_line
 
     pairs = _pairs(args)
@@ -83,15 +88,20 @@ class _Matcher:
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.match import estimate, match
+        from kp.features.estimate import estimate
+        from kp.features.match import match
+        from kp.features.refine import refine
 
-        for name in (name0, name1):
+        paths = [Path(name if self.args.images is None else self.args.images / name) for name in (name0, name1)]
+        for name, path in zip((name0, name1), paths, strict=True):
             if name not in self.features:
-                path = name if self.args.images is None else self.args.images / name
-                self.features[name] = features_of(self.extractor, Path(path), None, self.args.descriptors)
+                self.features[name] = features_of(self.extractor, path, None, self.args.descriptors)
         f0, f1 = self.features[name0], self.features[name1]
         found = match(f0, f1, self.args.ratio or None, self.args.upright)
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
+        if not self.args.unrefined:
+            turned = found["rotation"], found["scale"]
+            xy1 = refine(*paths, xy0, xy1, *turned, self.args.estimator, self.args.exif)
         result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):

@@ -8,13 +8,14 @@ Each image's best --points count, whether the other view sees them or not; one s
 feature may find fewer: the column points says how many there are. Matches are mutual nearest neighbours, without a
 ratio test. Descriptors of kp's own weights are compared in that turn (of eight), in those sizes (of three) and in that
 tilt of the two images in which most of them have a clear match, as kp.match does; described+upright compares them as
-they are. MMA is the share of matches right to 1, 3 and 5 px of image k, 0 without a match. A match is right within 3
-px. The matching score is the number of right matches divided by that of points that the other view sees, the mean of
-both views (SuperPoint, CVPRW 2018). H is the share of pairs whose homography moves the image's corners right to so many
-px on average. It is fitted with a threshold of 3 px by OpenCV's MAGSAC, followed by least squares on its inliers, or by
-PoseLib. AUC is the area under the curve of that share from 0 to so many px, divided by them (SuperGlue, CVPR 2020). All
-numbers are means over pairs (1, k). The 95 % intervals are by bootstrap over sequences; those of the differences
-between the first feature and each of the others are paired.
+they are. NAME+refined moves the matched points of image k to where the pictures fit (kp.refine), the same step for all
+features, which "kp match" and kp.match_pair take. MMA is the share of matches right to 1, 3 and 5 px of image k, 0
+without a match. A match is right within 3 px. The matching score is the number of right matches divided by that of
+points that the other view sees, the mean of both views (SuperPoint, CVPRW 2018). H is the share of pairs whose
+homography moves the image's corners right to so many px on average. It is fitted with a threshold of 3 px by OpenCV's
+MAGSAC, followed by least squares on its inliers, or by PoseLib. AUC is the area under the curve of that share from 0 to
+so many px, divided by them (SuperGlue, CVPR 2020). All numbers are means over pairs (1, k). The 95 % intervals are by
+bootstrap over sequences; those of the differences between the first feature and each of the others are paired.
 """
 
 import math
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from kp.data.hpatches import ImageSequence
 from kp.evaluation.feature_matching import measure_pair
-from kp.evaluation.features import Feature
+from kp.evaluation.features import REFINED, Feature
 from kp.features.describe import Described
 from kp.support.errors import named
 from kp.support.parallel import map_items
@@ -61,22 +62,29 @@ def measure_sequence(
 ) -> list[dict[str, Any]]:
     """The records of one sequence, see :func:`evaluate_features`."""
     images = [load() for load in sequence.images]
-    records = []
+    records, seen = [], {}
     for name, feature in features.items():
         with named(f"{name} on {sequence.name}"):
-            described = [feature(image) for image in images]
+            found = name.removesuffix(REFINED)
+            described = seen[found] = seen[found] if found in seen else [feature(image) for image in images]
             facts = {"feature": name, "sequence": sequence.name, "split": sequence.split, "kind": sequence.kind}
             for number in range(2, len(images) + 1):
                 for count in points:
-                    scores = _pair_scores(sequence, images, described, number, count)
+                    scores = _pair_scores(sequence, images, described, number, count, name.endswith(REFINED))
                     records.append(facts | {"image": number, "points": count} | scores)
     return records
 
 
 def _pair_scores(
-    sequence: ImageSequence, images: Sequence[Tensor], described: Sequence[Described], number: int, count: int
+    sequence: ImageSequence,
+    images: Sequence[Tensor],
+    described: Sequence[Described],
+    number: int,
+    count: int,
+    refined: bool,
 ) -> dict[str, float | None]:
-    size0, size1 = (tuple(images[index].shape[-2:]) for index in (0, number - 1))
+    pair = images[0], images[number - 1]
+    size0, size1 = (tuple(image.shape[-2:]) for image in pair)
     H_0to1 = sequence.homography(number, size0)[0]
-    scores = measure_pair(described[0], described[number - 1], H_0to1, size0, size1, count)
+    scores = measure_pair(described[0], described[number - 1], H_0to1, size0, size1, count, pair if refined else None)
     return {name: round(value, _DIGITS) if math.isfinite(value) else None for name, value in scores.items()}

@@ -5,22 +5,34 @@ An image's best points count, seen by the other view or not. Matches are mutual 
 the images that give most. Distances are pixels of view 1, in both directions.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from kp.evaluation.matching import accuracy, corner_error, match_errors
 from kp.features.describe import Described
-from kp.features.match import estimate, match
+from kp.features.estimate import estimate
+from kp.features.match import match
+from kp.features.refine import refine
 from kp.geometry.coords import Size, covisible, invert
 
 ACCURACY_THRESHOLDS = tuple(range(1, 11))  # pixels: of the mean matching accuracy, as D2-Net plots it
 RIGHT = 3.0  # pixels within which a match is right; also the estimators' threshold
-ESTIMATORS = {"magsac": "opencv", "poselib": "poselib"}  # in the names of measures: in those of kp.features.match
+ESTIMATORS = {"magsac": "opencv", "poselib": "poselib"}  # in the names of measures: in those of kp.features.estimate
 
 
 def measure_pair(
-    features0: Described, features1: Described, H_0to1: Tensor, size0: Size, size1: Size, count: int
+    features0: Described,
+    features1: Described,
+    H_0to1: Tensor,
+    size0: Size,
+    size1: Size,
+    count: int,
+    images: tuple[Tensor, Tensor] | None = None,
 ) -> dict[str, float]:
     """What the best ``count`` points of each view give, against the true H_0to1 (3, 3), as plain numbers.
+
+    With ``images`` (1, 1, H, W) the matches are refined by :func:`kp.refine`.
 
     ``dimensions`` of the descriptor; ``keypoints``, the mean of the two views; ``matches``; ``right_matches``, within
     3 px; ``matching_score``; ``matching_accuracy_1px`` to ``_10px``, the share of matches that are right, 0 without a
@@ -28,8 +40,11 @@ def measure_pair(
     that each estimator fits with 3 px, infinite without one.
     """
     one, two = features0.best(count), features1.best(count)
-    pairs = matched(one, two)
+    found = matched(one, two)
+    pairs = found["matches"]
     xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
+    if images is not None:
+        xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], "poselib")
     errors = match_errors(xy0, xy1, H_0to1)
     right = errors <= RIGHT
     shares = accuracy(errors.tolist(), ACCURACY_THRESHOLDS) if len(errors) else [0.0] * len(ACCURACY_THRESHOLDS)
@@ -47,11 +62,11 @@ def measure_pair(
     return scores
 
 
-def matched(features0: Described, features1: Described) -> Tensor:
-    """Index pairs (M, 2) of mutual nearest neighbours. A point whose descriptor is zero has none."""
+def matched(features0: Described, features1: Described) -> dict[str, Any]:
+    """What :func:`kp.match` says: ``matches`` (M, 2), index pairs. A point whose descriptor is zero has none."""
     if not len(features0.xy) or not len(features1.xy):
-        return features0.xy.new_zeros(0, 2).long()
-    return match(features0.features(), features1.features())["matches"]
+        return {"matches": features0.xy.new_zeros(0, 2).long(), "rotation": 0.0, "scale": 1.0}
+    return match(features0.features(), features1.features())
 
 
 def matching_score(xy0: Tensor, xy1: Tensor, right: Tensor, H_0to1: Tensor, size0: Size, size1: Size) -> float:

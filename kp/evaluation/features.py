@@ -7,7 +7,8 @@ As a feature, and as the points of a mix, each runs as its users run it: ``kp`` 
 ``kp.Extractor`` with its defaults; OpenCV's SIFT and ORB by ``detectAndCompute`` with OpenCV's defaults, their own
 sizes and angles, ordered by response; XFeat, ALIKED and DISK as Kornia runs them. The other detectors are those of
 :mod:`kp.evaluation.registry`, under the suppression of its protocol ``native``. ``described+upright`` are the shipped
-descriptors compared as they are, in no other turn, size or tilt of the images. The descriptor of a mix gets the places
+descriptors compared as they are, in no other turn, size or tilt of the images. ``NAME+refined`` is the same feature: what measures
+it moves its matches by :func:`kp.refine`. The descriptor of a mix gets the places
 only: ``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
 """
 
@@ -34,6 +35,7 @@ from kp.support.errors import one_line
 Feature = Callable[[Tensor], Described]
 
 OWN = "own"  # the descriptor that comes with the points
+REFINED = "+refined"  # after a name: the matches are moved to where the pictures fit
 UPRIGHT = "upright"  # that of kp, compared as it is: in no other turn, size or tilt of the images
 OPENCV = ("sift", "orb")
 COMPLETE = (*OURS, *OPENCV, *learned_features.NAMES)
@@ -64,7 +66,7 @@ def check_names(names: Sequence[str]) -> None:
             raise ValueError(
                 f"--features: there is no feature {name}: there are {', '.join(COMPLETE)}, and DETECTOR+DESCRIPTOR "
                 f"with a detector of these or {', '.join(d for d in DETECTORS if d not in COMPLETE)}, and a descriptor "
-                f"of {', '.join(DESCRIPTORS)}"
+                f"of {', '.join(DESCRIPTORS)}; each also as NAME{REFINED}"
             )
 
 
@@ -95,7 +97,7 @@ class Mix:
 
 def _parts(name: str) -> tuple[str, str]:
     """The detector and the descriptor of a name."""
-    detector, plus, descriptor = name.partition("+")
+    detector, plus, descriptor = name.removesuffix(REFINED).partition("+")
     return detector, descriptor if plus else OWN
 
 

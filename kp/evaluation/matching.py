@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kp.evaluation.protocols import THRESHOLDS
 from kp.features.describe import Described
-from kp.features.match import fit_homography, match
+from kp.features.estimate import fit_homography
+from kp.features.match import match
 from kp.geometry.coords import Size, warp_points
 
 

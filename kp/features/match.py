@@ -1,10 +1,8 @@
-"""Matches of descriptors, the homography and the fundamental matrix that fit most of them, and all at once."""
+"""Matches of descriptors; and of two images, with the homography and the fundamental matrix that fit most of them."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
 import torch
 from kornia.feature import match_mnn, match_smnn
 from torch import Tensor
@@ -12,15 +10,13 @@ from torch import Tensor
 from kp.config import DESCRIBED
 from kp.features.alignment import Aligned, align
 from kp.features.describe import DEFAULT_METHOD, describe
+from kp.features.estimate import choose_estimator, estimate
 from kp.features.extract import Extractor
+from kp.features.refine import refine
 
 if TYPE_CHECKING:
     from kp.features.images import Source
 
-ESTIMATORS = ("poselib", "opencv")
-
-_MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
-_CONFIDENCE = 0.9999
 # what is compared, and how many axes it has for one image
 _COMPARED = {"descriptors": 2, "scaled_descriptors": 3, "turn": 2, "tilts": 3}
 
@@ -87,6 +83,7 @@ def match_pair(
     threshold: float = 3.0,
     estimator: str | None = None,
     upright: bool = False,
+    refined: bool = True,
 ) -> dict[str, Any]:
     """Two images' matches, and the homography and fundamental matrix that fit most of them.
 
@@ -96,12 +93,14 @@ def match_pair(
         ratio, upright: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
+        refined: move the keypoints of image 1 to where the pictures fit: :func:`kp.refine`.
 
     Returns:
         ``keypoints0``, ``keypoints1`` (M, 2), matched, in pixels, and ``scores`` (M,); ``matches`` (M, 2), indices into
-        ``features0``, ``features1``; ``H_0to1`` (3, 3), float64, pixels of image 0 to pixels of image 1, or None, with
-        ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None, with ``inliers_F``. A homography fits a plane,
-        or a camera that only turns; a fundamental matrix any scene that stands still.
+        ``features0``, ``features1``, whose keypoints are as they were found; ``H_0to1`` (3, 3), float64, pixels of
+        image 0 to pixels of image 1, or None, with ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None,
+        with ``inliers_F``. A homography fits a plane, or a camera that only turns; a fundamental matrix any scene that
+        stands still.
 
     Raises:
         ValueError: an image cannot be read, or an argument is out of bounds.
@@ -124,6 +123,8 @@ def match_pair(
     paired = match(*found, ratio, upright)
     at0, at1 = paired["matches"].unbind(1)
     xy0, xy1 = found[0]["keypoints"][0, at0], found[1]["keypoints"][0, at1]
+    if refined:
+        xy1 = refine(image0, image1, xy0, xy1, paired["rotation"], paired["scale"], estimator, extractor.exif)
     H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
     F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
     return paired | {
@@ -136,82 +137,6 @@ def match_pair(
         "features0": found[0],
         "features1": found[1],
     }
-
-
-def choose_estimator(name: str | None = None) -> str:
-    """``poselib`` where it is installed, else ``opencv``; or the named one. Raises ValueError if it is not there."""
-    try:
-        import poselib  # noqa: F401
-    except ImportError:
-        if name == "poselib":
-            raise ValueError("PoseLib is not installed: pip install poselib") from None
-        return "opencv"
-    if name not in (None, *ESTIMATORS):
-        raise ValueError(f"no estimator is called {name!r}: there are {', '.join(ESTIMATORS)}")
-    return name or ESTIMATORS[0]
-
-
-def estimate(
-    xy0: Tensor, xy1: Tensor, threshold: float = 3.0, model: str = "homography", estimator: str = "opencv"
-) -> tuple[Tensor | None, Tensor]:
-    """The ``homography`` or ``fundamental`` matrix (3, 3), float64, of matches (M, 2), (M, 2), and its inliers (M,).
-
-    None, and no inlier, for fewer matches than the model needs, or where none fits. OpenCV's USAC_MAGSAC (Barath et
-    al., CVPR 2020), for a homography followed by least squares on its inliers, or PoseLib's LO-RANSAC; either is
-    repeatable.
-
-    Args:
-        threshold: largest error of a right match, in pixels.
-    """
-    none = torch.zeros(len(xy0), dtype=torch.bool)
-    if len(xy0) < (4 if model == "homography" else 8):  # OpenCV raises an error
-        return None, none
-    points0, points1 = (xy.cpu().double().numpy() for xy in (xy0, xy1))
-    fit = _by_poselib if estimator == "poselib" else _by_opencv
-    matrix, inliers = fit(points0, points1, threshold, model)
-    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.any(inliers):
-        return None, none
-    return torch.from_numpy(matrix), torch.from_numpy(np.asarray(inliers, dtype=bool).ravel())
-
-
-def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:
-    """H_0to1 (3, 3), float64, from matches (M, 2) and (M, 2), of which many may be wrong, by OpenCV: :func:`estimate`.
-
-    None for fewer than 4 matches, or if all lie on a line. Equal matches give equal homographies.
-
-    Args:
-        threshold: largest error of a right match, in pixels of view 1.
-    """
-    return estimate(xy0, xy1, threshold)[0]
-
-
-def _by_opencv(points0: np.ndarray, points1: np.ndarray, threshold: float, model: str) -> tuple[Any, Any]:
-    """OpenCV's random numbers start from the same seed in each call."""
-    settings = {"maxIters": _MAX_ITERATIONS, "confidence": _CONFIDENCE}
-    if model == "homography":
-        matrix, inliers = cv2.findHomography(points0, points1, cv2.USAC_MAGSAC, threshold, **settings)
-        return _least_squares(points0, points1, inliers, matrix), inliers
-    return cv2.findFundamentalMat(points0, points1, cv2.USAC_MAGSAC, threshold, _CONFIDENCE, _MAX_ITERATIONS)
-
-
-def _least_squares(points0: np.ndarray, points1: np.ndarray, inliers: Any, fitted: Any) -> Any:
-    """The homography of all inliers, or ``fitted`` where they have none: OpenCV returns that of a few of them."""
-    if fitted is None or np.count_nonzero(inliers) < 4:
-        return fitted
-    chosen = np.ravel(inliers).astype(bool)
-    refined, _ = cv2.findHomography(points0[chosen], points1[chosen], 0)
-    return fitted if refined is None else refined
-
-
-def _by_poselib(points0: np.ndarray, points1: np.ndarray, threshold: float, model: str) -> tuple[Any, Any]:
-    import poselib
-
-    settings = {"max_iterations": _MAX_ITERATIONS, "success_prob": _CONFIDENCE}
-    if model == "homography":
-        matrix, facts = poselib.estimate_homography(points0, points1, settings | {"max_reproj_error": threshold})
-    else:
-        matrix, facts = poselib.estimate_fundamental(points0, points1, settings | {"max_epipolar_error": threshold}, {})
-    return np.array(matrix, dtype=np.float64), facts["inliers"]
 
 
 def _of_descriptors(features: Mapping[str, Tensor]) -> dict[str, Tensor]:

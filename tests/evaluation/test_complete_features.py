@@ -170,7 +170,7 @@ def test_upright_descriptors_are_the_same_and_are_not_turned():
     own, upright = one("described", 200), one(f"described+{UPRIGHT}", 200)
     for image in (picture, turned):
         assert torch.equal(own(image).descriptors, upright(image).descriptors)
-    matches = [matched(feature(picture), feature(turned)) for feature in (own, upright)]
+    matches = [matched(feature(picture), feature(turned))["matches"] for feature in (own, upright)]
     assert len(matches[0]) > 2 * len(matches[1])
 
 
@@ -186,7 +186,7 @@ def test_what_cannot_run_is_skipped_with_its_reason(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["no", "kp+no", "no+orb", "harris", "corner+own", "harris+upright", "kp+", "+orb", "kp+orb+sift", ""]
+    "name", ["no", "kp+no", "no+orb", "harris", "corner+own", "harris+upright", "kp+", "+orb", "kp+orb+sift", "", "+refined", "refined", "harris+refined", "sift+refined+refined"]
 )
 def test_a_name_that_is_no_feature_says_what_there_is(name):
     with pytest.raises(ValueError, match=r"there is no feature .*: there are kp, .*DETECTOR\+DESCRIPTOR") as error:
@@ -196,6 +196,7 @@ def test_a_name_that_is_no_feature_says_what_there_is(name):
 
 def test_every_complete_feature_and_mix_has_a_name():
     check_names([*COMPLETE, *(f"{name}+own" for name in COMPLETE), "harris+aliked-t16", "xfeat+rootsift", "fast+disk"])
+    check_names(["described+refined", "described+upright+refined", "kp+rootsift+refined", "xfeat+refined"])
 
 
 @pytest.mark.parametrize("name", ["sift", "orb", "kp+rootsift", "kp+orb", "harris+rootsift"])

@@ -12,7 +12,8 @@ from kp.data.photographs import folder
 from kp.evaluation.matching import accuracy, auc, corner_error, mean_matching_accuracy, measure_pair
 from kp.evaluation.metrics import repeatability
 from kp.features.describe import PATCH, Described, read_patches, rootsift
-from kp.features.match import fit_homography, match
+from kp.features.estimate import fit_homography
+from kp.features.match import match
 from kp.models.keypoints import Keypoints
 
 SIZE = (240, 320)

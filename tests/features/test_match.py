@@ -11,7 +11,7 @@ from skimage import data
 
 import kp
 from kp.features.describe import METHODS
-from kp.features.match import choose_estimator, estimate
+from kp.features.estimate import choose_estimator, estimate
 from kp.geometry.coords import warp_points
 
 H_0TO1 = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 20], [1e-4, 0, 1]])

@@ -1,0 +1,149 @@
+"""Matches moved to where the pictures fit: each keypoint of image 1 to the place that looks like that of image 0.
+
+The keypoints of two images are found each by itself, so a match is exact to about a pixel. The pictures know more: a
+small window about the keypoint of image 0, changed as image 1 sees it, is laid on image 1, and moved by the steps of
+Lucas and Kanade (IJCAI 1981) until it fits, in the form of Baker and Matthews (IJCV 2004) that computes derivatives
+once. Windows are compared without their mean and contrast. The change of a window is the derivative of the homography
+that fits most matches for those it fits, the turn and size of the images for the others.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from kp.features.estimate import choose_estimator, estimate
+from kp.features.images import to_grey_image
+from kp.geometry.coords import jacobian, sample_at
+
+if TYPE_CHECKING:
+    from kp.features.images import Source
+
+_STEPS = 5  # of each window
+_RADIUS = 7  # of a window, in pixels of the image that shows less
+_FARTHEST = 3.0  # so far a window moves at most: farther away is another place, and the match stays as it is
+_LIKENESS = 0.6  # correlation of two windows: less, and the match stays as it is
+_SHRINKS = 1.3  # an image that is read in larger steps is blurred first
+_CONTRAST = 1e-4  # added to that of a window, so that an even one is no division by zero
+_SURE = 1e-6  # added to the squares of derivatives, for windows along which nothing changes
+_SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
+_AT_ONCE = 4096  # matches, for the memory of their windows
+_FIT = 3.0  # pixels: the largest error of a match that the homography fits
+
+
+@torch.no_grad()
+def refine(
+    image0: "Source",
+    image1: "Source",
+    keypoints0: Tensor,
+    keypoints1: Tensor,
+    rotation: float = 0.0,
+    scale: float = 1.0,
+    estimator: str | None = None,
+    exif: str = "ignore",
+) -> Tensor:
+    """The places (M, 2), float32, in image 1 that look most like those of the matched keypoints of image 0.
+
+    They may be of any feature. A match stays as it is where no place within 3 px of it (of the image that shows less)
+    looks alike.
+
+    Args:
+        keypoints0, keypoints1: the matches, (M, 2) each, in pixels.
+        rotation, scale: of image 0 to look like image 1, as :func:`kp.match` gives them: for matches that the
+            homography does not fit.
+        estimator: of the homography: see :func:`kp.match_pair`; so is ``exif``.
+
+    Raises:
+        ValueError: an image cannot be read, or the matches have other shapes.
+
+    Example:
+        >>> found = kp.match_pair("a.jpg", "b.jpg", refined=False)
+        >>> better = kp.refine("a.jpg", "b.jpg", found["keypoints0"], found["keypoints1"])
+    """
+    if keypoints0.shape != keypoints1.shape or keypoints0.ndim != 2 or keypoints0.shape[1] != 2:
+        shapes = f"{tuple(keypoints0.shape)} and {tuple(keypoints1.shape)}"
+        raise ValueError(f"matched keypoints of two images have the shape (M, 2) each, not {shapes}")
+    xy0, xy1 = (keypoints.float() for keypoints in (keypoints0, keypoints1.to(keypoints0.device)))
+    grey0, grey1 = (to_grey_image(image, exif).grey.to(xy0.device) for image in (image0, image1))
+    turn = math.radians(rotation)
+    similarity = scale * xy0.new_tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    changes = similarity.expand(len(xy0), 2, 2)
+    H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", choose_estimator(estimator))
+    if H_0to1 is not None:
+        of_plane = jacobian(H_0to1[None], xy0.double().cpu()[None])[0].to(xy0)
+        changes = torch.where(fits.to(xy0.device)[:, None, None], of_plane, changes)
+    if not len(xy0):
+        return xy1
+    size = min(max(float(torch.linalg.det(changes).abs().sqrt().nanmedian()), 1 / _SIZES), _SIZES)
+    step = max(1.0, 1 / size)  # pixels of image 0
+    grey0, grey1 = _blurred(grey0, step), _blurred(grey1, size * step)
+    parts = zip(*(each.split(_AT_ONCE) for each in (xy0, xy1, changes)), strict=True)
+    return torch.cat([_registered(grey0, grey1, *part, step) for part in parts])
+
+
+def _registered(image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, changes: Tensor, step: float) -> Tensor:
+    """The places (M, 2) of matches in image 1, moved to where windows fit.
+
+    Args:
+        changes: (M, 2, 2), of each window, pixels of image 1 per pixel of image 0.
+        step: pixels of image 0 between the places of a window that are read.
+    """
+    offsets, weights = _window(xy0, step)  # (P, 2), (P,)
+    template, slopes = _templates(image0, xy0, offsets, weights, step)
+    curvature = torch.einsum("mpi,mpj,p->mij", slopes, slopes, weights) + _SURE * torch.eye(2).to(xy0)
+    inverse = torch.linalg.inv_ex(curvature).inverse  # not finite for windows that tell nothing: these do not fit
+    moved = torch.zeros_like(xy0)  # in pixels of image 0
+    for _ in range(_STEPS):
+        window = _normalised(_read(image1, xy1, (offsets + moved[:, None]) @ changes.mT), weights)[0]
+        likeness = (window * template * weights).sum(1, keepdim=True)
+        misfit = (window - likeness * template) * weights
+        way = torch.einsum("mij,mpj,mp->mi", inverse, slopes, misfit) / likeness.clamp(min=0.3)
+        moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+    window = _normalised(_read(image1, xy1, (offsets + moved[:, None]) @ changes.mT), weights)[0]
+    likeness = (window * template * weights).sum(1)
+    fits = (likeness > _LIKENESS) & (moved.norm(dim=1) < _FARTHEST * step)
+    return torch.where(fits[:, None], xy1 + (changes @ moved[..., None])[..., 0], xy1)
+
+
+def _window(like: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The places (P, 2) of a window about its centre, in pixels of image 0, and their weights (P,), whose sum is 1."""
+    line = torch.arange(-_RADIUS, _RADIUS + 1, device=like.device, dtype=like.dtype)
+    offsets = torch.cartesian_prod(line, line)
+    weights = torch.exp(-2 * offsets.square().sum(1) / _RADIUS**2)
+    return step * offsets, weights / weights.sum()
+
+
+def _templates(image: Tensor, xy: Tensor, offsets: Tensor, weights: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The normalised windows (M, P) of image 0, and their derivatives (M, P, 2) by a move in pixels of image 0."""
+    template, contrast = _normalised(_read(image, xy, offsets), weights)
+    slopes = []
+    for way in torch.eye(2).to(xy) * step / 2:
+        slopes.append((_read(image, xy, offsets + way) - _read(image, xy, offsets - way)) / step / contrast)
+    slopes = torch.stack(slopes, dim=2)
+    slopes = slopes - torch.einsum("mpi,p->mi", slopes, weights)[:, None]
+    along = torch.einsum("mpi,mp,p->mi", slopes, template, weights)
+    return template, slopes - along[:, None] * template[..., None]  # a change of contrast says nothing of a place
+
+
+def _read(image: Tensor, xy: Tensor, offsets: Tensor) -> Tensor:
+    """The values (M, P) of an image at offsets (P, 2) or (M, P, 2) from xy (M, 2), in its pixels."""
+    places = xy[:, None] + offsets
+    return sample_at(image, places.reshape(1, -1, 2)).view(places.shape[:2])
+
+
+def _normalised(windows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Windows (M, P) without their weighted mean, divided by their contrast (M, 1), and the contrast."""
+    windows = windows - (windows * weights).sum(1, keepdim=True)
+    contrast = (windows.square() * weights).sum(1, keepdim=True).sqrt() + _CONTRAST
+    return windows / contrast, contrast
+
+
+def _blurred(image: Tensor, step: float) -> Tensor:
+    """The image, for steps of so many of its pixels."""
+    if step < _SHRINKS:
+        return image
+    sigma = 0.5 * math.sqrt(step**2 - 1)
+    size = 2 * math.ceil(3 * sigma) + 1
+    return gaussian_blur2d(image, (size, size), (sigma, sigma))

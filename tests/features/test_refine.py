@@ -1,0 +1,121 @@
+"""Matches moved to where the pictures fit: against warps that are known."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+import kp
+
+PHOTO = data.astronaut()
+SIZE = (360, 400)  # of image 1
+VIEW = np.array([[0.8, 0.15, 10], [-0.1, 0.9, 30], [2e-4, 1e-4, 1]])
+
+
+def warped(H, size=SIZE):
+    return cv2.warpPerspective(PHOTO, H, size[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+def there(xy0, H):
+    return torch.from_numpy(cv2.perspectiveTransform(xy0.double().numpy()[:, None], H)[:, 0]).float()
+
+
+def corners(H, size=SIZE):
+    """Keypoints of the photograph that image 1 sees, 20 px and more from its edge, and where they are there."""
+    xy0 = kp.Extractor(max_num_keypoints=None).extract(PHOTO)["keypoints"][0]
+    xy1 = there(xy0, H)
+    seen = (xy1 > 20).all(1) & (xy1 < torch.tensor(size[::-1]) - 20.0).all(1)
+    return xy0[seen], xy1[seen]
+
+
+def scattered(xy, pixels):
+    return xy + pixels * torch.randn(xy.shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("light", ["same", "darker", "gamma"])
+def test_a_view_from_the_side_fits_to_a_tenth_of_a_pixel(light):
+    image1 = warped(VIEW)
+    if light == "darker":
+        image1 = (image1 * 0.4 + 20).astype(np.uint8)
+    elif light == "gamma":
+        image1 = (255 * (image1 / 255) ** 1.8).round().astype(np.uint8)
+    xy0, xy1 = corners(VIEW)
+    rough = scattered(xy1, 1.0)
+    found = kp.refine(PHOTO, image1, xy0, rough)
+    assert found.dtype == torch.float32
+    assert (rough - xy1).norm(dim=1).median() > 1
+    assert (found - xy1).norm(dim=1).median() < 0.1
+
+
+@pytest.mark.parametrize(("rotation", "scale"), [(0.0, 1.0), (90.0, 1.0), (-135.0, 1.0), (0.0, 0.5), (180.0, 2.0)])
+def test_three_matches_are_refined_in_the_turn_and_size_of_the_images(rotation, scale):
+    """No homography fits three matches."""
+    size = (round(512 * scale),) * 2
+    H = np.vstack([cv2.getRotationMatrix2D((255.5, 255.5), -rotation, scale), [0, 0, 1]])
+    H[:2, 2] += (size[0] - 1) / 2 - 255.5
+    image0 = PHOTO if scale >= 1 else cv2.GaussianBlur(PHOTO, (0, 0), 1)  # warpPerspective does not filter
+    image1 = cv2.warpPerspective(image0, H, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    xy0, xy1 = corners(H, size)
+    off = []
+    for at in range(0, 60, 3):
+        found = kp.refine(PHOTO, image1, xy0[at : at + 3], scattered(xy1[at : at + 3], 0.7 * scale), rotation, scale)
+        off.append((found - xy1[at : at + 3]).norm(dim=1))
+    assert torch.cat(off).median() < 0.15 * scale
+
+
+def test_what_does_not_fit_stays_to_the_last_bit():
+    xy0, xy1 = corners(VIEW)
+    other = cv2.flip(warped(VIEW), 1)
+    even = np.full_like(other, 90)
+    wrong = xy1.roll(1, 0)
+    for image1 in (other, even):
+        found = kp.refine(PHOTO, image1, xy0, wrong)
+        assert ((found == wrong).all(1)).float().mean() > (0.8 if image1 is other else 0.999)
+        assert (found - wrong).norm(dim=1).max() < 5
+    assert torch.equal(kp.refine(even, even, xy0, wrong), wrong)
+
+
+def test_matches_at_the_edge_and_outside_stay_finite():
+    xy = torch.tensor([[0.0, 0], [399, 359], [-50, 20], [1e6, 1e6], [200, -3]])
+    found = kp.refine(PHOTO, warped(VIEW), xy, xy)
+    assert found.isfinite().all()
+    assert torch.equal(found[3], xy[3])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_matches(count):
+    xy = torch.full((count, 2), 100.0)
+    assert kp.refine(PHOTO, PHOTO, xy, xy).shape == (count, 2)
+
+
+@pytest.mark.parametrize("shapes", [((3, 2), (4, 2)), ((1, 3, 2), (1, 3, 2)), ((3, 3), (3, 3))])
+def test_matches_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match=r"have the shape \(M, 2\) each"):
+        kp.refine(PHOTO, PHOTO, *(torch.zeros(shape) for shape in shapes))
+
+
+def test_many_matches_are_refined_in_parts(monkeypatch):
+    xy0, xy1 = corners(VIEW)
+    whole = kp.refine(PHOTO, warped(VIEW), xy0, scattered(xy1, 0.5))
+    monkeypatch.setattr("kp.features.refine._AT_ONCE", 7)
+    assert torch.allclose(kp.refine(PHOTO, warped(VIEW), xy0, scattered(xy1, 0.5)), whole, atol=1e-3)
+
+
+def test_a_pair_is_refined_unless_asked_not_to():
+    image1 = warped(VIEW)
+    rough, found = (kp.match_pair(PHOTO, image1, refined=refined) for refined in (False, True))
+    at0, at1 = found["matches"].unbind(1)
+    assert torch.equal(rough["matches"], found["matches"])
+    assert torch.equal(rough["keypoints1"], rough["features1"]["keypoints"][0, at1])
+    assert torch.equal(found["keypoints0"], found["features0"]["keypoints"][0, at0])
+    off = [(each["keypoints1"] - there(each["keypoints0"], VIEW)).norm(dim=1) for each in (rough, found)]
+    right = off[0] < 3
+    assert right.float().mean() > 0.7
+    assert off[1][right].median() < 0.5 * off[0][right].median()
+    places = [
+        there(torch.tensor([[0.0, 0], [511, 0], [0, 511], [511, 511]]), each["H_0to1"].numpy())
+        for each in (rough, found)
+    ]
+    true = there(torch.tensor([[0.0, 0], [511, 0], [0, 511], [511, 511]]), VIEW)
+    assert (places[1] - true).norm(dim=1).mean() < (places[0] - true).norm(dim=1).mean()
