@@ -7,9 +7,9 @@ As a feature, and as the points of a mix, each runs as its users run it: ``kp`` 
 ``kp.Extractor`` with its defaults; OpenCV's SIFT and ORB by ``detectAndCompute`` with OpenCV's defaults, their own
 sizes and angles, ordered by response; XFeat, ALIKED and DISK as Kornia runs them. The other detectors are those of
 :mod:`kp.evaluation.registry`, under the suppression of its protocol ``native``. ``described+upright`` are the shipped
-descriptors compared as they are, in no other turn, size or tilt of the images. ``NAME+refined`` is the same feature: what measures
-it moves its matches by :func:`kp.refine`. The descriptor of a mix gets the places
+descriptors compared as they are, in no other turn, size or tilt of the images. The descriptor of a mix gets the places
 only: ``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
+``NAME+refined`` is the same feature, whose matches :mod:`kp.evaluation.feature_benchmark` refines.
 """
 
 from collections.abc import Callable, Sequence

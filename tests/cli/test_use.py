@@ -192,6 +192,20 @@ def test_a_match_prints_its_homography_and_draws(pair, capsys):
     assert cv2.imread("m.png").shape == (260, 320 + 8 + 330, 3)
 
 
+def test_matches_are_refined_unless_asked_not_to(pair, capsys):
+    found, off = [], []
+    for flags in ([], ["--unrefined"]):
+        assert main(["match", *pair, "--json", *flags]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+        there = cv2.perspectiveTransform(np.array(found[-1]["keypoints0"])[:, None], H_0TO1)[:, 0]
+        off.append(np.linalg.norm(there - found[-1]["keypoints1"], axis=1))
+    assert found[0]["matches"] == found[1]["matches"]
+    assert found[0]["keypoints0"] == found[1]["keypoints0"]
+    right = off[1] < 3
+    assert right.mean() > 0.7
+    assert np.median(off[0][right]) < 0.6 * np.median(off[1][right])
+
+
 def test_a_match_as_json(pair, capsys):
     assert main(["match", *pair, "--json", "--descriptors", "sift", "--ratio", "0.9"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -186,7 +186,23 @@ def test_what_cannot_run_is_skipped_with_its_reason(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["no", "kp+no", "no+orb", "harris", "corner+own", "harris+upright", "kp+", "+orb", "kp+orb+sift", "", "+refined", "refined", "harris+refined", "sift+refined+refined"]
+    "name",
+    [
+        "no",
+        "kp+no",
+        "no+orb",
+        "harris",
+        "corner+own",
+        "harris+upright",
+        "kp+",
+        "+orb",
+        "kp+orb+sift",
+        "",
+        "+refined",
+        "refined",
+        "harris+refined",
+        "sift+refined+refined",
+    ],
 )
 def test_a_name_that_is_no_feature_says_what_there_is(name):
     with pytest.raises(ValueError, match=r"there is no feature .*: there are kp, .*DETECTOR\+DESCRIPTOR") as error:

@@ -6,7 +6,9 @@ import numpy as np
 import poselib
 import pytest
 import torch
+from skimage import data
 
+import kp
 from kp.evaluation.feature_matching import matched, matching_score, measure_pair
 from kp.features.describe import Described
 
@@ -44,22 +46,22 @@ def test_only_the_first_points_count():
 
 
 def test_refined_matches_are_measured_where_the_pictures_fit():
-    """Half of 40 matches are 2 px beside a shift that the pictures show, half are where no place looks alike."""
+    """Half of 40 matches are 1.2 px beside a shift that the pictures show, half are where no place looks alike."""
     image0 = torch.from_numpy(data.camera()[100:220, 100:260]).float()[None, None] / 255
     image1 = torch.from_numpy(data.camera()[95:215, 90:250]).float()[None, None] / 255  # by (10, 5)
     shift = torch.tensor([[1.0, 0, 10], [0, 1, 5], [0, 0, 1]], dtype=torch.float64)
     xy0 = kp.Extractor(max_num_keypoints=40, remove_borders=30).extract(image0)["keypoints"][0]
     assert len(xy0) == 40
     xy1 = xy0 + torch.tensor([10.0, 5])
-    xy1[:20] += torch.tensor([1.2, -1.6])
-    xy1[20:] += torch.tensor([50.0, 0])
+    xy1[:20] += torch.tensor([0.8, -0.9])
+    xy1[20:] = xy1[20:].roll(1, 0)
     both = described(xy0.tolist(), range(40)), described(xy1.tolist(), range(40))
     size = tuple(image0.shape[-2:])
     rough = measure_pair(*both, shift, size, size, 40)
     found = measure_pair(*both, shift, size, size, 40, (image0, image1))
     assert (rough["matching_accuracy_1px"], rough["matching_accuracy_3px"]) == (0, 0.5)
     assert 0.4 < found["matching_accuracy_1px"] <= 0.55
-    assert found["corner_error_magsac"] < 0.2 < 1.9 < rough["corner_error_magsac"]
+    assert found["corner_error_magsac"] < 0.3 < 1.1 < rough["corner_error_magsac"]
 
 
 def test_matches_are_mutual_and_never_of_zero_descriptors():
