@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from kp.config import DESCRIBED
+from kp.evaluation.feature_matching import ESTIMATORS
+from kp.evaluation.feature_summary import chosen, difference
+from kp.evaluation.features import REFINED
 from kp.reporting.feature_tables import TITLES, difference_lines, digits, full, short
 from kp.reporting.page_tables import Content, MissingResult, Read
 from kp.reporting.tables import Column, Table
 
 SETS = ("test", "validation")
 _SHORT_POINTS = 1000  # of the short section
+_AUC = tuple(f"homography_auc_5px_{name}" for name in ESTIMATORS)
 
 
 def section(read: Read) -> str:
@@ -21,7 +25,7 @@ def section(read: Read) -> str:
 def brief(read: Read) -> str:
     """A line for each feature on the test set with 1000 points: what matters most, over all pairs; 95 % intervals.
 
-    Nothing without its file.
+    The areas of its refined matches stand beside its own. Nothing without its file.
     """
     content = _content(read, "test")
     if content is None:
@@ -29,13 +33,61 @@ def brief(read: Read) -> str:
     shown = {"dimensions": "D", "matching_accuracy_3px": "MMA 3 px", "right_matches": "right matches"}
     shown |= {f"homography_auc_5px_{name}": f"AUC 5 px, {title}" for name, title in TITLES.items()}
     columns = [Column(title, digits(measure)) for measure, title in shown.items()]
-    rows = [row for row in content["rows"] if (row["points"], row["split"]) == (_SHORT_POINTS, "all")]
-    return Table(
-        "feature", columns, [(row["feature"], [_cell(row, name) for name in shown]) for row in rows]
-    ).markdown()
+    rows = _rows(content)
+    more = _AUC if any(name.endswith(REFINED) for name in rows) else ()
+    columns += [Column(TITLES[name], 3, "AUC 5 px, refined") for name in ESTIMATORS if more]
+    lines = []
+    for name in (name for name in rows if not name.endswith(REFINED)):
+        cells = [_cell(rows[name], measure) for measure in shown]
+        lines.append((name, cells + [_cell(rows.get(name + REFINED), measure) for measure in more]))
+    return Table("feature", columns, lines).markdown()
 
 
-def _cell(row: Content, measure: str) -> float | tuple[float, str]:
+def refined(read: Read, name: str) -> str:
+    """What :func:`kp.refine` changes for each feature with 1000 points, over all pairs of a set, as a table."""
+    content = _content(read, name)
+    if content is None:
+        return ""
+    rows, lines = _rows(content), []
+    for feature in (feature for feature in rows if feature + REFINED in rows):
+        pair = rows[feature], rows[feature + REFINED]
+        cells = [row[measure] for measure in ("matching_accuracy_1px", *_AUC) for row in pair]
+        for at, measure in zip((4, 7), _AUC, strict=True):
+            cells.insert(at, _difference(content, feature + REFINED, feature, measure))
+        lines.append((feature, cells))
+    groups = {"MMA 1 px": 2} | {f"AUC 5 px, {title}": 3 for title in TITLES.values()}
+    titles = ("as found", "refined", "difference")
+    columns = [Column(title, 3, group) for group, count in groups.items() for title in titles[:count]]
+    return Table("feature", columns, lines).markdown()
+
+
+def gain(read: Read, other: str) -> str:
+    """How much larger the AUC of the shipped feature, refined, is than another's: test set, 1000 points, in words."""
+    content = _content(read, "test")
+    if content is None:
+        return ""
+    parts = [
+        f"{_difference(content, DESCRIBED + REFINED, other, measure)} by {TITLES[name]}"
+        for name, measure in zip(TITLES, _AUC, strict=True)
+    ]
+    return " and ".join(parts)
+
+
+def _difference(content: Content, ours: str, other: str, measure: str) -> str:
+    found = difference(*(chosen(content["pairs"], name, _SHORT_POINTS, "all") for name in (ours, other)), measure)
+    low, high = found["interval"]
+    return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _rows(content: Content) -> dict[str, Content]:
+    """The rows over all pairs with 1000 points, by feature."""
+    rows = (row for row in content["rows"] if (row["points"], row["split"]) == (_SHORT_POINTS, "all"))
+    return {row["feature"]: row for row in rows}
+
+
+def _cell(row: Content | None, measure: str) -> float | tuple[float, str] | None:
+    if row is None:
+        return None
     if digits(measure) == 0:
         return row[measure]
     low, high = row["intervals"][measure]

@@ -180,6 +180,7 @@ _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
     *((name, "kp", "corner", ("i", "v")) for name in _SETS),
     *((name, "ranked", "corner", SPLITS) for name in _SETS),
 )
+_REFINED = ("xfeat", "aliked-t16", "aliked-n16", "kp+rootsift", "kp+xfeat")  # what ours is compared with
 _SHORT = ("kp",)  # detectors of the short list of differences
 _LEFT_OUT = (  # of the short table
     *("harris-gaussian", "shi-tomasi", "fast", "orb"),
@@ -217,6 +218,11 @@ NAMES: dict[str, Callable[[Read], str]] = {
         f"features-{short}-{name}": partial(feature_pages.beside, name=name, other=other)
         for name in _SETS
         for short, other in (("rootsift", "kp+rootsift"), ("upright", f"{DESCRIBED}+{UPRIGHT}"))
+    },
+    **{f"refined-{name}": partial(feature_pages.refined, name=name) for name in _SETS},
+    **{
+        f"gain-{other}": partial(feature_pages.gain, other=other)
+        for other in (*_REFINED, *(f"{name}+refined" for name in _REFINED))
     },
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),

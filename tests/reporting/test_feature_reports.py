@@ -112,6 +112,39 @@ def test_pages_say_nothing_of_features_until_there_are_results(root, results):
     assert (root / "page.md").read_text() == before
 
 
+def test_refined_matches_stand_beside_those_as_found(root):
+    """Errors of 2 px become 1 px by MAGSAC, of 4 px 3 px by PoseLib, of v none: areas by hand."""
+    names = {"described": 2.0, "described+refined": 1.0, "xfeat": 2.0, "xfeat+refined": 2.0, "sift": 2.0}
+    records = [
+        record(name, f"{split}_{n}", 50, error if split == "i" else None, 1000)
+        for name, error in names.items()
+        for split in ("i", "v")
+        for n in range(2)
+    ]
+    found = content(records, settings("here", (1000,), split="all"), None, {}, True)
+    (root / pages.RESULTS / "features_test.json").write_text(json.dumps(found))
+    (root / "page.md").write_text(
+        "<!-- kp:features-brief -->\n<!-- /kp -->\n\n<!-- kp:refined-test -->\n<!-- /kp -->\n\n"
+        "It is <!-- kp:gain-xfeat+refined -->?<!-- /kp --> more.\n"
+    )
+    assert main(["report"]) == 0
+    brief, changes, words = (root / "page.md").read_text().split("<!-- /kp -->")[:3]
+    head, _, *lines = cells(brief.split("-->")[1].strip())
+    assert head[6:] == ["AUC 5 px, refined: MAGSAC", "AUC 5 px, refined: PoseLib"]
+    assert [line[0] for line in lines] == ["described", "xfeat", "sift"]
+    assert [cell.split()[0] for cell in lines[0][4:]] == ["0.350", "0.200", "0.425", "0.275"]
+    assert lines[2][6:] == ["-", "-"]
+    head, _, *lines = cells(changes.split("-->")[1].strip())
+    assert len(head) == 1 + 2 + 3 + 3
+    assert lines[0][:5] == ["described", "0.510", "0.510", "0.350", "0.425"]
+    assert lines[0][5].startswith("+0.075 [+0.000, +0.1")
+    assert lines[0][6:8] == ["0.200", "0.275"]
+    assert lines[1][5] == "+0.000 [+0.000, +0.000]"
+    assert len(lines) == 2
+    assert words.split("-->")[1].startswith("+0.075 [+0.000, +0.1")
+    assert words.endswith("] by PoseLib")
+
+
 def test_a_damaged_result_of_features_is_one_line(root, capsys):
     (root / pages.RESULTS / "features_test.json").write_text("{")
     assert main(["report"]) == 1
