@@ -26,6 +26,7 @@ _RADIUS = 7  # of a window, in pixels of the image that shows less
 _FARTHEST = 3.0  # so far a window moves at most: farther away is another place, and the match stays as it is
 _LIKENESS = 0.6  # correlation of two windows: less, and the match stays as it is
 _SHRINKS = 1.3  # an image that is read in larger steps is blurred first
+_LEAST_LIKE = 0.3  # correlation by which steps are divided, at least: with less they would be long
 _CONTRAST = 1e-4  # added to that of a window, so that an even one is no division by zero
 _SURE = 1e-6  # added to the squares of derivatives, for windows along which nothing changes
 _SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
@@ -94,17 +95,19 @@ def _registered(image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, change
     template, slopes = _templates(image0, xy0, offsets, weights, step)
     curvature = torch.einsum("mpi,mpj,p->mij", slopes, slopes, weights) + _SURE * torch.eye(2).to(xy0)
     inverse = torch.linalg.inv_ex(curvature).inverse  # not finite for windows that tell nothing: these do not fit
+    places = xy1[:, None] + offsets @ changes.mT  # (M, P, 2), of the windows in image 1
     moved = torch.zeros_like(xy0)  # in pixels of image 0
     for _ in range(_STEPS):
-        window = _normalised(_read(image1, xy1, (offsets + moved[:, None]) @ changes.mT), weights)[0]
-        likeness = (window * template * weights).sum(1, keepdim=True)
-        misfit = (window - likeness * template) * weights
-        way = torch.einsum("mij,mpj,mp->mi", inverse, slopes, misfit) / likeness.clamp(min=0.3)
+        window = _normalised(_read(image1, places + _times(changes, moved)[:, None]), weights)[0]
+        weighted = window * weights
+        likeness = (weighted * template).sum(1, keepdim=True)
+        way = _times(inverse, torch.einsum("mp,mpi->mi", weighted - likeness * template * weights, slopes))
+        way = way / likeness.clamp(min=_LEAST_LIKE)
         moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
-    window = _normalised(_read(image1, xy1, (offsets + moved[:, None]) @ changes.mT), weights)[0]
+    window = _normalised(_read(image1, places + _times(changes, moved)[:, None]), weights)[0]
     likeness = (window * template * weights).sum(1)
     fits = (likeness > _LIKENESS) & (moved.norm(dim=1) < _FARTHEST * step)
-    return torch.where(fits[:, None], xy1 + (changes @ moved[..., None])[..., 0], xy1)
+    return torch.where(fits[:, None], xy1 + _times(changes, moved), xy1)
 
 
 def _window(like: Tensor, step: float) -> tuple[Tensor, Tensor]:
@@ -117,20 +120,25 @@ def _window(like: Tensor, step: float) -> tuple[Tensor, Tensor]:
 
 def _templates(image: Tensor, xy: Tensor, offsets: Tensor, weights: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """The normalised windows (M, P) of image 0, and their derivatives (M, P, 2) by a move in pixels of image 0."""
-    template, contrast = _normalised(_read(image, xy, offsets), weights)
+    places = xy[:, None] + offsets
+    template, contrast = _normalised(_read(image, places), weights)
     slopes = []
     for way in torch.eye(2).to(xy) * step / 2:
-        slopes.append((_read(image, xy, offsets + way) - _read(image, xy, offsets - way)) / step / contrast)
+        slopes.append((_read(image, places + way) - _read(image, places - way)) / step / contrast)
     slopes = torch.stack(slopes, dim=2)
     slopes = slopes - torch.einsum("mpi,p->mi", slopes, weights)[:, None]
     along = torch.einsum("mpi,mp,p->mi", slopes, template, weights)
     return template, slopes - along[:, None] * template[..., None]  # a change of contrast says nothing of a place
 
 
-def _read(image: Tensor, xy: Tensor, offsets: Tensor) -> Tensor:
-    """The values (M, P) of an image at offsets (P, 2) or (M, P, 2) from xy (M, 2), in its pixels."""
-    places = xy[:, None] + offsets
+def _read(image: Tensor, places: Tensor) -> Tensor:
+    """The values (M, P) of an image at places (M, P, 2) in its pixels."""
     return sample_at(image, places.reshape(1, -1, 2)).view(places.shape[:2])
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices (M, 2, 2) times vectors (M, 2)."""
+    return (matrices @ vectors[..., None])[..., 0]
 
 
 def _normalised(windows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
