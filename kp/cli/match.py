@@ -12,11 +12,14 @@ be taken from up to four times nearer, or from the side: a plane may look up to 
 
 import argparse
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
+
+_GREY_IMAGES = 8  # that are kept, of the last pairs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = (
         "leave keypoints where they were found; by default those of the second image are moved to where the pictures "
     )
-    text += "fit, to parts of a pixel, in what is printed, drawn and written as .json (.h5 and .db name keypoints)"
+    text += "fit, to parts of a pixel, in what is printed, drawn and written as .json; .h5 and .db name keypoints: leave this step out for speed"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 class _Matcher:
-    """Matches images by name; each is read once."""
+    """Matches images by name; keypoints are found once in each."""
 
     def __init__(self, args: argparse.Namespace, extractor: Any) -> None:
         self.args, self.extractor = args, extractor
@@ -101,7 +104,7 @@ class _Matcher:
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
         if not self.args.unrefined:
             turned = found["rotation"], found["scale"]
-            xy1 = refine(*paths, xy0, xy1, *turned, self.args.estimator, self.args.exif)
+            xy1 = refine(*(_grey(path, self.args.exif) for path in paths), xy0, xy1, *turned, self.args.estimator)
         result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
@@ -120,6 +123,14 @@ class _Matcher:
             write_colmap(path, self.features, {result["names"]: result["matches"] for result in results})
         else:
             save_matches(path, results)
+
+
+@lru_cache(maxsize=_GREY_IMAGES)
+def _grey(path: Path, exif: str) -> Any:
+    """An image (1, 1, H, W) of a pair: a list of pairs names most images several times."""
+    from kp.features.images import to_grey_image
+
+    return to_grey_image(path, exif).grey
 
 
 def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:

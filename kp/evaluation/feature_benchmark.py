@@ -9,7 +9,7 @@ feature may find fewer: the column points says how many there are. Matches are m
 ratio test. Descriptors of kp's own weights are compared in that turn (of eight), in those sizes (of three) and in that
 tilt of the two images in which most of them have a clear match, as kp.match does; described+upright compares them as
 they are. NAME+refined moves the matched points of image k to where the pictures fit (kp.refine), the same step for all
-features, which "kp match" and kp.match_pair take. MMA is the share of matches right to 1, 3 and 5 px of image k, 0
+features (ours also tell it their turn and sizes), which "kp match" and kp.match_pair take. MMA is the share of matches right to 1, 3 and 5 px of image k, 0
 without a match. A match is right within 3 px. The matching score is the number of right matches divided by that of
 points that the other view sees, the mean of both views (SuperPoint, CVPRW 2018). H is the share of pairs whose
 homography moves the image's corners right to so many px on average. It is fitted with a threshold of 3 px by OpenCV's
@@ -66,7 +66,9 @@ def measure_sequence(
     for name, feature in features.items():
         with named(f"{name} on {sequence.name}"):
             found = name.removesuffix(REFINED)
-            described = seen[found] = seen[found] if found in seen else [feature(image) for image in images]
+            described = seen.pop(found, None) or [feature(image) for image in images]
+            if name == found and name + REFINED in features:
+                seen[name] = described
             facts = {"feature": name, "sequence": sequence.name, "split": sequence.split, "kind": sequence.kind}
             for number in range(2, len(images) + 1):
                 for count in points:

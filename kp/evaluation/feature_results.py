@@ -39,8 +39,8 @@ def settings(source: str, points: Sequence[int], **choices: Any) -> dict[str, An
         "described by the other",
         "counted": "the best points of each image, by the feature's own scores, seen by the other view or not",
         "matches": "mutual nearest neighbours of descriptors, no ratio test; those of kp's own weights in the turn, "
-        "the sizes and the tilt of the two images in which most have a clear match; NAME+upright: as they are; "
-        "NAME+refined: the points of image k moved to where the pictures fit, by kp.refine",
+        "the sizes and the tilt of the two images in which most have a clear match; NAME+upright: as they are",
+        "refined": "NAME+refined: the matched points of image k are moved to where the pictures fit, by kp.refine",
         "matching_accuracy": "share of matches that the true homography sends within so many px of view 1; 0 without a "
         "match",
         "right_matches": "matches right to 3 px",

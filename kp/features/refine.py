@@ -28,7 +28,7 @@ _LIKENESS = 0.6  # correlation of two windows: less, and the match stays as it i
 _SHRINKS = 1.3  # an image that is read in larger steps is blurred first
 _LEAST_LIKE = 0.3  # correlation by which steps are divided, at least: with less they would be long
 _CONTRAST = 1e-4  # added to that of a window, so that an even one is no division by zero
-_SURE = 1e-6  # added to the squares of derivatives, for windows along which nothing changes
+_SURE = 1e-3  # added to the squares of derivatives, for windows along which little changes
 _SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
 _AT_ONCE = 4096  # matches, for the memory of their windows
 _FIT = 3.0  # pixels: the largest error of a match that the homography fits
@@ -47,7 +47,7 @@ def refine(
 ) -> Tensor:
     """The places (M, 2), float32, in image 1 that look most like those of the matched keypoints of image 0.
 
-    They may be of any feature. A match stays as it is where no place within 3 px of it (of the image that shows less)
+    They may be of any feature, best at corners: on a straight edge a place may slide along it by a pixel. A match stays as it is where no place within 3 px of it (of the image that shows less)
     looks alike.
 
     Args:
@@ -57,12 +57,15 @@ def refine(
         estimator: of the homography: see :func:`kp.match_pair`; so is ``exif``.
 
     Raises:
-        ValueError: an image cannot be read, or the matches have other shapes.
+        ValueError: an image cannot be read, the matches have other shapes, or ``scale`` is not above 0.
 
     Example:
         >>> found = kp.match_pair("a.jpg", "b.jpg", refined=False)
         >>> better = kp.refine("a.jpg", "b.jpg", found["keypoints0"], found["keypoints1"])
     """
+    keypoints0, keypoints1 = torch.as_tensor(keypoints0), torch.as_tensor(keypoints1)
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be above 0, not {scale}")
     if keypoints0.shape != keypoints1.shape or keypoints0.ndim != 2 or keypoints0.shape[1] != 2:
         shapes = f"{tuple(keypoints0.shape)} and {tuple(keypoints1.shape)}"
         raise ValueError(f"matched keypoints of two images have the shape (M, 2) each, not {shapes}")
@@ -73,7 +76,7 @@ def refine(
     changes = similarity.expand(len(xy0), 2, 2)
     H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", choose_estimator(estimator))
     if H_0to1 is not None:
-        of_plane = jacobian(H_0to1[None], xy0.double().cpu()[None])[0].to(xy0)
+        of_plane = jacobian(H_0to1[None], xy0.cpu().double()[None])[0].to(xy0)
         changes = torch.where(fits.to(xy0.device)[:, None, None], of_plane, changes)
     if not len(xy0):
         return xy1
@@ -132,7 +135,9 @@ def _templates(image: Tensor, xy: Tensor, offsets: Tensor, weights: Tensor, step
 
 
 def _read(image: Tensor, places: Tensor) -> Tensor:
-    """The values (M, P) of an image at places (M, P, 2) in its pixels."""
+    """The values (M, P) of an image at places (M, P, 2) in its pixels; outside, those of the nearest pixel."""
+    height, width = image.shape[-2:]
+    places = torch.minimum(places.clamp(min=0), places.new_tensor([width - 1, height - 1]))
     return sample_at(image, places.reshape(1, -1, 2)).view(places.shape[:2])
 
 
@@ -154,4 +159,4 @@ def _blurred(image: Tensor, step: float) -> Tensor:
         return image
     sigma = 0.5 * math.sqrt(step**2 - 1)
     size = 2 * math.ceil(3 * sigma) + 1
-    return gaussian_blur2d(image, (size, size), (sigma, sigma))
+    return gaussian_blur2d(image, (size, size), (sigma, sigma), border_type="replicate")

@@ -55,6 +55,8 @@ def refined(read: Read, name: str) -> str:
         for at, measure in zip((4, 7), _AUC, strict=True):
             cells.insert(at, _difference(content, feature + REFINED, feature, measure))
         lines.append((feature, cells))
+    if not lines:
+        return ""
     groups = {"MMA 1 px": 2} | {f"AUC 5 px, {title}": 3 for title in TITLES.values()}
     titles = ("as found", "refined", "difference")
     columns = [Column(title, 3, group) for group, count in groups.items() for title in titles[:count]]
@@ -64,7 +66,7 @@ def refined(read: Read, name: str) -> str:
 def gain(read: Read, other: str) -> str:
     """How much larger the AUC of the shipped feature, refined, is than another's: test set, 1000 points, in words."""
     content = _content(read, "test")
-    if content is None:
+    if content is None or not {DESCRIBED + REFINED, other} <= _rows(content).keys():
         return ""
     parts = [
         f"{_difference(content, DESCRIBED + REFINED, other, measure)} by {TITLES[name]}"

@@ -180,7 +180,10 @@ _DIFFERENCES = (  # single numbers of the text: set, detector, floor, splits
     *((name, "kp", "corner", ("i", "v")) for name in _SETS),
     *((name, "ranked", "corner", SPLITS) for name in _SETS),
 )
-_REFINED = ("xfeat", "aliked-t16", "aliked-n16", "kp+rootsift", "kp+xfeat")  # what ours is compared with
+_BESIDE = (  # what the shipped feature, refined, is compared with
+    *("xfeat", "aliked-t16", "aliked-n16", "kp+rootsift"),
+    *("xfeat+refined", "aliked-t16+refined", "aliked-n16+refined", "kp+rootsift+refined", "kp+xfeat+refined"),
+)
 _SHORT = ("kp",)  # detectors of the short list of differences
 _LEFT_OUT = (  # of the short table
     *("harris-gaussian", "shi-tomasi", "fast", "orb"),
@@ -220,10 +223,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
         for short, other in (("rootsift", "kp+rootsift"), ("upright", f"{DESCRIBED}+{UPRIGHT}"))
     },
     **{f"refined-{name}": partial(feature_pages.refined, name=name) for name in _SETS},
-    **{
-        f"gain-{other}": partial(feature_pages.gain, other=other)
-        for other in (*_REFINED, *(f"{name}+refined" for name in _REFINED))
-    },
+    **{f"gain-{other}": partial(feature_pages.gain, other=other) for other in _BESIDE},
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),
     "models": lambda read: models(read("models.json"), read("test.json")).markdown(),

@@ -76,6 +76,55 @@ def test_what_does_not_fit_stays_to_the_last_bit():
     assert torch.equal(kp.refine(even, even, xy0, wrong), wrong)
 
 
+def test_matches_near_the_edge_are_refined_too():
+    """What is outside of an image is not black: else its edge, which moves with no content, would hold windows."""
+    image0, image1 = PHOTO[:400, :400], PHOTO[20:420, 30:430]
+    xy0 = kp.Extractor(max_num_keypoints=None, remove_borders=3).extract(image0)["keypoints"][0]
+    xy1 = xy0 - torch.tensor([30.0, 20])
+    gap = torch.minimum(torch.minimum(xy1, 399 - xy1).amin(1), torch.minimum(xy0, 399 - xy0).amin(1))
+    near = (gap > 3) & (gap < 7)
+    assert near.sum() > 20
+    rough = scattered(xy1, 0.5)
+    off = (kp.refine(image0, image1, xy0, rough) - xy1).norm(dim=1)
+    assert off[near].median() < 0.1
+    assert off[near].mean() < 0.6 * (rough - xy1)[near].norm(dim=1).mean()
+
+
+@pytest.mark.parametrize("scale", [8.0, 0.125])
+@pytest.mark.parametrize("size", [(8, 8), (12, 90)])
+def test_tiny_images(size, scale):
+    image = PHOTO[: size[0], : size[1]]
+    xy = torch.tensor([[2.0, 2], [5, 5], [6, 3]])
+    assert kp.refine(image, image, xy, xy, 0, scale).isfinite().all()
+
+
+def test_what_opencv_gives_is_taken():
+    xy0, xy1 = corners(VIEW)
+    found = kp.refine(PHOTO, warped(VIEW), xy0.numpy(), scattered(xy1, 1.0).numpy())
+    assert torch.equal(found, kp.refine(PHOTO, warped(VIEW), xy0, scattered(xy1, 1.0)))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_is_none_is_refused(scale):
+    with pytest.raises(ValueError, match="scale must be above 0"):
+        kp.refine(PHOTO, PHOTO, torch.zeros(3, 2), torch.zeros(3, 2), 0, scale)
+
+
+def test_an_image_is_turned_as_its_file_says(tmp_path):
+    """The second picture is stored upside down: matches, refined, are those of the picture as it is shown."""
+    from PIL import Image
+
+    image1 = warped(VIEW)
+    stored = Image.fromarray(image1[::-1, ::-1])
+    exif = stored.getexif()
+    exif[0x0112] = 3
+    stored.save(tmp_path / "b.png", exif=exif)
+    xy0, xy1 = corners(VIEW)
+    rough = scattered(xy1, 0.5)
+    shown = kp.refine(PHOTO, tmp_path / "b.png", xy0, rough, exif="apply")
+    assert torch.equal(shown, kp.refine(PHOTO, image1, xy0, rough))
+
+
 def test_matches_at_the_edge_and_outside_stay_finite():
     xy = torch.tensor([[0.0, 0], [399, 359], [-50, 20], [1e6, 1e6], [200, -3]])
     found = kp.refine(PHOTO, warped(VIEW), xy, xy)

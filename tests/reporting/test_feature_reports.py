@@ -143,6 +143,13 @@ def test_refined_matches_stand_beside_those_as_found(root):
     assert len(lines) == 2
     assert words.split("-->")[1].startswith("+0.075 [+0.000, +0.1")
     assert words.endswith("] by PoseLib")
+    alone = [each for each in records if not each["feature"].endswith("refined")]
+    found = content(alone, settings("here", (1000,), split="all"), None, {}, True)
+    (root / pages.RESULTS / "features_test.json").write_text(json.dumps(found))
+    assert main(["report"]) == 0
+    brief, changes, words = (root / "page.md").read_text().split("<!-- /kp -->")[:3]
+    assert len(cells(brief.split("-->")[1].strip())[0]) == 6
+    assert changes.split("-->")[1].strip() == words.split("-->")[1] == ""
 
 
 def test_a_damaged_result_of_features_is_one_line(root, capsys):
