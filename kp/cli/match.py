@@ -40,10 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if either were seen from the "
     text += "side"
     parser.add_argument("--upright", action="store_true", help=text)
-    text = (
-        "leave keypoints where they were found; by default those of the second image are moved to where the pictures "
-    )
-    text += "fit, to parts of a pixel, in what is printed, drawn and written as .json; .h5 and .db name keypoints: leave this step out for speed"
+    text = "leave keypoints where they were found; by default those of the second image are moved to where the "
+    text += "pictures fit, to parts of a pixel, in what is printed, drawn and written as .json; .h5 and .db name "
+    text += "keypoints, which stay: leave this step out for speed"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)

@@ -47,8 +47,8 @@ def refine(
 ) -> Tensor:
     """The places (M, 2), float32, in image 1 that look most like those of the matched keypoints of image 0.
 
-    They may be of any feature, best at corners: on a straight edge a place may slide along it by a pixel. A match stays as it is where no place within 3 px of it (of the image that shows less)
-    looks alike.
+    They may be of any feature, best at corners: a place on a straight edge may slide along it by a pixel. A match stays
+    as it is where no place within 3 px of it (of the image that shows less) looks alike.
 
     Args:
         keypoints0, keypoints1: the matches, (M, 2) each, in pixels.
