@@ -19,7 +19,7 @@ from typing import Any
 from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
 
-_GREY_IMAGES = 8  # that are kept, of the last pairs
+_GREY_IMAGES = 8  # images that are kept, of the last pairs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +87,7 @@ class _Matcher:
     def __init__(self, args: argparse.Namespace, extractor: Any) -> None:
         self.args, self.extractor = args, extractor
         self.features: dict[str, Any] = {}
+        self.grey = lru_cache(_GREY_IMAGES)(_grey)  # a list of pairs names most images several times
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
@@ -103,7 +104,7 @@ class _Matcher:
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
         if not self.args.unrefined:
             turned = found["rotation"], found["scale"]
-            xy1 = refine(*(_grey(path, self.args.exif) for path in paths), xy0, xy1, *turned, self.args.estimator)
+            xy1 = refine(*(self.grey(path, self.args.exif) for path in paths), xy0, xy1, *turned, self.args.estimator)
         result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
@@ -124,9 +125,8 @@ class _Matcher:
             save_matches(path, results)
 
 
-@lru_cache(maxsize=_GREY_IMAGES)
 def _grey(path: Path, exif: str) -> Any:
-    """An image (1, 1, H, W) of a pair: a list of pairs names most images several times."""
+    """An image as grey, (1, 1, H, W)."""
     from kp.features.images import to_grey_image
 
     return to_grey_image(path, exif).grey

@@ -206,6 +206,18 @@ def test_matches_are_refined_unless_asked_not_to(pair, capsys):
     assert np.median(off[0][right]) < 0.6 * np.median(off[1][right])
 
 
+def test_an_image_that_changed_between_two_runs_is_read_again(pair, capsys):
+    found = []
+    for shift in (0, 20):
+        cv2.imwrite("b.png", np.roll(cv2.imread("b.png"), shift, 1))
+        assert main(["match", *pair, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        there = cv2.perspectiveTransform(np.array(result["keypoints0"])[:, None], H_0TO1)[:, 0] + (shift, 0)
+        off = np.linalg.norm(there - result["keypoints1"], axis=1)
+        found.append(np.median(off[off < 3]))
+    assert max(found) < 0.2
+
+
 def test_a_match_as_json(pair, capsys):
     assert main(["match", *pair, "--json", "--descriptors", "sift", "--ratio", "0.9"]) == 0
     found = json.loads(capsys.readouterr().out)
