@@ -80,7 +80,9 @@ def make_features(
     Raises ValueError on a name that is none, CheckpointError on weights of ours that cannot be used.
     """
     check_names(names)
-    return available({name: partial(_make, *_parts(name), count, where) for name in names})
+    found = {name: name.removesuffix(REFINED) for name in names}
+    made, skipped = available({name: partial(_make, *_parts(name), count, where) for name in found.values()})
+    return tuple({name: each[base] for name, base in found.items() if base in each} for each in (made, skipped))
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,9 @@ def refine(
     as it is where no place within 3 px of it (of the image that shows less) looks alike.
 
     Args:
-        keypoints0, keypoints1: the matches, (M, 2) each, in pixels.
-        rotation, scale: of image 0 to look like image 1, as :func:`kp.match` gives them: for matches that the
-            homography does not fit.
+        keypoints0, keypoints1: the matches, (M, 2) each, tensors or arrays, in pixels.
+        rotation, scale: of image 0 to look like image 1, in degrees and times, as :func:`kp.match` gives them: for
+            matches that the homography does not fit.
         estimator: of the homography: see :func:`kp.match_pair`; so is ``exif``.
 
     Raises:
@@ -88,9 +88,11 @@ def refine(
 
 
 def _registered(image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, changes: Tensor, step: float) -> Tensor:
-    """The places (M, 2) of matches in image 1, moved to where windows fit.
+    """The places (M, 2) of matches in image 1, in pixels, moved to where windows fit.
 
     Args:
+        image0, image1: grey, (1, 1, H, W).
+        xy0, xy1: the matches, (M, 2), in pixels.
         changes: (M, 2, 2), of each window, pixels of image 1 per pixel of image 0.
         step: pixels of image 0 between the places of a window that are read.
     """
@@ -135,10 +137,8 @@ def _templates(image: Tensor, xy: Tensor, offsets: Tensor, weights: Tensor, step
 
 
 def _read(image: Tensor, places: Tensor) -> Tensor:
-    """The values (M, P) of an image at places (M, P, 2) in its pixels; outside, those of the nearest pixel."""
-    height, width = image.shape[-2:]
-    places = torch.minimum(places.clamp(min=0), places.new_tensor([width - 1, height - 1]))
-    return sample_at(image, places.reshape(1, -1, 2)).view(places.shape[:2])
+    """The values (M, P) of an image (1, 1, H, W) at places (M, P, 2) in its pixels; outside, of the nearest pixel."""
+    return sample_at(image, places.reshape(1, -1, 2), padding="border").view(places.shape[:2])
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ def _normalised(windows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blurred(image: Tensor, step: float) -> Tensor:
-    """The image, for steps of so many of its pixels."""
+    """An image (1, 1, H, W), blurred if it is read in steps of more than a pixel: by ``step``, in pixels."""
     if step < _SHRINKS:
         return image
     sigma = 0.5 * math.sqrt(step**2 - 1)

@@ -117,10 +117,10 @@ def _blur_for_shrinking(image0: Tensor, H_0to1: Tensor, size1: Size) -> Tensor:
     return gaussian_blur2d(image0, 5, sigma, border_type="replicate")
 
 
-def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
-    """The values (B, C, N) of an image (B, C, H, W) at points (B, N, 2), zero outside.
+def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
+    """The values (B, C, N) of an image (B, C, H, W) at points (B, N, 2) in pixels.
 
-    Differentiable in both arguments.
+    Differentiable in both arguments. ``mode`` and ``padding`` as for :func:`warp_image`.
     """
     height, width = image.shape[-2:]
     if torch.compiler.is_compiling():  # a tensor made of the sizes would hold those of the example, for all images
@@ -128,7 +128,7 @@ def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
         grid = torch.stack([points[..., i] * factor for i, factor in enumerate(factors)], dim=-1)[:, :, None] - 1
     else:
         grid = points[:, :, None] * (2 / points.new_tensor([width - 1, height - 1]).clamp(min=1e-8)) - 1
-    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=True)[..., 0]
+    return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=True)[..., 0]
 
 
 def upsample(features: Tensor, stride: int) -> Tensor:

@@ -7,13 +7,12 @@ from kp.config import DESCRIBED
 from kp.evaluation.feature_matching import ESTIMATORS
 from kp.evaluation.feature_summary import chosen, difference
 from kp.evaluation.features import REFINED
-from kp.reporting.feature_tables import TITLES, difference_lines, digits, full, short
+from kp.reporting.feature_tables import AUC, TITLES, difference_lines, digits, full, short
 from kp.reporting.page_tables import Content, MissingResult, Read
 from kp.reporting.tables import Column, Table
 
 SETS = ("test", "validation")
 _SHORT_POINTS = 1000  # of the short section
-_AUC = tuple(f"homography_auc_5px_{name}" for name in ESTIMATORS)
 
 
 def section(read: Read) -> str:
@@ -34,7 +33,7 @@ def brief(read: Read) -> str:
     shown |= {f"homography_auc_5px_{name}": f"AUC 5 px, {title}" for name, title in TITLES.items()}
     columns = [Column(title, digits(measure)) for measure, title in shown.items()]
     rows = _rows(content)
-    more = _AUC if any(name.endswith(REFINED) for name in rows) else ()
+    more = AUC if any(name.endswith(REFINED) for name in rows) else ()
     columns += [Column(TITLES[name], 3, "AUC 5 px, refined") for name in ESTIMATORS if more]
     lines = []
     for name in (name for name in rows if not name.endswith(REFINED)):
@@ -51,9 +50,9 @@ def refined(read: Read, name: str) -> str:
     rows, lines = _rows(content), []
     for feature in (feature for feature in rows if feature + REFINED in rows):
         pair = rows[feature], rows[feature + REFINED]
-        cells = [row[measure] for measure in ("matching_accuracy_1px", *_AUC) for row in pair]
-        for at, measure in zip((4, 7), _AUC, strict=True):
-            cells.insert(at, _difference(content, feature + REFINED, feature, measure))
+        cells = [row["matching_accuracy_1px"] for row in pair]
+        for measure in AUC:
+            cells += [*(row[measure] for row in pair), _difference(content, feature + REFINED, feature, measure)]
         lines.append((feature, cells))
     if not lines:
         return ""
@@ -70,7 +69,7 @@ def gain(read: Read, other: str) -> str:
         return ""
     parts = [
         f"{_difference(content, DESCRIBED + REFINED, other, measure)} by {TITLES[name]}"
-        for name, measure in zip(TITLES, _AUC, strict=True)
+        for name, measure in zip(TITLES, AUC, strict=True)
     ]
     return " and ".join(parts)
 

@@ -16,7 +16,7 @@ TITLES = {"magsac": "MAGSAC", "poselib": "PoseLib"}  # of the estimators
 SHORT_DIFFERENCES = (  # measures whose differences stand below a table
     *("matching_accuracy_3px", "homography_auc_5px_magsac", "homography_auc_5px_poselib"),
 )
-_AUC = tuple(f"homography_auc_5px_{name}" for name in ESTIMATORS)
+AUC = tuple(f"homography_auc_5px_{name}" for name in ESTIMATORS)
 _COMPARED_TITLES = {
     "matching_accuracy_3px": "MMA 3 px",
     "matching_score": "matching score",
@@ -48,13 +48,13 @@ def short(rows: Sequence[Result], points: int, records: Sequence[Result] = ()) -
     shown += [("matching_accuracy_3px", s, Column(s, 3, "MMA 3 px")) for s in splits]
     shown += [("matching_score", last, Column("M.score", 3)), ("right_matches", last, Column("right", 0))]
     shown += [(f"homography_3px_{name}", last, Column(TITLES[name], 3, "H 3 px")) for name in ESTIMATORS]
-    shown += [(_AUC[0], s, Column(s, 3, "AUC 5 px, MAGSAC")) for s in splits]
-    shown += [(_AUC[1], last, Column("AUC 5 px, PoseLib", 3))]
+    shown += [(AUC[0], s, Column(s, 3, "AUC 5 px, MAGSAC")) for s in splits]
+    shown += [(AUC[1], last, Column("AUC 5 px, PoseLib", 3))]
     columns = [_marked(column, records, points, split, measure) for measure, split, column in shown]
     lines: list[Row] = []
     for name in dict.fromkeys(name for name, _ in cells):
         found = [(measure, cells.get((name, split))) for measure, split, _ in shown]
-        lines.append((name, [_value(row, measure, measure in _AUC and row["split"] == last) for measure, row in found]))
+        lines.append((name, [_value(row, measure, measure in AUC and row["split"] == last) for measure, row in found]))
     return Table("feature", columns, lines)
 
 

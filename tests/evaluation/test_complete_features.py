@@ -174,6 +174,15 @@ def test_upright_descriptors_are_the_same_and_are_not_turned():
     assert len(matches[0]) > 2 * len(matches[1])
 
 
+def test_a_refined_feature_is_the_same_feature_made_once(tmp_path):
+    names = ["xfeat+refined", "orb", "orb+refined", "xfeat"]
+    made, skipped = make_features(names, 9, Where("ranked", tmp_path))
+    assert list(made) == ["orb", "orb+refined"]
+    assert made["orb"] is made["orb+refined"]
+    assert list(skipped) == ["xfeat+refined", "xfeat"]
+    assert len(set(skipped.values())) == 1
+
+
 def test_what_cannot_run_is_skipped_with_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("kp.features.describe.KF.HardNet", lambda **_: (_ for _ in ()).throw(OSError("no network")))
     made, skipped = make_features(["orb", "ranked", "xfeat", "kp+xfeat"], 9, Where("ranked", tmp_path))
