@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kp.evaluation.feature_summary import COMPARED
+from kp.evaluation.features import REFINED
 from kp.evaluation.summary import SPLITS
 from kp.reporting import feature_tables, plots
 from kp.reporting.html import PAGE, Image, figure_image
@@ -38,7 +39,9 @@ def write_feature_page(directory: Path, content: Mapping[str, Any]) -> Path:
 def make_feature_page(content: Mapping[str, Any], when: datetime) -> str:
     """The page as text; ``when`` is the time that its head shows."""
     rows, records = content["rows"], content["pairs"]
-    colours = plots.palette([row["feature"] for row in rows])
+    found = {row["feature"]: row["feature"].removesuffix(REFINED) for row in rows}
+    by_found = plots.palette(list(found.values()))
+    colours = {name: by_found[base] for name, base in found.items()}  # that of refined matches is the same
     budgets = []
     for points in dict.fromkeys(row["points"] for row in rows):
         tables = feature_tables.short(rows, points, records), feature_tables.full(rows, points)

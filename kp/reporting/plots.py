@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from kp.evaluation.feature_matching import ACCURACY_THRESHOLDS
+from kp.evaluation.features import REFINED
 from kp.evaluation.protocols import THRESHOLDS
 
 Row = Mapping[str, Any]
@@ -116,12 +117,16 @@ def threshold_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
 
 @_styled
 def accuracy_lines(rows: Sequence[Row], colours: Mapping[str, str]) -> Figure:
-    """A line per complete feature: the mean matching accuracy over thresholds of 1 to 10 px. Rows are of one split."""
+    """A line per complete feature: the mean matching accuracy over thresholds of 1 to 10 px. Rows are of one split.
+
+    That of refined matches is dashed.
+    """
     figure, axes = _line_axes("threshold (px)", "right matches, share")
     ends = {}
     for row in rows:
         values = [row[f"matching_accuracy_{pixels}px"] for pixels in ACCURACY_THRESHOLDS]
-        axes.plot(ACCURACY_THRESHOLDS, values, "o-", ms=3, lw=1.4, color=colours[row["feature"]], clip_on=False)
+        style = "o--" if row["feature"].endswith(REFINED) else "o-"
+        axes.plot(ACCURACY_THRESHOLDS, values, style, ms=3, lw=1.4, color=colours[row["feature"]], clip_on=False)
         ends[row["feature"]] = (ACCURACY_THRESHOLDS[-1], values[-1])
     axes.xaxis.set_major_locator(FixedLocator(ACCURACY_THRESHOLDS))
     _name_at_right(axes, ends, colours)

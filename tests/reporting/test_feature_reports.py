@@ -1,6 +1,7 @@
 """Tables, lines and pages of complete features: cells by hand."""
 
 import json
+from datetime import datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from kp.evaluation.feature_matching import ACCURACY_THRESHOLDS
 from kp.evaluation.feature_results import content, settings
 from kp.reporting import feature_tables, pages, plots
 from kp.reporting.comparison import compare_files
+from kp.reporting.feature_page import make_feature_page
 
 
 def record(feature, sequence, right, error, points=300):
@@ -75,6 +77,21 @@ def test_lines_of_accuracy_go_through_every_threshold(results):
         assert drawn[colour].ravel().tolist() == pytest.approx(
             [number for t in range(1, 11) for number in (t, first + t / 100)]
         )
+
+
+def test_the_line_of_refined_matches_has_the_colour_of_its_feature_and_is_dashed(monkeypatch):
+    seen, draw = [], plots.accuracy_lines
+    monkeypatch.setattr(plots, "accuracy_lines", lambda *args: seen.append(draw(*args)) or seen[-1])
+    names = ("ours", "theirs", "ours+refined", "sift+refined")
+    records = [record(name, "i_1", 50 + at, 1.0) for at, name in enumerate(names)]
+    make_feature_page(
+        content(records, settings("here", (300,), split="all"), None, {}, True), datetime.now().astimezone()
+    )
+    lines = seen[0].axes[0].lines
+    assert [line.get_linestyle() for line in lines] == ["-", "-", "--", "--"]
+    colours = [line.get_color() for line in lines]
+    assert colours[0] == colours[2]
+    assert len(set(colours)) == 3
 
 
 @pytest.fixture
