@@ -9,7 +9,8 @@ feature may find fewer: the column points says how many there are. Matches are m
 ratio test. Descriptors of kp's own weights are compared in that turn (of eight), in those sizes (of three) and in that
 tilt of the two images in which most of them have a clear match, as kp.match does; described+upright compares them as
 they are. NAME+refined moves the matched points of image k to where the pictures fit (kp.refine), a step for all
-features (ours also tell it their turn and sizes), which "kp match" and kp.match_pair take. MMA is the share of matches
+features (ours also tell it their turn and sizes), which "kp match" and kp.match_pair take. DETECTOR+oracle matches the
+points of one by the given homography: what descriptors of these points could reach at most. MMA is the share of matches
 right to 1, 3 and 5 px of image k, 0 without a match. A match is right within 3 px. The matching score is the number of
 right matches divided by that of points that the other view sees, the mean of both views (SuperPoint, CVPRW 2018). H is
 the share of pairs whose homography moves the image's corners right to so many px on average. It is fitted with a
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from kp.data.hpatches import ImageSequence
 from kp.evaluation.feature_matching import measure_pair
-from kp.evaluation.features import REFINED, Feature
+from kp.evaluation.features import REFINED, Feature, is_oracle
 from kp.features.describe import Described
 from kp.support.errors import named
 from kp.support.parallel import map_items
@@ -73,7 +74,7 @@ def measure_sequence(
             facts = {"feature": name, "sequence": sequence.name, "split": sequence.split, "kind": sequence.kind}
             for number in range(2, len(images) + 1):
                 for count in points:
-                    scores = _pair_scores(sequence, images, described, number, count, name.endswith(REFINED))
+                    scores = _pair_scores(sequence, images, described, number, count, name)
                     records.append(facts | {"image": number, "points": count} | scores)
     return records
 
@@ -84,10 +85,11 @@ def _pair_scores(
     described: Sequence[Described],
     number: int,
     count: int,
-    refined: bool,
+    name: str,
 ) -> dict[str, float | None]:
     pair = images[0], images[number - 1]
     size0, size1 = (tuple(image.shape[-2:]) for image in pair)
     H_0to1 = sequence.homography(number, size0)[0]
-    scores = measure_pair(described[0], described[number - 1], H_0to1, size0, size1, count, pair if refined else None)
+    choices = pair if name.endswith(REFINED) else None, is_oracle(name)
+    scores = measure_pair(described[0], described[number - 1], H_0to1, size0, size1, count, *choices)
     return {name: round(value, _DIGITS) if math.isfinite(value) else None for name, value in scores.items()}

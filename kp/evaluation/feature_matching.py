@@ -2,11 +2,14 @@
 
 An image's best points count, seen by the other view or not. Matches are mutual nearest neighbours of descriptors
 (:func:`kp.features.match.match`), without a ratio test; kp's own are compared in the turn, the sizes and the tilt of
-the images that give most. Distances are pixels of view 1, in both directions.
+the images that give most. An oracle matches points by the true homography. Distances are pixels of view 1, in both
+directions.
 """
 
+import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kp.evaluation.matching import accuracy, corner_error, match_errors
@@ -14,7 +17,7 @@ from kp.features.describe import Described
 from kp.features.estimate import estimate
 from kp.features.match import match
 from kp.features.refine import refine
-from kp.geometry.coords import Size, covisible, invert
+from kp.geometry.coords import Size, covisible, invert, warp_points
 
 ACCURACY_THRESHOLDS = tuple(range(1, 11))  # pixels: of the mean matching accuracy, as D2-Net plots it
 RIGHT = 3.0  # pixels within which a match is right; also the estimators' threshold
@@ -29,10 +32,12 @@ def measure_pair(
     size1: Size,
     count: int,
     images: tuple[Tensor, Tensor] | None = None,
+    oracle: bool = False,
 ) -> dict[str, float]:
     """What the best ``count`` points of each view give, against the true H_0to1 (3, 3), as plain numbers.
 
-    With ``images`` (1, 1, H, W) the matches are refined by :func:`kp.refine`.
+    With ``images`` (1, 1, H, W) the matches are refined by :func:`kp.refine`. ``oracle``: they are the true ones, by
+    :func:`true_matches`.
 
     ``dimensions`` of the descriptor; ``keypoints``, the mean of the two views; ``matches``; ``right_matches``, within
     3 px; ``matching_score``; ``matching_accuracy_1px`` to ``_10px``, the share of matches that are right, 0 without a
@@ -40,7 +45,7 @@ def measure_pair(
     that each estimator fits with 3 px, infinite without one.
     """
     one, two = features0.best(count), features1.best(count)
-    found = matched(one, two)
+    found = true_matches(one.xy, two.xy, H_0to1) if oracle else matched(one, two)
     pairs = found["matches"]
     xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
     if images is not None:
@@ -67,6 +72,22 @@ def matched(features0: Described, features1: Described) -> dict[str, Any]:
     if not len(features0.xy) or not len(features1.xy):
         return {"matches": features0.xy.new_zeros(0, 2).long(), "rotation": 0.0, "scale": 1.0}
     return match(features0.features(), features1.features())
+
+
+def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> dict[str, Any]:
+    """What :func:`matched` says, of an oracle: points that are each other's nearest by H_0to1 (3, 3), within 3 px.
+
+    Descriptors may have a few more that are right, of points that are not the nearest.
+    """
+    matches = torch.empty(0, 2, dtype=torch.long)
+    if len(xy0) and len(xy1):
+        places, in_front = warp_points(xy0[None].cpu().double(), H_0to1[None].cpu().double())
+        distances = torch.cdist(places, xy1[None].cpu().double()).masked_fill(~in_front[..., None], math.inf)[0]
+        near, nearest = distances.min(1)
+        mutual = distances.argmin(0)[nearest] == torch.arange(len(xy0))
+        at = (mutual & (near <= RIGHT)).nonzero()[:, 0]
+        matches = torch.stack([at, nearest[at]], dim=1)
+    return {"matches": matches, "rotation": 0.0, "scale": 1.0}
 
 
 def matching_score(xy0: Tensor, xy1: Tensor, right: Tensor, H_0to1: Tensor, size0: Size, size1: Size) -> float:

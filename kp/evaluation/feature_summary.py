@@ -14,6 +14,7 @@ import numpy as np
 
 from kp.evaluation.compare import verdict
 from kp.evaluation.feature_matching import ACCURACY_THRESHOLDS, ESTIMATORS
+from kp.evaluation.features import is_oracle
 from kp.evaluation.protocols import THRESHOLDS
 from kp.evaluation.summary import RESAMPLES, SPLITS
 
@@ -112,8 +113,11 @@ def difference(ours: Records, theirs: Records, measure: str) -> dict[str, Any] |
 
 
 def best_feature(records: Records, points: int, split: str, measure: str) -> str | None:
-    """The feature that is better than every other, each by a paired difference whose 95 % interval excludes 0."""
-    names = dict.fromkeys(r["feature"] for r in records)
+    """The feature that is better than every other, each by a paired difference whose 95 % interval excludes 0.
+
+    An oracle is none.
+    """
+    names = dict.fromkeys(r["feature"] for r in records if not is_oracle(r["feature"]))
     parts = {name: part for name in names if (part := chosen(records, name, points, split))}
     if len(parts) < 2:
         return None

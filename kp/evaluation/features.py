@@ -9,7 +9,8 @@ sizes and angles, ordered by response; XFeat, ALIKED and DISK as Kornia runs the
 :mod:`kp.evaluation.registry`, under the suppression of its protocol ``native``. ``described+upright`` are the shipped
 descriptors compared as they are, in no other turn, size or tilt of the images. The descriptor of a mix gets the places
 only: ``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
-``NAME+refined`` is the same feature, whose matches :mod:`kp.evaluation.feature_benchmark` refines.
+``NAME+refined`` is the same feature, whose matches :mod:`kp.evaluation.feature_benchmark` refines. ``DETECTOR+oracle``
+are the points of one, which are matched by the given homography: what descriptors could reach at most.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,10 +38,11 @@ Feature = Callable[[Tensor], Described]
 OWN = "own"  # the descriptor that comes with the points
 REFINED = "+refined"  # after a name: the matches are moved to where the pictures fit
 UPRIGHT = "upright"  # that of kp, compared as it is: in no other turn, size or tilt of the images
+ORACLE = "oracle"  # no descriptor: points are matched by the given homography
 OPENCV = ("sift", "orb")
 COMPLETE = (*OURS, *OPENCV, *learned_features.NAMES)
 DETECTORS = tuple(dict.fromkeys((*COMPLETE, *registry.NAMES)))
-DESCRIPTORS = tuple(dict.fromkeys((OWN, UPRIGHT, *METHODS, *learned_features.NAMES)))
+DESCRIPTORS = tuple(dict.fromkeys((OWN, UPRIGHT, ORACLE, *METHODS, *learned_features.NAMES)))
 
 _TRIAL_SIZE = (64, 64)  # pixels
 
@@ -68,6 +70,11 @@ def check_names(names: Sequence[str]) -> None:
                 f"with a detector of these or {', '.join(d for d in DETECTORS if d not in COMPLETE)}, and a descriptor "
                 f"of {', '.join(DESCRIPTORS)}; each also as NAME{REFINED}"
             )
+
+
+def is_oracle(name: str) -> bool:
+    """Whether the points of a feature are matched by the given homography."""
+    return _parts(name)[1] == ORACLE
 
 
 def make_features(
@@ -110,6 +117,8 @@ def _make(detector: str, descriptor: str, count: int, where: Where) -> Feature:
     if descriptor == UPRIGHT:
         return _tried(partial(_ours, extractor=_extractor(detector, count, where, descriptor_scales=1), upright=True))
     find = _points(detector, count, where)
+    if descriptor == ORACLE:
+        return Mix(find, _undescribed)
     if descriptor in METHODS:
         return _tried(Mix(find, partial(_by_method, method=descriptor)))
     return Mix(find, learned_features.make_describer(descriptor, where.baseline_weights, where.device))
@@ -172,6 +181,10 @@ def _detected(image: Tensor, *, find: FindKeypoints, count: int) -> Tensor:
     found = find(image)
     best = found.select(found.valid, count)
     return best.xy[best.valid]
+
+
+def _undescribed(_: Tensor, xy: Tensor) -> Tensor:
+    return xy.new_zeros(len(xy), 0)
 
 
 def _by_method(image: Tensor, xy: Tensor, *, method: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""The speed of the parts on this machine: pairs, score maps, keypoints and training steps, in one run."""
+"""The speed of the parts on this machine: pairs, score maps, keypoints, training steps and matching, in one run."""
 
 import sys
 import time
@@ -21,6 +21,7 @@ from kp.data.pairs import canvas_size, view_pairs
 from kp.data.photometric import change_photometry
 from kp.data.synthetic.render import FAMILIES, render
 from kp.experiments import opencv_pairs
+from kp.experiments.pair_speed import works
 from kp.geometry.homography import RandomHomography
 from kp.models.keypoints import extract_keypoints
 from kp.support.device import keep_freed_memory
@@ -43,7 +44,8 @@ def benchmark(device: torch.device, batch: int | None = None, seconds: float = 3
     batch = batch or default_batch(device)
     generator = torch.Generator(device).manual_seed(0)
     rows = _pair_rows(generator, batch, seconds) + _memory_rows(generator, batch)
-    return rows + _part_rows(generator, batch, seconds) + _network_rows(generator, batch, seconds)
+    rows += _part_rows(generator, batch, seconds) + _network_rows(generator, batch, seconds)
+    return rows + _matching_rows(device, seconds)
 
 
 def default_batch(device: torch.device) -> int:
@@ -170,6 +172,11 @@ def _network_rows(generator: torch.Generator, batch: int, seconds: float) -> lis
         (f"keypoints from a map {_ON}", maps, "images/s"),
         (f"training, {network.encoder}, {train.batch} pairs of {side}x{side}", steps, "steps/s"),
     ]
+
+
+def _matching_rows(device: torch.device, seconds: float) -> list[Row]:
+    """Two photographs matched: milliseconds of each part, of all parts, and of SIFT in their place."""
+    return [(f"two photographs: {name}", 1e3 / _rate(work, device, seconds / 3), "ms") for name, work in works(device)]
 
 
 def _wait(device: torch.device) -> None:

@@ -24,7 +24,7 @@ _RATIO = 0.85  # distance of the best match by that of the second best: at most 
 _UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size or tilt: they are rare
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TILTED = 2  # turns and sizes, the best, that are tried with tilts
-_ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
+_ALIKE = 2 / 3  # of the voters: with so many votes nothing else is tried
 
 
 class Aligned(NamedTuple):
@@ -59,13 +59,15 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> A
     the one before; the matrix ``turn`` (D, D), which both must have; the matrices ``tilts`` (T, D, D), which both must
     have beside it.
     """
-    pair = _Pair(features0, features1)
-    votes = {change: pair.votes(change) for change in pair.turned()}
-    if max(votes.values()) < _ALIKE * pair.voters():
+    pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
+    enough, votes = _ALIKE * pair.voters(), {unchanged: pair.votes(unchanged)}
+    if votes[unchanged] < enough:
+        votes |= {change: pair.votes(change) for change in pair.turned() if change != unchanged}
+    if max(votes.values()) < enough:
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
             votes |= {each: pair.votes(each) for each in pair.tilted(change)}
     best = max(votes, key=votes.__getitem__)
-    return pair.aligned(best if votes[best] >= _FEWEST else _Change(0, 0, 0))
+    return pair.aligned(best if votes[best] >= _FEWEST else unchanged)
 
 
 class _Pair:

@@ -8,6 +8,7 @@ that fits most matches for those it fits, the turn and size of the images for th
 """
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from kp.features.estimate import choose_estimator, estimate
 from kp.features.images import to_grey_image
-from kp.geometry.coords import jacobian, sample_at
+from kp.geometry.coords import jacobian, sample_windows
 
 if TYPE_CHECKING:
     from kp.features.images import Source
@@ -97,20 +98,17 @@ def _registered(image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, change
         step: pixels of image 0 between the places of a window that are read.
     """
     offsets, weights = _window(xy0, step)  # (P, 2), (P,)
-    template, slopes = _templates(image0, xy0, offsets, weights, step)
-    curvature = torch.einsum("mpi,mpj,p->mij", slopes, slopes, weights) + _SURE * torch.eye(2).to(xy0)
-    inverse = torch.linalg.inv_ex(curvature).inverse  # not finite for windows that tell nothing: these do not fit
-    places = xy1[:, None] + offsets @ changes.mT  # (M, P, 2), of the windows in image 1
+    template, slopes = _templates(image0, xy0, offsets, weights, step)  # (P, M), (2, P, M)
+    weighted = torch.stack([template, *slopes]) * weights[:, None]
+    xx, xy, yy = ((weighted[1 + i] * slopes[j]).sum(0) + _SURE * (i == j) for i, j in ((0, 0), (0, 1), (1, 1)))
+    inverse = torch.stack([yy, -xy, -xy, xx], dim=1).view(-1, 2, 2) / (xx * yy - xy.square())[:, None, None]
     moved = torch.zeros_like(xy0)  # in pixels of image 0
-    for _ in range(_STEPS):
-        window = _normalised(_read(image1, places + _times(changes, moved)[:, None]), weights)[0]
-        weighted = window * weights
-        likeness = (weighted * template).sum(1, keepdim=True)
-        way = _times(inverse, torch.einsum("mp,mpi->mi", weighted - likeness * template * weights, slopes))
-        way = way / likeness.clamp(min=_LEAST_LIKE)
-        moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
-    window = _normalised(_read(image1, places + _times(changes, moved)[:, None]), weights)[0]
-    likeness = (window * template * weights).sum(1)
+    for number in range(_STEPS + 1):
+        window = sample_windows(image1, xy1 + _times(changes, moved), changes, offsets, "border")
+        likeness, *errors = (weighted * _normalised(window, weights)[0]).sum(1)  # template and slopes have no mean
+        if number < _STEPS:
+            way = _times(inverse, torch.stack(errors, dim=1)) / likeness.clamp(min=_LEAST_LIKE)[:, None]
+            moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
     fits = (likeness > _LIKENESS) & (moved.norm(dim=1) < _FARTHEST * step)
     return torch.where(fits[:, None], xy1 + _times(changes, moved), xy1)
 
@@ -124,21 +122,18 @@ def _window(like: Tensor, step: float) -> tuple[Tensor, Tensor]:
 
 
 def _templates(image: Tensor, xy: Tensor, offsets: Tensor, weights: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """The normalised windows (M, P) of image 0, and their derivatives (M, P, 2) by a move in pixels of image 0."""
-    places = xy[:, None] + offsets
-    template, contrast = _normalised(_read(image, places), weights)
-    slopes = []
-    for way in torch.eye(2).to(xy) * step / 2:
-        slopes.append((_read(image, places + way) - _read(image, places - way)) / step / contrast)
-    slopes = torch.stack(slopes, dim=2)
-    slopes = slopes - torch.einsum("mpi,p->mi", slopes, weights)[:, None]
-    along = torch.einsum("mpi,mp,p->mi", slopes, template, weights)
-    return template, slopes - along[:, None] * template[..., None]  # a change of contrast says nothing of a place
+    """The normalised windows (P, M) of image 0, and their derivatives (2, P, M) by a move in pixels of image 0.
 
-
-def _read(image: Tensor, places: Tensor) -> Tensor:
-    """The values (M, P) of an image (1, 1, H, W) at places (M, P, 2) in its pixels; outside, of the nearest pixel."""
-    return sample_at(image, places.reshape(1, -1, 2), padding="border").view(places.shape[:2])
+    The derivatives have no mean and nothing of the window: other light says nothing of a place.
+    """
+    read = partial(sample_windows, image, changes=torch.eye(2).to(xy).expand(len(xy), 2, 2), offsets=offsets)
+    template, contrast = _normalised(read(xy, padding="border"), weights)
+    ways = torch.eye(2).to(xy) * step / 2
+    slopes = torch.stack([read(xy + way, padding="border") - read(xy - way, padding="border") for way in ways])
+    slopes = slopes / (step * contrast)
+    slopes = slopes - (weights @ slopes)[:, None]
+    along = weights @ (slopes * template) / (weights @ template.square()).clamp(min=_CONTRAST)
+    return template, slopes - along[:, None] * template
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
@@ -147,9 +142,9 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _normalised(windows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Windows (M, P) without their weighted mean, divided by their contrast (M, 1), and the contrast."""
-    windows = windows - (windows * weights).sum(1, keepdim=True)
-    contrast = (windows.square() * weights).sum(1, keepdim=True).sqrt() + _CONTRAST
+    """Windows (P, M) without their weighted mean, divided by their contrast (M,), and the contrast."""
+    windows = windows - weights @ windows
+    contrast = (weights @ windows.square()).sqrt() + _CONTRAST
     return windows / contrast, contrast
 
 

@@ -65,6 +65,16 @@ def test_tables_differences_json_and_page(root, tmp_path, capsys):
     assert page.count("data:image/svg+xml;base64,") == 2 * 3
 
 
+def test_matches_of_an_oracle_are_right_by_definition(root, tmp_path, capsys):
+    names, path = ["kp+rootsift", "kp+oracle", "kp+oracle+refined"], tmp_path / "t.json"
+    flags = ["--points", 100, "--json", path]
+    assert run(capsys, "--hpatches", root, "--features", *names, *flags)[0] == 0
+    rows = {r["feature"]: r for r in json.loads(path.read_text())["rows"] if r["split"] == "all"}
+    assert rows["kp+oracle"]["matching_accuracy_3px"] == 1
+    assert rows["kp+oracle"]["right_matches"] > rows["kp+rootsift"]["right_matches"]
+    assert rows["kp+oracle+refined"]["matches"] == rows["kp+oracle"]["matches"]
+
+
 def test_workers_share_the_sequences(root, tmp_path, capsys, monkeypatch):
     """What is sent to a process gives there what it gives here. That processes share items is tested elsewhere."""
     shared = []

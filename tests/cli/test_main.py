@@ -144,5 +144,6 @@ def test_the_benchmark_covers_every_part(monkeypatch):
     rows = speed.benchmark(torch.device("cpu"), batch=2, seconds=0.0)  # more than the one pair of the warm-up
     assert all(rate > 0 for _, rate, _ in rows)
     text = " ".join(name for name, _, _ in rows)
-    for part in (*FAMILIES, "warp", "change light", "pairs", "score map", "four sizes", "keypoints", "training"):
+    parts = ("warp", "change light", "pairs", "score map", "four sizes", "keypoints", "training", "match_pair", "SIFT")
+    for part in (*FAMILIES, *parts):
         assert part in text

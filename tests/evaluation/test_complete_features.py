@@ -164,6 +164,15 @@ def test_weights_that_describe_are_measured_with_their_own_descriptors(image, mo
     assert found.xy.tolist() == extract(kp.Extractor(max_num_keypoints=20), image)["keypoints"][0].tolist()
 
 
+def test_an_oracle_has_the_points_of_its_detector_and_no_descriptors():
+    picture = torch.from_numpy(data.camera()[100:340, 100:340]).float()[None, None] / 255
+    for name in ("kp", "sift", "harris"):
+        found = one(f"{name}+oracle", 50)(picture)
+        assert torch.equal(found.xy, one(f"{name}+rootsift", 50)(picture).xy)
+        assert found.descriptors.shape == (len(found.xy), 0)
+        assert len(found.xy) > 10
+
+
 def test_upright_descriptors_are_the_same_and_are_not_turned():
     picture = torch.from_numpy(data.camera()[100:340, 100:340]).float()[None, None] / 255
     turned = torch.rot90(picture, 1, (2, 3))
@@ -222,6 +231,7 @@ def test_a_name_that_is_no_feature_says_what_there_is(name):
 def test_every_complete_feature_and_mix_has_a_name():
     check_names([*COMPLETE, *(f"{name}+own" for name in COMPLETE), "harris+aliked-t16", "xfeat+rootsift", "fast+disk"])
     check_names(["described+refined", "described+upright+refined", "kp+rootsift+refined", "xfeat+refined"])
+    check_names(["kp+oracle", "harris+oracle+refined", "sift+oracle"])
 
 
 @pytest.mark.parametrize("name", ["sift", "orb", "kp+rootsift", "kp+orb", "harris+rootsift"])

@@ -9,7 +9,7 @@ import torch
 from skimage import data
 
 import kp
-from kp.evaluation.feature_matching import matched, matching_score, measure_pair
+from kp.evaluation.feature_matching import matched, matching_score, measure_pair, true_matches
 from kp.features.describe import Described
 
 SHIFT = torch.tensor([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)  # 10 px to the right
@@ -62,6 +62,26 @@ def test_refined_matches_are_measured_where_the_pictures_fit():
     assert (rough["matching_accuracy_1px"], rough["matching_accuracy_3px"]) == (0, 0.5)
     assert 0.4 < found["matching_accuracy_1px"] <= 0.55
     assert found["corner_error_magsac"] < 0.3 < 1.1 < rough["corner_error_magsac"]
+
+
+def test_an_oracle_matches_the_nearest_points_by_the_true_homography():
+    """Of two points 1 and 2.5 px beside one of view 0 the nearer is its match; 4 px are too far."""
+    xy0 = torch.tensor([[10.0, 10], [50, 50], [80, 20]])
+    xy1 = torch.tensor([[90.0, 24], [60, 52.5], [61, 50], [20, 10]])
+    assert true_matches(xy0, xy1, SHIFT)["matches"].tolist() == [[0, 3], [1, 2]]
+    none = Described(xy0, torch.zeros(3, 0)), Described(xy1, torch.zeros(4, 0))
+    scores = measure_pair(*none, SHIFT, SIZE, SIZE, 9, oracle=True)
+    assert (scores["matches"], scores["right_matches"], scores["dimensions"]) == (2, 2, 0)
+    assert (scores["matching_accuracy_1px"], scores["matching_accuracy_3px"]) == (1, 1)
+    assert measure_pair(*none, SHIFT, SIZE, SIZE, 2, oracle=True)["matches"] == 1  # of the best two of each view
+
+
+def test_an_oracle_matches_no_point_behind_the_camera_and_none_of_an_empty_view():
+    H = torch.tensor([[1.0, 0, 0], [0, 1, 0], [-0.02, 0, 1]], dtype=torch.float64)  # x = 50 is the horizon
+    xy0, xy1 = torch.tensor([[10.0, 0], [100, 20]]), torch.tensor([[12.5, 0], [-100, -20]])
+    assert true_matches(xy0, xy1, H)["matches"].tolist() == [[0, 0]]
+    assert true_matches(xy0[1:], xy1, H)["matches"].shape == (0, 2)
+    assert true_matches(xy0, xy1[:0], H)["matches"].shape == (0, 2)
 
 
 def test_matches_are_mutual_and_never_of_zero_descriptors():

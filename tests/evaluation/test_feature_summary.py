@@ -128,3 +128,8 @@ def test_the_best_feature_must_be_better_than_every_other():
     assert best_feature([r for r in features() if r["feature"] != "good"], 300, "all", "right_matches") is None
     assert best_feature([r for r in features() if r["feature"] == "good"], 300, "all", "right_matches") is None
     assert best_feature(features(), 1000, "all", "right_matches") is None
+
+
+def test_an_oracle_is_not_the_best_feature():
+    oracle = [r | {"feature": "kp+oracle", "right_matches": 999} for r in features() if r["feature"] == "good"]
+    assert best_feature(features() + oracle, 300, "all", "right_matches") == "good"

@@ -267,6 +267,16 @@ def test_of_an_image_that_is_alike_no_tilt_is_tried(extractor, features, monkeyp
     assert len(tried) == 2
 
 
+def test_of_an_image_that_is_alike_no_turn_is_tried(extractor, features, monkeypatch):
+    tried, votes = [], alignment._Pair.votes
+    monkeypatch.setattr(alignment._Pair, "votes", lambda self, change: tried.append(change) or votes(self, change))
+    darker = extractor.extract((PHOTO * 0.6).astype(np.uint8))
+    assert kp.match(features, darker)["rotation"] == 0
+    assert len(tried) == 1
+    assert kp.match(features, extractor.extract(np.rot90(PHOTO).copy()))["rotation"] == -90
+    assert len(tried) > 1 + TURNS
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 12])
 def test_an_image_and_a_few_of_its_own_keypoints_are_not_changed(features, count):
     """Of few descriptors one is by chance much nearer than the others, in one of many turns, sizes and tilts."""

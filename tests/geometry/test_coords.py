@@ -12,6 +12,7 @@ from kp.geometry.coords import (
     pixel_grid,
     resize_matrix,
     sample_at,
+    sample_windows,
     stretch,
     translation,
     upsample,
@@ -87,6 +88,23 @@ def test_sample_at_reads_a_ramp_and_nothing_outside():
     assert torch.allclose(
         sample_at(ramp(SIZE), points)[0].T, torch.tensor([[3.25, 7.75], [0, 0], [52, 36], [0, 0]]).double()
     )
+
+
+def test_sample_windows_reads_a_ramp_where_a_change_brings_each_offset():
+    """Window 0 as it is; window 1 turned by 90 degrees and twice as large: (1, 0) becomes (0, 2), (0, 1) (-2, 0)."""
+    centres = torch.tensor([[20.5, 9.25], [30.0, 12.0]], dtype=torch.float64)
+    changes = torch.tensor([[[1.0, 0], [0, 1]], [[0, -2], [2, 0]]], dtype=torch.float64)
+    offsets = torch.tensor([[0.0, 0], [1, 0], [0, 1], [-3, 2]], dtype=torch.float64)
+    found = torch.stack([sample_windows(ramp(SIZE)[:, i : i + 1], centres, changes, offsets) for i in (0, 1)], dim=2)
+    expected = [[[20.5, 9.25], [30, 12]], [[21.5, 9.25], [30, 14]], [[20.5, 10.25], [28, 12]], [[17.5, 11.25], [26, 6]]]
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_sample_windows_pads_as_it_is_told():
+    centre, change = torch.tensor([[-1.0, 5]]), torch.eye(2)[None]
+    image, offsets = torch.ones(1, 1, *SIZE), torch.tensor([[0.0, 0], [3, 0]])
+    assert sample_windows(image, centre, change, offsets)[:, 0].tolist() == [0, 1]
+    assert sample_windows(image, centre, change, offsets, "border")[:, 0].tolist() == [1, 1]
 
 
 def test_sample_at_and_warp_points_are_differentiable(H):
