@@ -6,7 +6,8 @@ from pathlib import PurePath
 from kp.config import DESCRIBED
 from kp.evaluation.feature_matching import ESTIMATORS
 from kp.evaluation.feature_summary import chosen, difference
-from kp.evaluation.features import REFINED
+from kp.evaluation.features import REFINED, UPRIGHT
+from kp.evaluation.summary import SPLITS
 from kp.reporting.feature_tables import AUC, TITLES, difference_lines, digits, full, short
 from kp.reporting.page_tables import Content, MissingResult, Read
 from kp.reporting.tables import Column, Table
@@ -24,7 +25,8 @@ def section(read: Read) -> str:
 def brief(read: Read) -> str:
     """A line for each feature on the test set with 1000 points: what matters most, over all pairs; 95 % intervals.
 
-    The areas of its refined matches stand beside its own. Nothing without its file.
+    The areas of its refined matches stand beside its own. What is compared upright is left out. Nothing without its
+    file.
     """
     content = _content(read, "test")
     if content is None:
@@ -36,7 +38,7 @@ def brief(read: Read) -> str:
     more = AUC if any(name.endswith(REFINED) for name in rows) else ()
     columns += [Column(TITLES[name], 3, "AUC 5 px, refined") for name in ESTIMATORS if more]
     lines = []
-    for name in (name for name in rows if not name.endswith(REFINED)):
+    for name in (name for name in rows if not name.endswith((REFINED, f"+{UPRIGHT}"))):
         cells = [_cell(rows[name], measure) for measure in shown]
         lines.append((name, cells + [_cell(rows.get(name + REFINED), measure) for measure in more]))
     return Table("feature", columns, lines).markdown()
@@ -62,6 +64,20 @@ def refined(read: Read, name: str) -> str:
     return Table("feature", columns, lines).markdown()
 
 
+def same_points(read: Read, name: str) -> str:
+    """The shipped descriptors, and others of 1000 of the same points, on a set: right matches and AUC, as a table."""
+    content = _content(read, name)
+    if content is None:
+        return ""
+    columns = [Column("all", 0, "right matches")]
+    columns += [Column(split, 3, f"AUC 5 px, {title}") for title in TITLES.values() for split in SPLITS]
+    rows, lines = {split: _rows(content, split) for split in SPLITS}, []
+    for feature in (feature for feature in rows["all"] if feature.startswith((DESCRIBED, "kp+"))):
+        areas = [rows[split].get(feature, {}).get(measure) for measure in AUC for split in SPLITS]
+        lines.append((feature, [rows["all"][feature]["right_matches"], *areas]))
+    return Table("feature", columns, lines).markdown() if lines else ""
+
+
 def gain(read: Read, other: str) -> str:
     """How much larger the AUC of the shipped feature, refined, is than another's: test set, 1000 points, in words."""
     content = _content(read, "test")
@@ -80,9 +96,9 @@ def _difference(content: Content, ours: str, other: str, measure: str) -> str:
     return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _rows(content: Content) -> dict[str, Content]:
-    """The rows over all pairs with 1000 points, by feature."""
-    rows = (row for row in content["rows"] if (row["points"], row["split"]) == (_SHORT_POINTS, "all"))
+def _rows(content: Content, split: str = "all") -> dict[str, Content]:
+    """The rows of a split with 1000 points, by feature."""
+    rows = (row for row in content["rows"] if (row["points"], row["split"]) == (_SHORT_POINTS, split))
     return {row["feature"]: row for row in rows}
 
 

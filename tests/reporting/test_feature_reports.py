@@ -169,6 +169,29 @@ def test_refined_matches_stand_beside_those_as_found(root):
     assert changes.split("-->")[1].strip() == words.split("-->")[1] == ""
 
 
+def test_descriptors_of_the_same_points_stand_beside_their_bound(root):
+    """Errors of 2 px on i and of 1 px on v by MAGSAC, 2 px more by PoseLib; SIFT has other points."""
+    rights = {"described": 50, "described+upright": 49, "kp+oracle": 70, "kp+oracle+refined": 71, "sift": 30}
+    records = [
+        record(name, f"{split}_{n}", right, error, 1000)
+        for name, right in rights.items()
+        for split, error in (("i", 2.0), ("v", 1.0))
+        for n in range(2)
+    ]
+    found = content(records, settings("here", (1000,), split="all"), None, {}, True)
+    (root / pages.RESULTS / "features_test.json").write_text(json.dumps(found))
+    (root / "page.md").write_text(
+        "<!-- kp:same-points-test -->\n<!-- /kp -->\n\n<!-- kp:features-brief -->\n<!-- /kp -->\n"
+    )
+    assert main(["report"]) == 0
+    table, brief = (root / "page.md").read_text().split("<!-- /kp -->")[:2]
+    head, _, *lines = cells(table.split("-->")[1].strip())
+    assert head[:3] == ["feature", "right matches: all", "AUC 5 px, MAGSAC: i"]
+    assert [line[:2] for line in lines] == [[name, str(right)] for name, right in rights.items() if name != "sift"]
+    assert lines[0][2:4] == lines[2][2:4] == ["0.700", "0.850"]
+    assert [line[0] for line in cells(brief.split("-->")[1].strip())[2:]] == ["described", "kp+oracle", "sift"]
+
+
 def test_a_damaged_result_of_features_is_one_line(root, capsys):
     (root / pages.RESULTS / "features_test.json").write_text("{")
     assert main(["report"]) == 1
