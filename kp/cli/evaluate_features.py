@@ -19,7 +19,7 @@ from kp.support.flags import Parser, given
 from kp.support.process import print_line
 
 NAMES = f"features: {', '.join(COMPLETE)}, and DETECTOR+DESCRIPTOR, with a descriptor of {', '.join(DESCRIPTORS)}"
-NAMES += f"; each also as NAME{REFINED}"
+NAMES += f" (oracle: the true matches); each also as NAME{REFINED}"
 OF_DETECTORS = (  # settings that say how detectors are measured, in the order of their flags
     *("detectors", "protocol", "max_keypoints", "threshold", "nms_size", "nms", "border", "scales", "keypoints"),
     *("subpixel", "curves", "export"),

@@ -2,14 +2,14 @@
 
 An image's best points count, seen by the other view or not. Matches are mutual nearest neighbours of descriptors
 (:func:`kp.features.match.match`), without a ratio test; kp's own are compared in the turn, the sizes and the tilt of
-the images that give most. An oracle matches points by the true homography. Distances are pixels of view 1, in both
-directions.
+the images that give most. An oracle matches them by the true homography. Distances are pixels of view 1.
 """
 
-import math
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from kp.evaluation.matching import accuracy, corner_error, match_errors
@@ -75,19 +75,17 @@ def matched(features0: Described, features1: Described) -> dict[str, Any]:
 
 
 def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> dict[str, Any]:
-    """What :func:`matched` says, of an oracle: points that are each other's nearest by H_0to1 (3, 3), within 3 px.
+    """What :func:`matched` says, of an oracle that knows H_0to1 (3, 3).
 
-    Descriptors may have a few more that are right, of points that are not the nearest.
+    As many pairs of points within 3 px as there can be when none is matched twice; of all such sets the nearest (the
+    assignment problem). So no descriptor has more right matches.
     """
-    matches = torch.empty(0, 2, dtype=torch.long)
-    if len(xy0) and len(xy1):
-        places, in_front = warp_points(xy0[None].cpu().double(), H_0to1[None].cpu().double())
-        distances = torch.cdist(places, xy1[None].cpu().double()).masked_fill(~in_front[..., None], math.inf)[0]
-        near, nearest = distances.min(1)
-        mutual = distances.argmin(0)[nearest] == torch.arange(len(xy0))
-        at = (mutual & (near <= RIGHT)).nonzero()[:, 0]
-        matches = torch.stack([at, nearest[at]], dim=1)
-    return {"matches": matches, "rotation": 0.0, "scale": 1.0}
+    places, in_front = warp_points(xy0[None].cpu().double(), H_0to1[None].cpu().double())
+    distances = torch.cdist(places, xy1[None].cpu().double(), compute_mode="donot_use_mm_for_euclid_dist")[0]
+    near = (distances <= RIGHT) & in_front[0, :, None]
+    costs = torch.where(near, distances - 2 * RIGHT * max(near.shape), 0.0)  # one pair more is worth any distances
+    matches = torch.from_numpy(np.stack(linear_sum_assignment(costs.numpy()), axis=1))
+    return {"matches": matches[near[matches[:, 0], matches[:, 1]]], "rotation": 0.0, "scale": 1.0}
 
 
 def matching_score(xy0: Tensor, xy1: Tensor, right: Tensor, H_0to1: Tensor, size0: Size, size1: Size) -> float:

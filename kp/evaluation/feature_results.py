@@ -40,7 +40,7 @@ def settings(source: str, points: Sequence[int], **choices: Any) -> dict[str, An
         "counted": "the best points of each image, by the feature's own scores, seen by the other view or not",
         "matches": "mutual nearest neighbours of descriptors, no ratio test; those of kp's own weights in the turn, "
         "the sizes and the tilt of the two images in which most have a clear match; NAME+upright: as they are",
-        "oracle": "DETECTOR+oracle: points that are each other's nearest by the given homography, within 3 px: a bound",
+        "oracle": "DETECTOR+oracle: the most pairs of points within 3 px by the given homography, one to one",
         "refined": "NAME+refined: the matched points of image k are moved to where the pictures fit, by kp.refine",
         "matching_accuracy": "share of matches that the true homography sends within so many px of view 1; 0 without a "
         "match",

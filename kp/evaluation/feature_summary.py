@@ -115,7 +115,7 @@ def difference(ours: Records, theirs: Records, measure: str) -> dict[str, Any] |
 def best_feature(records: Records, points: int, split: str, measure: str) -> str | None:
     """The feature that is better than every other, each by a paired difference whose 95 % interval excludes 0.
 
-    An oracle is none.
+    Oracles are left out.
     """
     names = dict.fromkeys(r["feature"] for r in records if not is_oracle(r["feature"]))
     parts = {name: part for name in names if (part := chosen(records, name, points, split))}

@@ -35,7 +35,7 @@ _ON = "{}x{}".format(*_SIZE)
 
 
 def benchmark(device: torch.device, batch: int | None = None, seconds: float = 3.0) -> list[Row]:
-    """Rows of (name, value, unit), each measured for at least ``seconds`` after a warm-up.
+    """Rows of (name, value, unit), each measured for ``seconds`` or a third of it after a warm-up.
 
     ``batch``: images or pairs that are made together; None: :func:`default_batch`.
     """

@@ -24,7 +24,7 @@ _RATIO = 0.85  # distance of the best match by that of the second best: at most 
 _UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size or tilt: they are rare
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TILTED = 2  # turns and sizes, the best, that are tried with tilts
-_ALIKE = 2 / 3  # of the voters: with so many votes nothing else is tried
+_ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
 
 
 class Aligned(NamedTuple):
@@ -60,10 +60,10 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> A
     have beside it.
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
-    enough, votes = _ALIKE * pair.voters(), {unchanged: pair.votes(unchanged)}
-    if votes[unchanged] < enough:
+    votes = {unchanged: pair.votes(unchanged)}
+    if votes[unchanged] < pair.voters():  # else no change can have more
         votes |= {change: pair.votes(change) for change in pair.turned() if change != unchanged}
-    if max(votes.values()) < enough:
+    if max(votes.values()) < _ALIKE * pair.voters():
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
             votes |= {each: pair.votes(each) for each in pair.tilted(change)}
     best = max(votes, key=votes.__getitem__)

@@ -134,8 +134,8 @@ def sample_at(image: Tensor, points: Tensor, mode: str = "bilinear", padding: st
 def sample_windows(image: Tensor, centres: Tensor, changes: Tensor, offsets: Tensor, padding: str = "zeros") -> Tensor:
     """The values (P, M) of an image (1, 1, H, W) in M windows of P places each, in pixels, bilinear.
 
-    Place p of window m is ``centres[m] + changes[m] @ offsets[p]``. Sampling the same places by :func:`sample_at` takes
-    twice as long.
+    Place p of window m is ``centres[m] + changes[m] @ offsets[p]``. To make these places and sample them by
+    :func:`sample_at` takes several times as long.
 
     Args:
         centres: (M, 2), in pixels.

@@ -39,7 +39,7 @@ def digits(measure: str) -> int:
 def short(rows: Sequence[Result], points: int, records: Sequence[Result] = ()) -> Table:
     """A line per feature with so many points: what matters most, and the 95 % intervals of the AUC.
 
-    ``records`` are those of the pairs: a value is bold where they tell that feature from all others.
+    ``records`` are those of the pairs: a value is bold where they tell that feature from all others but oracles.
     """
     cells = {(r["feature"], r["split"]): r for r in rows if r["points"] == points}
     splits = [split for split in SPLITS if any(key[1] == split for key in cells)]

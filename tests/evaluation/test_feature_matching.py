@@ -10,6 +10,7 @@ from skimage import data
 
 import kp
 from kp.evaluation.feature_matching import matched, matching_score, measure_pair, true_matches
+from kp.evaluation.features import make_features
 from kp.features.describe import Described
 
 SHIFT = torch.tensor([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)  # 10 px to the right
@@ -64,24 +65,43 @@ def test_refined_matches_are_measured_where_the_pictures_fit():
     assert found["corner_error_magsac"] < 0.3 < 1.1 < rough["corner_error_magsac"]
 
 
-def test_an_oracle_matches_the_nearest_points_by_the_true_homography():
-    """Of two points 1 and 2.5 px beside one of view 0 the nearer is its match; 4 px are too far."""
-    xy0 = torch.tensor([[10.0, 10], [50, 50], [80, 20]])
-    xy1 = torch.tensor([[90.0, 24], [60, 52.5], [61, 50], [20, 10]])
-    assert true_matches(xy0, xy1, SHIFT)["matches"].tolist() == [[0, 3], [1, 2]]
-    none = Described(xy0, torch.zeros(3, 0)), Described(xy1, torch.zeros(4, 0))
+def test_an_oracle_matches_as_many_points_as_it_can():
+    """Point 0 is where A is, but 1 has no other than A, and B is within 3 px of 0. 4 px are too far, 3 px are not."""
+    xy0 = torch.tensor([[10.0, 10], [10, 12.9], [50, 50], [80, 20], [30, 80]])
+    xy1 = torch.tensor([[20.0, 10], [20, 7.1], [60, 52.5], [61, 50], [90, 24], [43, 80]])  # A, B, ...
+    assert true_matches(xy0, xy1, SHIFT)["matches"].tolist() == [[0, 1], [1, 0], [2, 3], [4, 5]]
+    assert true_matches(xy1, xy0, SHIFT.inverse())["matches"].tolist() == [[0, 1], [1, 0], [3, 2], [5, 4]]
+    none = Described(xy0, torch.zeros(5, 0)), Described(xy1, torch.zeros(6, 0))
     scores = measure_pair(*none, SHIFT, SIZE, SIZE, 9, oracle=True)
-    assert (scores["matches"], scores["right_matches"], scores["dimensions"]) == (2, 2, 0)
-    assert (scores["matching_accuracy_1px"], scores["matching_accuracy_3px"]) == (1, 1)
-    assert measure_pair(*none, SHIFT, SIZE, SIZE, 2, oracle=True)["matches"] == 1  # of the best two of each view
+    assert (scores["matches"], scores["right_matches"], scores["dimensions"]) == (4, 4, 0)
+    assert (scores["matching_accuracy_1px"], scores["matching_accuracy_3px"]) == (0.25, 1)
+    assert measure_pair(*none, SHIFT, SIZE, SIZE, 1, oracle=True)["matches"] == 1  # of the best of each view
+
+
+def test_of_equal_sets_an_oracle_takes_the_nearest():
+    xy0, xy1 = torch.tensor([[10.0, 10], [12, 10]]), torch.tensor([[20.5, 10], [22.5, 10]])
+    assert true_matches(xy0, xy1, SHIFT)["matches"].tolist() == [[0, 0], [1, 1]]
 
 
 def test_an_oracle_matches_no_point_behind_the_camera_and_none_of_an_empty_view():
     H = torch.tensor([[1.0, 0, 0], [0, 1, 0], [-0.02, 0, 1]], dtype=torch.float64)  # x = 50 is the horizon
-    xy0, xy1 = torch.tensor([[10.0, 0], [100, 20]]), torch.tensor([[12.5, 0], [-100, -20]])
+    xy0, xy1 = torch.tensor([[10.0, 0], [100, 20]]), torch.tensor([[12.5, 0], [-100, -20], [100, 20]])
     assert true_matches(xy0, xy1, H)["matches"].tolist() == [[0, 0]]
     assert true_matches(xy0[1:], xy1, H)["matches"].shape == (0, 2)
     assert true_matches(xy0, xy1[:0], H)["matches"].shape == (0, 2)
+    assert true_matches(xy0[:0], xy1[:0], H)["matches"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["sift", "orb"])
+def test_no_descriptor_has_more_right_matches_than_an_oracle(name):
+    """SIFT and ORB find some places several times."""
+    image0 = torch.from_numpy(data.camera()[100:340, 100:360]).float()[None, None] / 255
+    image1 = torch.from_numpy(data.camera()[95:335, 90:350]).float()[None, None] / 255
+    shift, size = torch.tensor([[1.0, 0, 10], [0, 1, 5], [0, 0, 1]], dtype=torch.float64), (240, 260)
+    feature = make_features([name], 400)[0][name]
+    both = feature(image0), feature(image1)
+    found = [measure_pair(*both, shift, size, size, 400, oracle=oracle) for oracle in (False, True)]
+    assert 100 < found[0]["right_matches"] <= found[1]["right_matches"]
 
 
 def test_matches_are_mutual_and_never_of_zero_descriptors():

@@ -73,7 +73,9 @@ def test_the_matrix_turns_descriptors(extractor, features):
     assert (before * after[0]).sum(1).mean() < 0.5
 
 
-@pytest.mark.parametrize(("degrees", "expected"), [(45, 45), (90, 90), (170, 180), (-60, -45), (-130, -135), (10, 0)])
+@pytest.mark.parametrize(
+    ("degrees", "expected"), [(45, 45), (26, 45), (90, 90), (170, 180), (-60, -45), (-130, -135), (10, 0)]
+)
 def test_the_turn_of_a_pair_is_found(extractor, features, degrees, expected):
     turned = rotate(PHOTO, -degrees, preserve_range=True, mode="reflect")  # scikit-image's turns are the other way
     turned = turned.astype(np.uint8)

@@ -90,6 +90,27 @@ def test_matches_near_the_edge_are_refined_too():
     assert off[near].mean() < 0.6 * (rough - xy1)[near].norm(dim=1).mean()
 
 
+def test_beyond_the_edge_of_the_second_image_alone_nothing_is_black():
+    """What image 0 shows beyond that edge differs from its last pixels, so places are less exact there."""
+    xy0 = kp.Extractor(max_num_keypoints=None).extract(PHOTO)["keypoints"][0]
+    xy1 = xy0 - torch.tensor([70.0, 90])
+    xy0, xy1 = (each[(xy1 > 1).all(1) & (xy0 < 490).all(1)] for each in (xy0, xy1))
+    near = (xy1 < 6).any(1)
+    assert near.sum() > 20
+    off = (kp.refine(PHOTO, PHOTO[90:, 70:], xy0, scattered(xy1, 0.5)) - xy1).norm(dim=1)
+    assert off[near].median() < 0.3
+
+
+def test_a_faint_picture_fits_as_well():
+    """A contrast of 3 % of the photograph's."""
+    faint = 0.5 + 0.03 * (torch.from_numpy(PHOTO).float().mean(2)[None, None] / 255 - 0.5)
+    xy0 = kp.Extractor(max_num_keypoints=None).extract(PHOTO)["keypoints"][0]
+    xy1 = xy0 - torch.tensor([70.0, 90])
+    xy0, xy1 = (each[(xy1 > 20).all(1) & (xy0 < 490).all(1)] for each in (xy0, xy1))
+    off = (kp.refine(faint, faint[..., 90:, 70:], xy0, scattered(xy1, 0.5)) - xy1).norm(dim=1)
+    assert off.median() < 0.01
+
+
 @pytest.mark.parametrize("scale", [8.0, 0.125])
 @pytest.mark.parametrize("size", [(8, 8), (12, 90)])
 def test_tiny_images(size, scale):
