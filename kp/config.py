@@ -29,11 +29,11 @@ DETECTION_THRESHOLD = 0.105
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """The detector. Without an encoder, the first group of settings is all that is used."""
+    """The detector."""
 
     encoder: str = setting(
         "none",
-        "torchvision's MobileNetV3 or timm's MobileNetV4; none: the corner response with about a dozen learnt numbers",
+        "torchvision's MobileNetV3 or timm's MobileNetV4; none: the corner response, of which nothing is learnt",
         ("none", *ENCODERS),
     )
     derivative_sigmas: tuple[float, ...] = setting(

@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> None:
     images = f"{new} image{'' if new == 1 else 's'}"
     print_line(f"{found} keypoints in {images}{f', {earlier} were there' if earlier else ''}: {out}")
     if failed:
-        raise ValueError(f"{failed} of {seen} images could not be read; the others are written")
+        what = "read" if args.draw is None else "read or drawn"
+        raise ValueError(f"{failed} of {seen} images could not be {what}; the others are written")
 
 
 def _bar(total: int) -> tqdm:
@@ -126,8 +127,8 @@ def _output(args: argparse.Namespace) -> tuple[Path, str]:
     form = args.format or FORMATS.get(args.out.suffix.lower())
     if form is None:
         raise ValueError(f"--out {args.out} must end in {', '.join(FORMATS)}; for a folder choose --format npz or csv")
-    if form in ("h5", "json") and FORMATS.get(args.out.suffix.lower()) != form:
-        raise ValueError(f"--out {args.out} must end in .{form}")
+    if form in ("h5", "json", "colmap") and FORMATS.get(args.out.suffix.lower()) != form:
+        raise ValueError(f"--out {args.out} must end in {next(end for end, of in FORMATS.items() if of == form)}")
     return args.out, form
 
 
@@ -156,6 +157,8 @@ def _mask(folder: Path, name: str) -> Path | None:
 def _drawer(target: Path | None, files: Any) -> "_Drawer":
     if target is not None and target.suffix.lower() != ".mp4" and target.exists() and not target.is_dir():
         raise ValueError(f"--draw {target} is a file: name a folder, or a file .mp4")
+    if target is not None and target.suffix.lower() == ".mp4" and target.is_dir():
+        raise ValueError(f"--draw {target} is a folder: name a file .mp4, or a folder of another name")
     for _, path in files:
         if target is not None and path.resolve() in (target.resolve(), *(target.resolve() / name for name, _ in files)):
             raise ValueError(f"--draw {target} would overwrite {path}: name another place")
@@ -193,9 +196,10 @@ class _Drawer:
         size = (picture.shape[1] - picture.shape[1] % 2, picture.shape[0] - picture.shape[0] % 2)
         if self.video is None:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            self.video, self.size = cv2.VideoWriter(str(self.target), cv2.VideoWriter_fourcc(*"mp4v"), 25, size), size
-            if not self.video.isOpened():
+            video = cv2.VideoWriter(str(self.target), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
+            if not video.isOpened():
                 raise ValueError(f"--draw {self.target} cannot be written as a video")
+            self.video, self.size = video, size
         if size != self.size:
             raise ValueError(f"--draw {self.target}: the images have different sizes: draw into a folder")
         self.video.write(cv2.cvtColor(picture[: size[1], : size[0]], cv2.COLOR_RGB2BGR))

@@ -39,7 +39,7 @@ from kp.reporting.images import examples
 from kp.reporting.result_tables import difference_lines, printed_kinds, printed_results, printed_sweeps
 from kp.support.device import choose_device
 from kp.support.files import check_writable
-from kp.support.flags import Parser, add_flags, from_args
+from kp.support.flags import Parser, add_flags, from_args, given
 from kp.support.process import print_line
 from kp.support.settings import check_bounds
 from kp.training import distributed
@@ -223,6 +223,8 @@ def parse(argv: list[str] | None) -> Namespace:
         add_flags(parser, group)
     args = parser.parse_args(argv)
     evaluate_features.check_given(parser, argv)
+    if args.compare and (others := sorted(given(parser, argv) - {"compare"})):
+        parser.error(f"--compare only prints: leave out {', '.join('--' + name.replace('_', '-') for name in others)}")
     return args
 
 
@@ -230,8 +232,6 @@ def run(args: Namespace) -> None:
     """What the command line asks for. Raises ValueError with a message of one line."""
     output = from_args(OutputSettings, args)
     if args.compare:
-        if any(vars(output).values()):
-            raise ValueError("--compare only prints: leave out --json, --report and --export")
         print(compare_files(*args.compare))
         return
     if distributed.ranks() > 1:

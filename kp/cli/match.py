@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pair", nargs="*", type=Path, metavar="IMAGE", help="two images")
     text = "a file with a pair of images a line, separated by a space, or by a tab where names have spaces"
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that --pairs names")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
     text = "write the matches: .h5 as hloc, .json, or .db for COLMAP"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
     parser.add_argument("--draw", type=Path, metavar="m.png", help="draw the matches of two images")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from kp.support.process import print_line
 
     pairs = _pairs(args)
-    _check(args)
+    _check(args, pairs)
     args.estimator = choose_estimator(args.estimator)
     matcher, results, failed = _Matcher(args, make_extractor(args, 1 if args.upright else DESCRIPTOR_SCALES)), [], 0
     with one_line_warnings():
@@ -95,7 +95,7 @@ class _Matcher:
         from kp.features.match import match
         from kp.features.refine import refine
 
-        paths = [Path(name if self.args.images is None else self.args.images / name) for name in (name0, name1)]
+        paths = [_path(self.args, name) for name in (name0, name1)]
         for name, path in zip((name0, name1), paths, strict=True):
             if name not in self.features:
                 self.features[name] = features_of(self.extractor, path, None, self.args.descriptors)
@@ -125,6 +125,11 @@ class _Matcher:
             save_matches(path, results)
 
 
+def _path(args: argparse.Namespace, name: str | Path) -> Path:
+    """Where the image of a name lies."""
+    return Path(name) if args.images is None else args.images / name
+
+
 def _grey(path: Path, exif: str) -> Any:
     """An image as grey, (1, 1, H, W)."""
     from kp.features.images import to_grey_image
@@ -151,9 +156,10 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
     return list(dict.fromkeys((one, two) for one, two in lines))
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     """Raises ValueError on what cannot work, before the work."""
     from kp.features.draw import check_picture_suffix
+    from kp.features.files import check_pairs
     from kp.support.files import check_writable
 
     if args.descriptors == "none":
@@ -166,11 +172,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--images {args.images} is not a folder")
     if args.out is not None and args.out.suffix.lower() not in (".h5", ".json", ".db"):
         raise ValueError(f"--out {args.out} must end in .h5, .json or .db")
+    if args.out is not None and args.out.suffix.lower() == ".h5":
+        check_pairs(pairs)
     if args.draw is not None:
         if args.pairs is not None:
             raise ValueError("--draw shows two images: leave out --pairs")
         check_picture_suffix(args.draw)
-        if args.draw.resolve() in [path.resolve() for path in args.pair]:
+        if args.draw.resolve() in [_path(args, name).resolve() for name in args.pair]:
             raise ValueError(f"--draw {args.draw} would overwrite an image: name another place")
     for path in (args.out, args.draw):
         check_writable(path)
@@ -206,7 +214,7 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
 def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
     from kp.features.draw import draw_matches, read_picture, write_picture
 
-    pictures = [read_picture(Path(name), args.exif) for name in result["names"]]
+    pictures = [read_picture(_path(args, name), args.exif) for name in result["names"]]
     drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], result["inliers"], result["inliers_F"])
     write_picture(args.draw, drawn)
 

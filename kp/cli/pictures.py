@@ -1,4 +1,4 @@
-"""The commands that draw the data and the training: kp preview, statistics, views and curves."""
+"""The commands that draw the data and the training: kp preview, statistics, views, lighting and curves."""
 
 import argparse
 import io
@@ -86,6 +86,8 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 def draw_preview(args: argparse.Namespace) -> None:
     check_picture(args.out)
     check_seed(args.seed)
+    if args.weights is not None and args.seed:
+        raise ValueError("--seed is for pairs without --weights: what weights find is drawn on fixed pairs")
     if args.weights is None:
         picture = pair_sheet(args.seed)
     else:

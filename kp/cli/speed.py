@@ -43,7 +43,14 @@ def add_standin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", type=int, default=standin.COUNT, metavar="N", help=text)
 
 
+_OF_INFERENCE = {"size": ["480x640"], "repeats": inference.REPEATS, "json": None}  # flags and their defaults
+_OF_PARTS = {"device": "auto", "batch": None, "profile": False}
+
+
 def time_parts(args: argparse.Namespace) -> None:
+    for name, default in (_OF_PARTS if args.inference else _OF_INFERENCE).items():
+        if getattr(args, name) != default:
+            raise ValueError(f"--{name} is {'not for' if args.inference else 'for'} --inference: leave it out")
     if args.inference:
         time_inference(args)
         return

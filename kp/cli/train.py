@@ -12,7 +12,7 @@ from kp.data import hpatches
 from kp.data.photograph_scenes import PhotographScenes
 from kp.models.checkpoint import SHIPPED, load_checkpoint
 from kp.models.encoders import PretrainedError
-from kp.support.flags import add_flags, from_args, given
+from kp.support.flags import Parser, add_flags, from_args, given
 from kp.support.settings import by_flag, from_dict
 from kp.training import distributed
 from kp.training.choices import check, check_given
@@ -29,7 +29,7 @@ mobile network learns the whole score map.
   python train_homographic.py                               as the shipped weights "described" were
   python train_homographic.py --descriptor-size 0           the ranker alone: "ranked"
   python train_homographic.py --ranker-width 0              descriptors alone, in half of the time
-  python train_homographic.py --encoder mobilenet_v3_small  as the shipped weights of that name were
+  python train_homographic.py --encoder mobilenet_v3_small  a score map, as shipped weights of an earlier version
   python train_homographic.py --minutes 5 --out runs/first  a short run in a folder of its own
   python train_homographic.py --resume runs/first           go on from its last checkpoint
   python train_homographic.py --init ranked --images FOLDER  from released weights, on photographs of your own
@@ -42,10 +42,7 @@ log.jsonl and TensorBoard's events. Ctrl-C saves.
 
 
 def make_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "train_homographic.py", description=DESCRIPTION, formatter_class=raw, allow_abbrev=False
-    )
+    parser = Parser("train_homographic.py", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<date>-<time>)")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="folder of a run to go on with, in its own settings")
     text = f"weights to begin with: shipped ones ({', '.join(SHIPPED)}) or a file; the detector is theirs"

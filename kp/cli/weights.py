@@ -1,4 +1,4 @@
-"""The commands about trained weights: kp models, export, score, ablate and report."""
+"""The commands about trained weights: kp models, score, ablate and report."""
 
 import argparse
 import json

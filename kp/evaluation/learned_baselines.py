@@ -7,7 +7,6 @@ the same cache, but only the detector's; or files in a folder, named like the do
 of them is trained here.
 """
 
-import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -188,7 +187,7 @@ def _download(name: str) -> tuple[Any, str]:
                 list(URLS[name]), map_location="cpu", file_name=FILES[name], timeout=TIMEOUT, weights_only=True
             )
     except (RuntimeError, OSError, ValueError) as error:
-        reason = _one_line(error.__cause__ or error)
+        reason = one_line(error.__cause__ or error)
         advice = f"download {URLS[name][0]} and name its folder by --baseline-weights, the file being {FILES[name]}"
         raise Unavailable(f"no weights ({reason}): {advice}") from error
     return state, f"the download {FILES[name]}"
@@ -204,11 +203,4 @@ def _fill(model: nn.Module, checkpoint: Any, part: str | None) -> None:
 
 
 def _damaged(name: str, source: str, error: Exception) -> Unavailable:
-    return Unavailable(f"{source} does not hold the weights of {name} ({_one_line(error)}): download {URLS[name][0]}")
-
-
-def _one_line(error: BaseException) -> str:
-    """The error in one line, without torch's advice about files that hold more than weights."""
-    if isinstance(error, pickle.UnpicklingError):  # torch's message is advice to run what the file holds
-        return "it is no file of plain weights"
-    return one_line(error)
+    return Unavailable(f"{source} does not hold the weights of {name} ({one_line(error)}): download {URLS[name][0]}")

@@ -107,7 +107,7 @@ def content(
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write :func:`content` as JSON, complete or not at all. Raises HPatchesError where that is not possible."""
+    """Write :func:`content` as JSON, complete or not at all. Raises FileError where that is not possible."""
     parts = (f"{json.dumps(name)}: {_laid_out(value)}" for name, value in content.items())
     write_file(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 

@@ -123,7 +123,7 @@ def rootsift(
     """
     best = keypoints.select(keypoints.valid, max_keypoints)
     xy = best.xy[best.valid].to(image)  # (K, 2)
-    return Described(xy, _by_patches(image, xy, patch_radius, _modules()[1]))
+    return Described(xy, _rootsift(image, xy, patch_radius))
 
 
 def read_patches(image: Tensor, xy: Tensor, angles: Tensor, radius: float) -> Tensor:

@@ -15,14 +15,14 @@ _CONFIDENCE = 0.9999
 
 def choose_estimator(name: str | None = None) -> str:
     """``poselib`` where it is installed, else ``opencv``; or the named one. Raises ValueError if it is not there."""
+    if name not in (None, *ESTIMATORS):
+        raise ValueError(f"no estimator is called {name!r}: there are {', '.join(ESTIMATORS)}")
     try:
         import poselib  # noqa: F401
     except ImportError:
         if name == "poselib":
             raise ValueError("PoseLib is not installed: pip install poselib") from None
         return "opencv"
-    if name not in (None, *ESTIMATORS):
-        raise ValueError(f"no estimator is called {name!r}: there are {', '.join(ESTIMATORS)}")
     return name or ESTIMATORS[0]
 
 

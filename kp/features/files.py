@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def load(path: str | Path, name: str | None = None) -> dict[str, Tensor]:
     """The features of one image that :func:`save` wrote, with a leading 1. Also reads the h5 of hloc.
 
     Args:
-        name: of the image; may be left out where the file has one only.
+        name: of the image; may be left out where the file has one only. A csv has no name: any will do.
 
     Raises:
         ValueError: there is no such file or image, or it is damaged. The message is one line.
@@ -228,8 +228,9 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> memoryview:
     return buffer.getbuffer()
 
 
-def _read_npz(path: Path, _: str | None) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, name: str | None) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
+        _one([str(file["name"])] if "name" in file else [name or ""], name, path)
         return {key: file[key] for key in _ARRAYS if key in file}
 
 
@@ -261,7 +262,23 @@ def _read_json(path: Path, name: str | None) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} holds no images by name")
     image = images[_one(sorted(images), name, path)]
     found = {key: np.array(image[key], dtype=np.float32) for key in _ARRAYS if key in image}
-    return found | {"keypoints": found.get("keypoints", np.zeros(0)).reshape(-1, 2)}
+    found["keypoints"] = found.get("keypoints", np.zeros(0)).reshape(-1, 2)
+    if not len(found["keypoints"]):  # lists without entries do not say how long these would be
+        empty = {"descriptors": (0, 0), "scaled_descriptors": (0, 0, 0), "covariances": (0, 2, 2)}
+        found |= {key: np.zeros(shape) for key, shape in empty.items() if key in found}
+    return found
+
+
+def check_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Raises ValueError where two pairs of names would be one group of the file of :func:`save_matches`."""
+    seen: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        if (other := seen.setdefault(_pair_group(pair), pair)) != pair:
+            raise ValueError(f"the pairs {' '.join(other)} and {' '.join(pair)} have one name in an h5: write a .json")
+
+
+def _pair_group(names: Sequence[str]) -> str:
+    return "/".join(name.replace("/", "-") for name in names)
 
 
 def save_matches(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
@@ -276,7 +293,7 @@ def save_matches(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None
 
     with replaced(Path(path)) as temporary, h5py.File(temporary, "w") as file:
         for result in results:
-            group = file.create_group("/".join(name.replace("/", "-") for name in result["names"]))
+            group = file.create_group(_pair_group(result["names"]))
             at0, at1 = result["matches"].cpu().numpy().T
             matches = np.full(result["counts"][0], -1, np.int32)
             scores = np.zeros(result["counts"][0], np.float32)

@@ -56,13 +56,15 @@ def match(
         raise ValueError(f"ratio must be in (0, 1], not {ratio}")
     each = [_of_descriptors(features) for features in (features0, features1)]
     one, two = (features["descriptors"] for features in each)
+    pairs = torch.empty(0, 2, dtype=torch.long, device=one.device)
+    if not min(len(one), len(two)):  # files may not say how long the descriptors of no keypoints are
+        return {"matches": pairs, "scores": one.new_zeros(0)} | _chosen(Aligned(one, two))
     if one.shape[1] != two.shape[1]:
         raise ValueError(f"descriptors of {one.shape[1]} and of {two.shape[1]} numbers cannot be matched")
     aligned = Aligned(one, two.to(one.device)) if upright else align(*each)
     one, two = aligned.descriptors0, aligned.descriptors1
     at0, at1 = (each.any(1).nonzero()[:, 0] for each in (one, two))  # zero: not described
     one, two = one[at0], two[at1]
-    pairs = torch.empty(0, 2, dtype=torch.long, device=one.device)
     if ratio is None and len(one) and len(two):
         pairs = match_mnn(one, two)[1]
     elif min(len(one), len(two)) >= 2:
@@ -70,8 +72,7 @@ def match(
     pairs = pairs[pairs[:, 0].argsort()]
     scores = (one[pairs[:, 0]] * two[pairs[:, 1]]).sum(1)
     matches = torch.stack([at0[pairs[:, 0]], at1[pairs[:, 1]]], dim=1)
-    chosen = {name: getattr(aligned, name) for name in ("rotation", "scale", "tilt")}
-    return {"matches": matches, "scores": scores} | chosen
+    return {"matches": matches, "scores": scores} | _chosen(aligned)
 
 
 def match_pair(
@@ -137,6 +138,10 @@ def match_pair(
         "features0": found[0],
         "features1": found[1],
     }
+
+
+def _chosen(aligned: Aligned) -> dict[str, float]:
+    return {name: getattr(aligned, name) for name in ("rotation", "scale", "tilt")}
 
 
 def _of_descriptors(features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -55,7 +55,8 @@ def refine(
         keypoints0, keypoints1: the matches, (M, 2) each, tensors or arrays, in pixels.
         rotation, scale: of image 0 to look like image 1, in degrees and times, as :func:`kp.match` gives them: for
             matches that the homography does not fit.
-        estimator: of the homography: see :func:`kp.match_pair`; so is ``exif``.
+        estimator: of the homography: see :func:`kp.match_pair`.
+        exif: of files and PIL images, ``ignore`` or ``apply``: see :class:`kp.Extractor`.
 
     Raises:
         ValueError: an image cannot be read, the matches have other shapes, or ``scale`` is not above 0.

@@ -55,9 +55,8 @@ class Store:
         check_writable(self.folder / _SETTINGS)
         if overwrite:
             self._forget()
-        ours = (self.folder / _SETTINGS).exists()  # else files of these names are somebody else's
         self._record()
-        self.parts = self._known() if ours else set()
+        self.parts = self._known()
         self.names = self.parts | finished
 
     def __contains__(self, name: str) -> bool:
@@ -90,10 +89,12 @@ class Store:
         return self.folder / f"{name}.{self.form}"
 
     def _known(self) -> set[str]:
+        """The images that are there. A file in a folder that is older than the settings is not of these settings."""
         if self.one_file:
             return {str(np.load(path)["name"]) for path in self.folder.glob("*.npz")}
-        ending = f".{self.form}"
-        return {p.relative_to(self.folder).as_posix()[: -len(ending)] for p in self.folder.rglob(f"*{ending}")}
+        ending, begun = f".{self.form}", (self.folder / _SETTINGS).stat().st_mtime_ns
+        files = (path for path in self.folder.rglob(f"*{ending}") if path.stat().st_mtime_ns >= begun)
+        return {path.relative_to(self.folder).as_posix()[: -len(ending)] for path in files}
 
     def _finished(self, overwrite: bool) -> set[str]:
         """The images that an earlier run has put into the one file, which another run may add to."""

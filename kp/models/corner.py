@@ -22,7 +22,7 @@ from kp.models.keypoints import Keypoints, extract_keypoints, resized, sharpness
 from kp.models.ranker import Ranker, reranked
 from kp.support.device import full_precision, keep_freed_memory
 
-_CANDIDATES_PER_KEYPOINT = 4  # of the ranker, in order of score
+CANDIDATES_PER_KEYPOINT = 4  # keypoints in order of score that the ranker judges, for each that is wanted
 _LEAST_SHARPNESS = 0.02  # of a score map per square pixel: a peak that is flatter counts as so sharp
 _CANDIDATES = 1500  # keypoints a megapixel that the ranker sees at least
 
@@ -149,7 +149,7 @@ def _second_thread(process: int) -> ThreadPoolExecutor:
 def candidates(max_keypoints: int, size: Size) -> int:
     """How many keypoints of an image of this size, the best by score, a ranker sees to choose ``max_keypoints``."""
     least = -(-_CANDIDATES * size[0] * size[1] // 1_000_000)
-    return torch.sym_max(_CANDIDATES_PER_KEYPOINT * max_keypoints, least)  # in a graph the size is a symbol
+    return torch.sym_max(CANDIDATES_PER_KEYPOINT * max_keypoints, least)  # in a graph the size is a symbol
 
 
 def unranked(detector: Detector, image: Tensor, max_keypoints: int | None = None, **options: Any) -> Keypoints:

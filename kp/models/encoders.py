@@ -1,7 +1,6 @@
 """Mobile encoders by name, cut at a stride: torchvision's MobileNetV3 and timm's MobileNetV4, for one grey channel."""
 
 import hashlib
-import pickle
 import re
 from pathlib import Path
 from urllib.error import URLError
@@ -145,9 +144,7 @@ def _checkpoints() -> Path:
 
 
 def _damaged(path: Path, error: Exception) -> PretrainedError:
-    unpickled = isinstance(error, pickle.UnpicklingError)  # torch's message is advice to run what the file holds
-    reason = "it is no file of plain weights" if unpickled else one_line(error)
-    return PretrainedError(f"{path} does not hold the weights ({reason}): delete it to download it again")
+    return PretrainedError(f"{path} does not hold the weights ({one_line(error)}): delete it to download it again")
 
 
 def _missing(url: str, path: Path, error: Exception) -> PretrainedError:

@@ -1,5 +1,6 @@
 """Errors as one line of text, and which errors of libraries are the machine's rather than a fault of kp."""
 
+import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,11 @@ def one_line(error: BaseException, max_length: int = 200) -> str:
     """The message of an error without line breaks, at most ``max_length`` characters.
 
     For an error of the operating system this is its own text, without the path. For an error without a message it is
-    the name of its class.
+    the name of its class. Torch's message about a file that holds more than weights is
+    advice to run what it holds: it is replaced.
     """
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no file of plain weights"
     inner = getattr(error, "reason", error)  # urllib wraps the first error
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return " ".join(str(text).split())[:max_length]

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import Field, fields, is_dataclass
-from typing import NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
 
@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Parser(argparse.ArgumentParser):
     """A command line whose help keeps its lines and whose errors are one line."""
 
-    def __init__(self, prog: str, **texts: str) -> None:
-        super().__init__(prog, formatter_class=argparse.RawDescriptionHelpFormatter, **texts)
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")

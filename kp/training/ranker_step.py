@@ -13,13 +13,13 @@ from kp.data.view_groups import ViewGroup
 from kp.evaluation.metrics import repeatability
 from kp.geometry.coords import Size
 from kp.geometry.homography import compose
-from kp.models.corner import unranked
+from kp.models.corner import CANDIDATES_PER_KEYPOINT, unranked
 from kp.models.detector import Detector
 from kp.models.keypoints import Keypoints, resized
 from kp.models.peak_features import NUM_FEATURES, peak_features
 from kp.models.ranker import reranked
 from kp.training import distributed
-from kp.training.ranking import CANDIDATES_PER_KEYPOINT, repeated_shares
+from kp.training.ranking import repeated_shares
 
 _KEPT = 0.1  # of the keypoints of a step, which resemble each other
 
@@ -44,7 +44,7 @@ class PeakMemory:
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Features (count, NUM_FEATURES) and shares (count,) of keypoints, some of them more than once. Float32.
 
-        None where nothing is remembered.
+        None of either, (0, NUM_FEATURES) and (0,), where nothing is remembered.
         """
         known = len(self.features)
         chosen = torch.randint(known, (count,)) if known else torch.empty(0, dtype=torch.long)

@@ -9,7 +9,6 @@ from kp.geometry.coords import Size, covisible, invert, warp_points
 from kp.models.keypoints import Keypoints
 
 THRESHOLD = 3.0  # pixels within which a keypoint is repeated
-CANDIDATES_PER_KEYPOINT = 4  # best keypoints of a view that are judged, for each that counts
 
 
 def repeated_shares(

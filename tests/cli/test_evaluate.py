@@ -564,9 +564,9 @@ def test_comparing_measures_nothing(root, tmp_path, capsys):
     assert code == 0
     assert "harris of a v. fast of b" in out
     assert "cannot be read" in error(capsys, "--compare", tmp_path / "a.json", tmp_path / "none.json")
-    assert "leave out --json" in error(
-        capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json", "c.json"
-    )
+    for flag in (["--json", "c.json"], ["--hpatches", root], ["--detectors", "harris"], ["--download"]):
+        both = tmp_path / "a.json", tmp_path / "b.json"
+        assert f"leave out {flag[0]}" in error(capsys, "--compare", *both, *flag)
 
 
 def test_a_reader_that_has_left_does_not_keep_the_json_from_being_written(root, tmp_path):

@@ -26,6 +26,29 @@ def test_preview_draws_every_family(tmp_path):
         assert (count == 0) == (family in ("ellipses", "grain", "cells", "noise")), family
 
 
+def test_preview_of_weights_has_no_seed(tmp_path, capsys):
+    assert main(["preview", str(tmp_path / "sheet.png"), "--weights", "default", "--seed", "3"]) == ERROR
+    assert "--seed is for pairs without --weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--inference", "--device", "cpu"], "--device is not for --inference"),
+        (["--inference", "--batch", "2"], "--batch is not for --inference"),
+        (["--inference", "--profile"], "--profile is not for --inference"),
+        (["--json", "never.json"], "--json is for --inference"),
+        (["--size", "64x64"], "--size is for --inference"),
+        (["--repeats", "3"], "--repeats is for --inference"),
+    ],
+)
+def test_a_benchmark_refuses_flags_of_another(capsys, flags, message):
+    assert main(["bench", *flags]) == ERROR
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
 def test_curves_of_a_log(tmp_path):
     steps = [{"step": i, "seconds": i, "loss": {"corner": 1.0 / i, "repeatability": 0.5}} for i in range(1, 200)]
     lines = [*steps, {"step": 199, "seconds": 199, "validation": {"repeatability": 0.5}}]

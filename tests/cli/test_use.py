@@ -155,10 +155,13 @@ def test_an_interrupted_run_keeps_what_was_found(photos, monkeypatch):
         (["photos", "--device", "cuda:77"], "no device"),
         (["photos", "--masks", "nowhere"], "--masks nowhere is not a folder"),
         (["photos", "--draw", "photos/a.png"], "--draw photos/a.png is a file"),
+        (["photos", "--draw", "folder.mp4"], "--draw folder.mp4 is a folder"),
+        (["photos", "--out", "x.h5", "--format", "colmap"], "must end in .db"),
         (["photos/a.png", "photos/sub/../a.png", "masks"], "masks"),
     ],
 )
 def test_what_cannot_work_is_one_line_before_the_work(photos, capsys, flags, message):
+    Path("folder.mp4").mkdir()
     before = sorted(photos.rglob("*"))
     assert main(["detect", *flags]) == ERROR
     out, err = capsys.readouterr()
@@ -166,6 +169,27 @@ def test_what_cannot_work_is_one_line_before_the_work(photos, capsys, flags, mes
     assert err.count("\n") == 1
     assert not out
     assert sorted(photos.rglob("*")) == before
+
+
+def test_what_is_begun_anew_does_not_take_files_of_before(photos, capsys):
+    """Of two images only one is found anew; the other is when it is named again."""
+    both, few = ["photos/a.png", "photos/sub"], ["--format", "csv", "--out", "points", "--max-keypoints"]
+    assert main(["detect", *both, *few, "5"]) == 0
+    assert main(["detect", both[0], *few, "50", "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(["detect", *both, *few, "50"]) == 0
+    assert "in 1 image, 1 were there" in capsys.readouterr().out
+    assert [kp.load(path)["keypoints"].shape[1] for path in sorted(Path("points").rglob("*.csv"))] == [50, 50]
+
+
+def test_a_file_that_was_there_before_is_no_image_of_an_earlier_run(photos, capsys):
+    Path("points").mkdir()
+    Path("points/b.JPG.csv").write_text("x,y,score\n1,2,3\n")
+    for named, found in ((["photos/a.png"], 1), (["photos/a.png", "photos/sub"], 1)):
+        capsys.readouterr()
+        assert main(["detect", *named, "--format", "csv", "--out", "points"]) == 0
+        assert f"in {found} image" in capsys.readouterr().out
+    assert kp.load("points/b.JPG.csv")["keypoints"].shape[1] > 100
 
 
 def test_two_images_of_one_name_are_refused(photos, capsys):
@@ -190,6 +214,33 @@ def test_a_match_prints_its_homography_and_draws(pair, capsys):
     away = cv2.perspectiveTransform(corners, H) - cv2.perspectiveTransform(corners, H_0TO1)
     assert np.linalg.norm(away, axis=2).max() < 1.5
     assert cv2.imread("m.png").shape == (260, 320 + 8 + 330, 3)
+
+
+def test_images_in_a_folder_of_their_own_are_matched_and_drawn(pair):
+    images = ["--images", "photos", "--draw"]
+    assert main(["match", "a.png", "sub/b.JPG", *images, "m.png"]) == 0
+    assert cv2.imread("m.png").shape[1] >= 2 * 320
+    before = Path("photos/a.png").read_bytes()
+    assert main(["match", "a.png", "sub/b.JPG", *images, "photos/a.png"]) == ERROR
+    assert Path("photos/a.png").read_bytes() == before
+
+
+def test_pairs_of_one_name_in_an_h5_are_refused_before_the_work(pair, capsys):
+    Path("pairs.txt").write_text("x/y.png z.png\nx-y.png z.png\n")
+    assert main(["match", "--pairs", "pairs.txt", "--images", "photos", "--out", "m.h5"]) == ERROR
+    err = capsys.readouterr().err
+    assert "the pairs x/y.png z.png and x-y.png z.png have one name in an h5" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["h5", "json", "npz"])
+def test_an_image_without_keypoints_is_matched_with_nothing(photos, form):
+    """Its descriptors are written too, though there are none."""
+    extractor = kp.Extractor("described")
+    kp.save(f"black.{form}", "black", extractor.extract(np.zeros((90, 120), np.uint8)))
+    other = extractor.extract("photos/a.png")
+    for one, two in ((kp.load(f"black.{form}"), other), (other, kp.load(f"black.{form}"))):
+        assert kp.match(one, two)["matches"].shape == (0, 2)
 
 
 def test_matches_are_refined_unless_asked_not_to(pair, capsys):

@@ -73,6 +73,8 @@ def test_hloc(adapter):
     assert torch.equal(found["descriptors"][0], own["descriptors"][0].T)
     rootsift = model({"max_keypoints": 100, "descriptor": "rootsift"})({"image": IMAGE})
     assert rootsift["descriptors"][0].shape == (128, 100)
+    plain = model({"max_keypoints": 100, "weights": "default"})({"image": IMAGE})
+    assert plain["descriptors"][0].shape == (128, 100)
     # as hloc writes them: the scale of its preprocessing, then numpy
     assert np.isfinite({k: v[0].cpu().numpy() for k, v in found.items()}["descriptors"]).all()
 

@@ -232,6 +232,13 @@ def test_an_image_is_found_by_the_name_it_was_saved_by(tmp_path, name):
     assert torch.equal(kp.load(tmp_path / "f.h5", name)["keypoints"], features()["keypoints"])
 
 
+def test_a_name_that_an_npz_does_not_have_is_one_line(tmp_path):
+    kp.save(tmp_path / "f.npz", "a.png", features(3))
+    assert kp.load(tmp_path / "f.npz", "a.png")["keypoints"].shape == (1, 3, 2)
+    with pytest.raises(ValueError, match=r"has no image 'b\.png': it has a\.png"):
+        kp.load(tmp_path / "f.npz", "b.png")
+
+
 def test_arrays_of_numpy_are_features_too(tmp_path):
     arrays = {name: value.numpy() for name, value in features().items()}
     kp.save(tmp_path / "f.npz", "a", arrays)

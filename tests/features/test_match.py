@@ -118,8 +118,18 @@ def test_too_few_or_degenerate_matches_fit_nothing_or_something(estimator, model
     line = torch.arange(count).float()[:, None].expand(-1, 2)
     matrix, inliers = estimate(line, line, 3.0, model, estimator)
     assert inliers.shape == (count,)
-    assert matrix is None or matrix.shape == (3, 3)
     assert (matrix is None) == (not inliers.any())
+    if count < {"homography": 4, "fundamental": 8}[model]:
+        assert matrix is None
+
+
+def test_an_estimator_that_is_none_is_refused_with_and_without_poselib(monkeypatch):
+    for missing in (False, True):
+        if missing:
+            monkeypatch.setitem(sys.modules, "poselib", None)
+        with pytest.raises(ValueError, match="no estimator is called 'ransac'"):
+            choose_estimator("ransac")
+    assert choose_estimator() == "opencv"
 
 
 def test_estimates_are_repeatable():

@@ -173,3 +173,12 @@ def test_a_photograph_in_colour_is_grey(tmp_path, capsys):
         cv2.imwrite(str(tmp_path / name), image)
     assert train("--images", tmp_path, "--out", tmp_path / "run", "--steps", 1, *FLAGS) == 0
     assert "2 photographs in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [("--bogus",), ("--steps", "many"), ("--step", "3")])
+def test_a_wrong_flag_is_one_line(capsys, flags):
+    assert train(*flags) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("train_homographic.py: error: ")
+    assert err.count("\n") == 1

@@ -9,12 +9,11 @@ import torch
 from kp.config import RunSettings, complete
 from kp.data.view_groups import ViewGroup
 from kp.models.build import make_detector
-from kp.models.corner import unranked
+from kp.models.corner import CANDIDATES_PER_KEYPOINT, unranked
 from kp.models.keypoints import resized
 from kp.models.peak_features import NUM_FEATURES, peak_features
 from kp.models.ranker import Ranker
 from kp.training.ranker_step import PeakMemory, RankerStep
-from kp.training.ranking import CANDIDATES_PER_KEYPOINT
 
 SETTINGS = complete(replace(RunSettings(), train=replace(RunSettings().train, ranked_peaks=64, remembered=300)))
 

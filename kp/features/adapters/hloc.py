@@ -23,8 +23,9 @@ class KP(BaseModel):
 
     def _forward(self, data):
         features = self.extractor.extract(data["image"])
-        if self.conf["descriptor"] != "own":
-            features["descriptors"] = kp.describe(data["image"], features, self.conf["descriptor"])
+        if "descriptors" not in features:  # not wanted, or of weights without descriptors
+            method = self.conf["descriptor"].replace("own", "rootsift")
+            features["descriptors"] = kp.describe(data["image"], features, method)
         return {
             "keypoints": [features["keypoints"][0]],
             "scores": [features["keypoint_scores"][0]],
