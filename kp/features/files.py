@@ -264,7 +264,7 @@ def _read_json(path: Path, name: str | None) -> dict[str, np.ndarray]:
     found = {key: np.array(image[key], dtype=np.float32) for key in _ARRAYS if key in image}
     found["keypoints"] = found.get("keypoints", np.zeros(0)).reshape(-1, 2)
     if not len(found["keypoints"]):  # lists without entries do not say how long these would be
-        empty = {"descriptors": (0, 0), "scaled_descriptors": (0, 0, 0), "covariances": (0, 2, 2)}
+        empty = {"descriptors": (0, 0), "scaled_descriptors": (0, 0, 0), "keypoint_covariances": (0, 2, 2)}
         found |= {key: np.zeros(shape) for key, shape in empty.items() if key in found}
     return found
 

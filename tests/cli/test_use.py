@@ -236,9 +236,10 @@ def test_pairs_of_one_name_in_an_h5_are_refused_before_the_work(pair, capsys):
 @pytest.mark.parametrize("form", ["h5", "json", "npz"])
 def test_an_image_without_keypoints_is_matched_with_nothing(photos, form):
     """Its descriptors are written too, though there are none."""
-    extractor = kp.Extractor("described")
+    extractor = kp.Extractor("described", covariances=True)
     kp.save(f"black.{form}", "black", extractor.extract(np.zeros((90, 120), np.uint8)))
     other = extractor.extract("photos/a.png")
+    assert kp.load(f"black.{form}")["keypoint_covariances"].shape == (1, 0, 2, 2)
     for one, two in ((kp.load(f"black.{form}"), other), (other, kp.load(f"black.{form}"))):
         assert kp.match(one, two)["matches"].shape == (0, 2)
 
