@@ -114,7 +114,7 @@ class _Matcher:
     def write(self, path: Path, results: list[dict[str, Any]]) -> None:
         """All matches into one file."""
         from kp.features.colmap import write_colmap
-        from kp.features.files import save_matches
+        from kp.features.match_files import save_matches
         from kp.support.files import write_file
 
         if path.suffix.lower() == ".json":
@@ -159,7 +159,7 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
 def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     """Raises ValueError on what cannot work, before the work."""
     from kp.features.draw import check_picture_suffix
-    from kp.features.files import check_pairs
+    from kp.features.match_files import check_pairs
     from kp.support.files import check_writable
 
     if args.descriptors == "none":

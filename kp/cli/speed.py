@@ -18,18 +18,21 @@ from kp.reporting import inference_tables
 from kp.support.device import choose_device
 from kp.support.files import check_writable, write_file
 
+_OF_INFERENCE = {"size": ["480x640"], "repeats": inference.REPEATS, "json": None}  # flags and their defaults
+_OF_PARTS = {"device": "auto", "batch": None, "profile": False}
+
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
     """The flags of kp bench."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--device", default=_OF_PARTS["device"], help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--batch", type=int, help="images or pairs made together (default: 16, on CUDA 128)")
     parser.add_argument("--threads", type=int, nargs="+", help="CPU threads, one run each (default: as torch chooses)")
     text = "instead, what 1000 keypoints cost, in time and memory, beside detectors of Kornia and of OpenCV"
     parser.add_argument("--inference", action="store_true", help=text)
     text = "of the image, one run each, with --inference (default: 480x640)"
-    parser.add_argument("--size", nargs="+", default=["480x640"], metavar="HxW", help=text)
+    parser.add_argument("--size", nargs="+", default=_OF_INFERENCE["size"], metavar="HxW", help=text)
     text = f"images for each detector, fewer for the slow ones, with --inference (default: {inference.REPEATS})"
-    parser.add_argument("--repeats", type=int, default=inference.REPEATS, metavar="N", help=text)
+    parser.add_argument("--repeats", type=int, default=_OF_INFERENCE["repeats"], metavar="N", help=text)
     text = "write these numbers after each run, with --inference"
     parser.add_argument("--json", type=Path, metavar="FILE", help=text)
     parser.add_argument("--profile", action="store_true", help="also list the slowest operations")
@@ -41,10 +44,6 @@ def add_standin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, metavar="ROOT", help="a new folder; 2 GB for all sequences")
     text = f"sequences to write (default: {standin.COUNT}, as many as HPatches has)"
     parser.add_argument("--sequences", type=int, default=standin.COUNT, metavar="N", help=text)
-
-
-_OF_INFERENCE = {"size": ["480x640"], "repeats": inference.REPEATS, "json": None}  # flags and their defaults
-_OF_PARTS = {"device": "auto", "batch": None, "profile": False}
 
 
 def time_parts(args: argparse.Namespace) -> None:

@@ -69,8 +69,6 @@ def measure_pair(
 
 def matched(features0: Described, features1: Described) -> dict[str, Any]:
     """What :func:`kp.match` says: ``matches`` (M, 2), index pairs. A point whose descriptor is zero has none."""
-    if not len(features0.xy) or not len(features1.xy):
-        return {"matches": features0.xy.new_zeros(0, 2).long(), "rotation": 0.0, "scale": 1.0}
     return match(features0.features(), features1.features())
 
 

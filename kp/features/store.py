@@ -31,7 +31,8 @@ class Store:
         out: the file, or the folder for npz and csv.
         form: one of ``FORMATS``.
         settings: what the features depend on, for JSON.
-        overwrite: begin anew; until it is finished the old file stays.
+        overwrite: begin anew; until it is finished the old file stays. In a folder files of images that are not found
+            anew stay; another run does not take them for its own.
 
     Raises:
         ValueError: what is at ``out`` was made with other settings, or another run is writing it.

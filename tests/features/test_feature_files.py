@@ -10,6 +10,7 @@ from forked import CONTEXT, Forked
 
 import kp
 from kp.features import files
+from kp.features.match_files import save_matches
 from kp.features.store import Store
 
 
@@ -165,7 +166,7 @@ def test_matches_that_do_not_fit_the_features(tmp_path, pair, matches, message):
 def test_matches_are_as_hloc_reads_them(tmp_path):
     h5py = pytest.importorskip("h5py")
     result = {"names": ("x/a.jpg", "b.jpg"), "matches": torch.tensor([[2, 0], [0, 3]]), "counts": [4, 5]}
-    files.save_matches(tmp_path / "m.h5", [result | {"scores": torch.tensor([0.5, 0.25])}])
+    save_matches(tmp_path / "m.h5", [result | {"scores": torch.tensor([0.5, 0.25])}])
     with h5py.File(tmp_path / "m.h5", "r") as file:
         assert file["x-a.jpg/b.jpg/matches0"][()].tolist() == [3, -1, 0, -1]
         assert file["x-a.jpg/b.jpg/matching_scores0"][()].tolist() == [0.25, 0, 0.5, 0]

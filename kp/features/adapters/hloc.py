@@ -24,8 +24,8 @@ class KP(BaseModel):
     def _forward(self, data):
         features = self.extractor.extract(data["image"])
         if "descriptors" not in features:  # not wanted, or of weights without descriptors
-            method = self.conf["descriptor"].replace("own", "rootsift")
-            features["descriptors"] = kp.describe(data["image"], features, method)
+            method = self.conf["descriptor"]
+            features["descriptors"] = kp.describe(data["image"], features, "rootsift" if method == "own" else method)
         return {
             "keypoints": [features["keypoints"][0]],
             "scores": [features["keypoint_scores"][0]],
