@@ -205,9 +205,8 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     if args.pairs is None:
         if result["H_0to1"] is None:
             return lines[0] + "\nno homography fits"
-        H = result["H_0to1"] / result["H_0to1"][2, 2]
         lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
-        lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in H.tolist()]
+        lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
     return "\n".join(lines)
 
 

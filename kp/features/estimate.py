@@ -11,6 +11,7 @@ ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
+_ZERO = 1e-12  # of the largest number of a matrix
 
 
 def choose_estimator(name: str | None = None) -> str:
@@ -33,7 +34,7 @@ def estimate(
 
     None, and no inlier, for fewer matches than the model needs, or where none fits. OpenCV's USAC_MAGSAC (Barath et
     al., CVPR 2020), for a homography followed by least squares on its inliers, or PoseLib's LO-RANSAC; either is
-    repeatable.
+    repeatable. A homography's last number is 1, or 0.
 
     Args:
         threshold: largest error of a right match, in pixels.
@@ -46,6 +47,8 @@ def estimate(
     matrix, inliers = fit(points0, points1, threshold, model)
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.any(inliers):
         return None, none
+    if model == "homography" and abs(matrix[2, 2]) > _ZERO * np.abs(matrix).max():
+        matrix = matrix / matrix[2, 2]  # PoseLib's have any sign and size
     return torch.from_numpy(matrix), torch.from_numpy(np.asarray(inliers, dtype=bool).ravel())
 
 

@@ -4,7 +4,9 @@ The keypoints of two images are found each by itself, so a match is exact to abo
 small window about the keypoint of image 0, changed as image 1 sees it, is laid on image 1, and moved by the steps of
 Lucas and Kanade (IJCAI 1981) until it fits, in the form of Baker and Matthews (IJCV 2004) that computes derivatives
 once. Windows are compared without their mean and contrast. The change of a window is the derivative of the homography
-that fits most matches for those it fits, the turn and size of the images for the others.
+that fits most matches for those that are near its places, the turn and size of the images for the others. Descriptors
+see more than a window and often name a corner beside the right one, so a window that does not fit well is looked for in
+its neighbourhood, by correlation at each pixel, and moved from there.
 """
 
 import math
@@ -14,18 +16,22 @@ from typing import TYPE_CHECKING
 import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from kp.features.estimate import choose_estimator, estimate
 from kp.features.images import to_grey_image
-from kp.geometry.coords import jacobian, sample_windows
+from kp.geometry.coords import jacobian, sample_windows, warp_points
 
 if TYPE_CHECKING:
     from kp.features.images import Source
 
 _STEPS = 5  # of each window
 _RADIUS = 7  # of a window, in pixels of the image that shows less
-_FARTHEST = 3.0  # so far a window moves at most: farther away is another place, and the match stays as it is
-_LIKENESS = 0.6  # correlation of two windows: less, and the match stays as it is
+_FARTHEST = 3.0  # so far a window moves at most: farther away is another place
+_LIKENESS = 0.6  # correlation of two windows: less, and they do not fit
+_LIKELY = 0.8  # correlation: a window that fits less well is looked for in its neighbourhood
+_NEIGHBOURHOOD = 8  # pixels to each side of the match
+_BETTER = 0.05  # more correlation than at the match, at least, that a place of the neighbourhood has
 _SHRINKS = 1.3  # an image that is read in larger steps is blurred first
 _LEAST_LIKE = 0.3  # correlation by which steps are divided, at least: with less they would be long
 _CONTRAST = 1e-4  # added to that of a window, so that an even one is no division by zero
@@ -33,6 +39,7 @@ _SURE = 1e-3  # added to the squares of derivatives, for windows along which lit
 _SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
 _AT_ONCE = 4096  # matches, for the memory of their windows
 _FIT = 3.0  # pixels: the largest error of a match that the homography fits
+_NEAR = 15.0  # pixels: farther from the homography's place a match is not on its plane, or wrong
 
 
 @torch.no_grad()
@@ -48,13 +55,14 @@ def refine(
 ) -> Tensor:
     """The places (M, 2), float32, in image 1 that look most like those of the matched keypoints of image 0.
 
-    They may be of any feature, best at corners: a place on a straight edge may slide along it by a pixel. A match stays
-    as it is where no place within 3 px of it (of the image that shows less) looks alike.
+    They may be of any feature, best at corners: a place on a straight edge may slide along it by a pixel. A match moves
+    by up to 3 px (of the image that shows less), or, where it fits nowhere there well and somewhere within 8 px to each
+    side better, by up to 3 px from that place. Where no place looks alike it stays as it is.
 
     Args:
         keypoints0, keypoints1: the matches, (M, 2) each, tensors or arrays, in pixels.
         rotation, scale: of image 0 to look like image 1, in degrees and times, as :func:`kp.match` gives them: for
-            matches that the homography does not fit.
+            matches that are not near the homography's places.
         estimator: of the homography: see :func:`kp.match_pair`.
         exif: of files and PIL images, ``ignore`` or ``apply``: see :class:`kp.Extractor`.
 
@@ -76,10 +84,12 @@ def refine(
     turn = math.radians(rotation)
     similarity = scale * xy0.new_tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     changes = similarity.expand(len(xy0), 2, 2)
-    H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", choose_estimator(estimator))
+    H_0to1, _ = estimate(xy0, xy1, _FIT, "homography", choose_estimator(estimator))
     if H_0to1 is not None:
-        of_plane = jacobian(H_0to1[None], xy0.cpu().double()[None])[0].to(xy0)
-        changes = torch.where(fits.to(xy0.device)[:, None, None], of_plane, changes)
+        places0 = xy0.cpu().double()[None]
+        places1, of_plane = warp_points(places0, H_0to1[None])[0], jacobian(H_0to1[None], places0)
+        near = (places1[0].to(xy1) - xy1).norm(dim=1) < _NEAR
+        changes = torch.where(near[:, None, None], of_plane[0].to(xy0), changes)
     if not len(xy0):
         return xy1
     size = min(max(float(torch.linalg.det(changes).abs().sqrt().nanmedian()), 1 / _SIZES), _SIZES)
@@ -103,21 +113,65 @@ def _registered(image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, change
     weighted = torch.stack([template, *slopes]) * weights[:, None]
     xx, xy, yy = ((weighted[1 + i] * slopes[j]).sum(0) + _SURE * (i == j) for i, j in ((0, 0), (0, 1), (1, 1)))
     inverse = torch.stack([yy, -xy, -xy, xx], dim=1).view(-1, 2, 2) / (xx * yy - xy.square())[:, None, None]
-    moved = torch.zeros_like(xy0)  # in pixels of image 0
-    for number in range(_STEPS + 1):
-        window = sample_windows(image1, xy1 + _times(changes, moved), changes, offsets, "border")
-        likeness, *errors = (weighted * _normalised(window, weights)[0]).sum(1)  # template and slopes have no mean
-        if number < _STEPS:
-            way = _times(inverse, torch.stack(errors, dim=1)) / likeness.clamp(min=_LEAST_LIKE)[:, None]
-            moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
-    fits = (likeness > _LIKENESS) & (moved.norm(dim=1) < _FARTHEST * step)
-    return torch.where(fits[:, None], xy1 + _times(changes, moved), xy1)
+
+    def fitted(chosen: Tensor | slice, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Moves (C, 2) of chosen windows, begun at ``start`` (C, 2), in pixels of image 0, and likeness (C,) there.
+
+        Where a window does not fit, its move is ``start`` and its likeness 0.
+        """
+        moved = start
+        for number in range(_STEPS + 1):
+            places = xy1[chosen] + _times(changes[chosen], moved)
+            window = _normalised(sample_windows(image1, places, changes[chosen], offsets, "border"), weights)[0]
+            likeness, *errors = (weighted[..., chosen] * window).sum(1)  # template and slopes have no mean
+            if number < _STEPS:
+                way = _times(inverse[chosen], torch.stack(errors, dim=1)) / likeness.clamp(min=_LEAST_LIKE)[:, None]
+                moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+        fits = (likeness > _LIKENESS) & ((moved - start).norm(dim=1) < _FARTHEST * step)
+        return torch.where(fits[:, None], moved, start), torch.where(fits, likeness, 0)
+
+    moved, likeness = fitted(slice(None), torch.zeros_like(xy0))
+    unlike = (likeness < _LIKELY).nonzero()[:, 0]
+    if len(unlike):
+        start = _likest(image1, xy1[unlike], changes[unlike], weighted[0, :, unlike], weights, step)
+        elsewhere, alike = fitted(unlike, start)
+        better = alike > likeness[unlike] + _BETTER
+        moved[unlike[better]] = elsewhere[better]
+    return torch.where(moved.any(1, keepdim=True), xy1 + _times(changes, moved), xy1)
+
+
+def _likest(image: Tensor, xy: Tensor, changes: Tensor, templates: Tensor, weights: Tensor, step: float) -> Tensor:
+    """The moves (M, 2), in pixels of image 0, to the places about matches in image 1 that look most like templates.
+
+    Args:
+        image: grey, (1, 1, H, W).
+        xy, changes: matches in it, (M, 2), and of each window, (M, 2, 2).
+        templates: windows of image 0, normalised, times ``weights``, (P, M).
+        weights: of a window, (P,).
+        step: pixels of image 0 between places.
+    """
+    side = 2 * _RADIUS + 1
+    areas = sample_windows(image, xy, changes, step * _square(_NEIGHBOURHOOD + _RADIUS, xy), "border")  # (P', M)
+    areas = areas.T.unflatten(1, (2 * (_NEIGHBOURHOOD + _RADIUS) + 1, -1))
+    areas = areas - areas.mean(dim=(1, 2), keepdim=True)  # so that no digits are lost to a variance
+    kernels = templates.T.reshape(-1, 1, side, side)
+    products = conv2d(areas[None], kernels, groups=len(xy))[0]  # (M, H, W): windows have no mean
+    weights = weights.view(1, 1, side, side)
+    along_y, along_x = weights.sum(3, keepdim=True), weights.sum(2, keepdim=True)  # of a Gaussian: their product
+    means, squares = (conv2d(conv2d(each[:, None], along_y), along_x)[:, 0] for each in (areas, areas.square()))
+    likeness = products / ((squares - means.square()).clamp(min=0).sqrt() + _CONTRAST)
+    return step * _square(_NEIGHBOURHOOD, xy)[likeness.flatten(1).argmax(dim=1)]
+
+
+def _square(radius: int, like: Tensor) -> Tensor:
+    """All places ((2 radius + 1)^2, 2) of whole numbers up to ``radius`` to each side."""
+    line = torch.arange(-radius, radius + 1, device=like.device, dtype=like.dtype)
+    return torch.cartesian_prod(line, line)
 
 
 def _window(like: Tensor, step: float) -> tuple[Tensor, Tensor]:
     """The places (P, 2) of a window about its centre, in pixels of image 0, and their weights (P,), whose sum is 1."""
-    line = torch.arange(-_RADIUS, _RADIUS + 1, device=like.device, dtype=like.dtype)
-    offsets = torch.cartesian_prod(line, line)
+    offsets = _square(_RADIUS, like)
     weights = torch.exp(-2 * offsets.square().sum(1) / _RADIUS**2)
     return step * offsets, weights / weights.sum()
 

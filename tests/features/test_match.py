@@ -101,6 +101,7 @@ def test_a_pair_of_images(estimator):
     corners = torch.tensor([[0.0, 0], [399, 0], [0, 299], [399, 299]])
     there = cv2.perspectiveTransform(corners.double().numpy()[:, None], H_0TO1)[:, 0]
     assert errors(corners, torch.from_numpy(there), found["H_0to1"]).max() < 1
+    assert found["H_0to1"][2, 2] == 1
     assert found["inliers"].float().mean() > 0.8
     assert torch.equal(found["keypoints0"], found["features0"]["keypoints"][0, found["matches"][:, 0]])
     lines = torch.cat([found["keypoints0"].double(), torch.ones(len(found["matches"]), 1)], 1) @ found["F_0to1"].T

@@ -110,7 +110,7 @@ def test_kp_match_takes_them_and_says_where_there_are_none(weights, tmp_path, ca
         cv2.imwrite(str(path), data.camera()[100:300, 120:360])
     assert main(["match", str(first), str(second), "--weights", str(weights), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert np.abs(np.array(found["H_0to1"]) / found["H_0to1"][2][2] - np.eye(3)).max() < 1e-3
+    assert np.abs(np.array(found["H_0to1"]) - np.eye(3)).max() < 1e-3
     assert main(["match", str(first), str(second), "--weights", "ranked", "--descriptors", "own"]) != 0
     assert "--descriptors own: the weights ranked have none" in capsys.readouterr().err
 

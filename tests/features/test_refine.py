@@ -1,5 +1,7 @@
 """Matches moved to where the pictures fit: against warps that are known."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -68,12 +70,43 @@ def test_what_does_not_fit_stays_to_the_last_bit():
     xy0, xy1 = corners(VIEW)
     other = cv2.flip(warped(VIEW), 1)
     even = np.full_like(other, 90)
+    noise = np.random.default_rng(0).integers(0, 256, other.shape, np.uint8)
     wrong = xy1.roll(1, 0)
-    for image1 in (other, even):
+    for image1, stay in ((other, 0.7), (noise, 0.99), (even, 0.999)):  # something alike is in many neighbourhoods
         found = kp.refine(PHOTO, image1, xy0, wrong)
-        assert ((found == wrong).all(1)).float().mean() > (0.8 if image1 is other else 0.999)
-        assert (found - wrong).norm(dim=1).max() < 5
+        assert ((found == wrong).all(1)).float().mean() > stay
+        assert (found - wrong).norm(dim=1).max() < math.hypot(8, 8) + 3
     assert torch.equal(kp.refine(even, even, xy0, wrong), wrong)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 2.0])
+def test_a_match_at_a_place_beside_the_right_one_is_put_right(scale):
+    """Up to 8 px of the image that shows less, in all directions; half of the matches, so that the homography fits."""
+    view = np.diag([scale, scale, 1]) @ VIEW
+    size = tuple(round(scale * each) for each in SIZE)
+    image1 = cv2.resize(warped(VIEW), size[::-1], interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    xy0, xy1 = corners(VIEW)
+    xy1 = scale * (xy1 + 0.5) - 0.5  # cv2.resize keeps the edges of pixels
+    assert (there(xy0, view) - xy1).norm(dim=1).max() <= 0.75
+    beside = torch.arange(len(xy1)) % 2 == 0
+    angles = 2.4 * torch.arange(len(xy1))
+    rough = xy1 + 6.5 * scale * beside[:, None] * torch.stack([angles.cos(), angles.sin()], dim=1)
+    off = (kp.refine(PHOTO, image1, xy0, rough) - xy1).norm(dim=1)
+    assert (off[beside] < scale).float().mean() > 0.8
+    assert off[beside].median() < 0.15 * scale
+    assert off[~beside].median() < 0.15 * scale
+
+
+def test_a_pattern_that_repeats_moves_no_match_by_a_period():
+    yy, xx = np.mgrid[:200, :200]
+    rng = np.random.default_rng(0)
+    tiles = 128 + 60 * np.sign(np.sin(2 * np.pi * (xx + 0.5) / 12) * np.sin(2 * np.pi * (yy + 0.5) / 12))
+    image0, image1 = (
+        cv2.GaussianBlur((tiles + rng.normal(0, 12, tiles.shape)).clip(0, 255), (0, 0), 0.8) for _ in "01"
+    )
+    xy = torch.cartesian_prod(*[torch.arange(23.5, 180, 6)] * 2)
+    found = kp.refine(image0.astype(np.uint8), image1.astype(np.uint8), xy, scattered(xy, 0.4))
+    assert (found - xy).norm(dim=1).max() < 0.5
 
 
 def test_matches_near_the_edge_are_refined_too():
