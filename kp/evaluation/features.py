@@ -29,7 +29,7 @@ from kp.evaluation import learned_features, registry
 from kp.evaluation.baselines import Unavailable, available, to_gray8
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import OURS, FindKeypoints
-from kp.features.describe import METHODS, Described, describe
+from kp.features.describe import METHODS, Described, describe, of_bits
 from kp.features.extract import Extractor
 from kp.support.errors import one_line
 
@@ -198,10 +198,8 @@ def _sift(image: Tensor, *, count: int) -> Described:
 
 
 def _orb(image: Tensor, *, count: int) -> Described:
-    """OpenCV's ORB, its 256 bits as -1 and 1 divided by 16: the squared distance is a 64th of Hamming's."""
     xy, values = _by_opencv(cv2.ORB_create(count), image, count, 32)
-    bits = torch.from_numpy(np.unpackbits(values.byte().numpy(), axis=1))
-    return Described(xy, (2.0 * bits - 1) / 16)
+    return Described(xy, of_bits(values))
 
 
 def _by_opencv(extractor: cv2.Feature2D, image: Tensor, count: int, length: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Descriptors of keypoints: RootSIFT by Kornia, and those of OpenCV and Kornia by name."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -178,10 +179,17 @@ def _sift(image: Tensor, xy: Tensor, radius: float) -> Tensor:
 
 
 def _orb(image: Tensor, xy: Tensor, radius: float) -> Tensor:
-    """The 256 bits as -1 and 1, divided by 16: the more bits are equal, the nearer."""
     found = _by_opencv(cv2.ORB_create(), image, xy, _ORB_SIZE, 32)
-    bits = torch.from_numpy(np.unpackbits(found.cpu().numpy().astype(np.uint8), axis=1)).to(xy)
-    return (2 * bits - 1).masked_fill(~found.any(1, keepdim=True), 0) / 16
+    return of_bits(found).masked_fill(~found.any(1, keepdim=True), 0)
+
+
+def of_bits(values: Tensor) -> Tensor:
+    """Bytes (K, D / 8) as descriptors (K, D), float32, of unit length: their bits as -1 and 1, divided by sqrt(D).
+
+    The squared distance of two of 256 bits is a 64th of Hamming's.
+    """
+    bits = torch.from_numpy(np.unpackbits(values.cpu().byte().numpy(), axis=1)).to(values.device)
+    return (2.0 * bits - 1) / math.sqrt(8 * values.shape[1])
 
 
 def _by_opencv(extractor: cv2.Feature2D, image: Tensor, xy: Tensor, size: float, length: int) -> Tensor:
