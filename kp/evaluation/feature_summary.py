@@ -101,15 +101,22 @@ def difference(ours: Records, theirs: Records, measure: str) -> dict[str, Any] |
     ``difference``; ``interval``, 95 %, of the same sequences drawn for both, None with one sequence; ``verdict``, of
     :func:`kp.evaluation.compare.verdict`; ``pairs``, how many.
     """
-    by_key = [{(r["sequence"], r["image"]): r for r in records} for records in (ours, theirs)]
-    common = sorted(by_key[0].keys() & by_key[1].keys())
-    if not common:
+    if (sums := _of_both(ours, theirs, measure)) is None:
         return None
-    a, b = (_sums([records[key] for key in common], measure) for records in by_key)
-    several = len(a.count) > 1
-    span = np.quantile(a.drawn() - b.drawn(), [0.025, 0.975]).tolist() if several else None
+    a, b = sums
+    span = np.quantile(a.drawn() - b.drawn(), [0.025, 0.975]).tolist() if len(a.count) > 1 else None
     change = a.whole() - b.whole()
-    return {"difference": change, "interval": span, "verdict": verdict(span, measure), "pairs": len(common)}
+    return {"difference": change, "interval": span, "verdict": verdict(span, measure), "pairs": round(a.count.sum())}
+
+
+def ratio(ours: Records, theirs: Records, measure: str) -> tuple[float, list[float] | None] | None:
+    """A measure of ours divided by that of theirs, over the pairs of both, and its 95 % interval: see `difference`."""
+    if (sums := _of_both(ours, theirs, measure)) is None or not sums[1].whole():
+        return None
+    a, b = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        span = np.quantile(a.drawn() / b.drawn(), [0.025, 0.975]).tolist() if len(a.count) > 1 else None
+    return a.whole() / b.whole(), span
 
 
 def best_feature(records: Records, points: int, split: str, measure: str) -> str | None:
@@ -130,6 +137,15 @@ def chosen(records: Records, feature: str, points: int, split: str) -> list[dict
     """The records of a feature, a number of points and a split, "all" for both."""
     ours = [r for r in records if (r["feature"], r["points"]) == (feature, points)]
     return [r for r in ours if split in ("all", r["split"])]
+
+
+def _of_both(ours: Records, theirs: Records, measure: str) -> tuple[_Sums, _Sums] | None:
+    """Those of the pairs (sequence, image) of both; None without any."""
+    by_key = [{(r["sequence"], r["image"]): r for r in records} for records in (ours, theirs)]
+    if not (common := sorted(by_key[0].keys() & by_key[1].keys())):
+        return None
+    a, b = (_sums([records[key] for key in common], measure) for records in by_key)
+    return a, b
 
 
 def _interval(sums: _Sums) -> list[float] | None:

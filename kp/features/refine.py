@@ -5,13 +5,14 @@ small window about the keypoint of image 0, changed as image 1 sees it, is laid 
 Lucas and Kanade (IJCAI 1981) until it fits, in the form of Baker and Matthews (IJCV 2004) that computes derivatives
 once. Windows are compared without their mean and contrast. The change of a window is the derivative of the homography
 that fits most matches for those that are near its places, the turn and size of the images for the others. Descriptors
-see more than a window and often name a corner beside the right one, so a window that does not fit well is looked for in
-its neighbourhood, by correlation at each pixel, and moved from there.
+see more than a window and often name a corner beside the right one. So a window that does not fit well, and whose match
+the homography does not fit either, is looked for in its neighbourhood, by correlation at each pixel, and moved from
+there.
 """
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from kornia.filters import gaussian_blur2d
@@ -31,7 +32,7 @@ _FARTHEST = 3.0  # so far a window moves at most: farther away is another place
 _LIKENESS = 0.6  # correlation of two windows: less, and they do not fit
 _LIKELY = 0.8  # correlation: a window that fits less well is looked for in its neighbourhood
 _NEIGHBOURHOOD = 8  # pixels to each side of the match
-_BETTER = 0.05  # more correlation than at the match, at least, that a place of the neighbourhood has
+_BETTER = 0.05  # more correlation, at least, that a place of the neighbourhood has, if the match fits at all
 _SHRINKS = 1.3  # an image that is read in larger steps is blurred first
 _LEAST_LIKE = 0.3  # correlation by which steps are divided, at least: with less they would be long
 _CONTRAST = 1e-4  # added to that of a window, so that an even one is no division by zero
@@ -39,7 +40,7 @@ _SURE = 1e-3  # added to the squares of derivatives, for windows along which lit
 _SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
 _AT_ONCE = 4096  # matches, for the memory of their windows
 _FIT = 3.0  # pixels: the largest error of a match that the homography fits
-_NEAR = 15.0  # pixels: farther from the homography's place a match is not on its plane, or wrong
+_NEAR = 15.0  # pixels of the image that shows less: farther from the homography's place a match is of another plane
 
 
 @torch.no_grad()
@@ -56,8 +57,8 @@ def refine(
     """The places (M, 2), float32, in image 1 that look most like those of the matched keypoints of image 0.
 
     They may be of any feature, best at corners: a place on a straight edge may slide along it by a pixel. A match moves
-    by up to 3 px (of the image that shows less), or, where it fits nowhere there well and somewhere within 8 px to each
-    side better, by up to 3 px from that place. Where no place looks alike it stays as it is.
+    by up to 3 px of the image that shows less there. Where it does not fit well, and no homography fits it, the places
+    within 8 px to each side are tried, and it moves by up to 3 px from the best. Where nothing looks alike it stays.
 
     Args:
         keypoints0, keypoints1: the matches, (M, 2) each, tensors or arrays, in pixels.
@@ -83,84 +84,109 @@ def refine(
     grey0, grey1 = (to_grey_image(image, exif).grey.to(xy0.device) for image in (image0, image1))
     turn = math.radians(rotation)
     similarity = scale * xy0.new_tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    changes = similarity.expand(len(xy0), 2, 2)
-    H_0to1, _ = estimate(xy0, xy1, _FIT, "homography", choose_estimator(estimator))
-    if H_0to1 is not None:
-        places0 = xy0.cpu().double()[None]
-        places1, of_plane = warp_points(places0, H_0to1[None])[0], jacobian(H_0to1[None], places0)
-        near = (places1[0].to(xy1) - xy1).norm(dim=1) < _NEAR
-        changes = torch.where(near[:, None, None], of_plane[0].to(xy0), changes)
     if not len(xy0):
         return xy1
+    changes, sure = _changes(xy0, xy1, similarity, choose_estimator(estimator))
     size = min(max(float(torch.linalg.det(changes).abs().sqrt().nanmedian()), 1 / _SIZES), _SIZES)
     step = max(1.0, 1 / size)  # pixels of image 0
     grey0, grey1 = _blurred(grey0, step), _blurred(grey1, size * step)
-    parts = zip(*(each.split(_AT_ONCE) for each in (xy0, xy1, changes)), strict=True)
+    parts = zip(*(each.split(_AT_ONCE) for each in (xy0, xy1, changes, sure)), strict=True)
     return torch.cat([_registered(grey0, grey1, *part, step) for part in parts])
 
 
-def _registered(image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, changes: Tensor, step: float) -> Tensor:
+def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, estimator: str) -> tuple[Tensor, Tensor]:
+    """Of the window of each match (M, 2, 2), in pixels of image 1 per pixel; and whether the homography fits it (M,).
+
+    Args:
+        similarity: (2, 2), for matches that are not near the homography's places.
+    """
+    changes = similarity.expand(len(xy0), 2, 2)
+    H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
+    if H_0to1 is not None:
+        places0 = xy0.cpu().double()
+        w = places0[fits] @ H_0to1[2, :2] + H_0to1[2, 2]
+        H_0to1 = (H_0to1 * w.median().sign())[None]  # the sign that has the plane in front of the camera
+        places1, in_front = (each[0].to(xy1.device) for each in warp_points(places0[None], H_0to1))
+        of_plane = jacobian(H_0to1, places0[None])[0].to(xy0)
+        reach = _NEAR * torch.linalg.det(of_plane).abs().sqrt().clamp(1, _SIZES)  # pixels of image 1
+        near = in_front & ((places1 - xy1).norm(dim=1) < reach)
+        changes = torch.where(near[:, None, None], of_plane, changes)
+    return changes, fits.to(xy0.device)
+
+
+class _Windows(NamedTuple):
+    """Windows of image 0 to be found in image 1."""
+
+    xy: Tensor  # (M, 2), the matches in image 1, in pixels
+    changes: Tensor  # (M, 2, 2), pixels of image 1 per pixel of image 0
+    patterns: Tensor  # (3, P, M), normalised, and their derivatives by a move of image 0, all times the weights
+    inverse: Tensor  # (M, 2, 2), of the products of derivatives
+
+    def chosen(self, index: Tensor) -> "_Windows":
+        return _Windows(self.xy[index], self.changes[index], self.patterns[..., index], self.inverse[index])
+
+
+def _registered(
+    image0: Tensor, image1: Tensor, xy0: Tensor, xy1: Tensor, changes: Tensor, sure: Tensor, step: float
+) -> Tensor:
     """The places (M, 2) of matches in image 1, in pixels, moved to where windows fit.
 
     Args:
         image0, image1: grey, (1, 1, H, W).
         xy0, xy1: the matches, (M, 2), in pixels.
         changes: (M, 2, 2), of each window, pixels of image 1 per pixel of image 0.
+        sure: (M,), the matches that are not looked for in their neighbourhood.
         step: pixels of image 0 between the places of a window that are read.
     """
     offsets, weights = _window(xy0, step)  # (P, 2), (P,)
     template, slopes = _templates(image0, xy0, offsets, weights, step)  # (P, M), (2, P, M)
-    weighted = torch.stack([template, *slopes]) * weights[:, None]
-    xx, xy, yy = ((weighted[1 + i] * slopes[j]).sum(0) + _SURE * (i == j) for i, j in ((0, 0), (0, 1), (1, 1)))
+    patterns = torch.stack([template, *slopes]) * weights[:, None]
+    xx, xy, yy = ((patterns[1 + i] * slopes[j]).sum(0) + _SURE * (i == j) for i, j in ((0, 0), (0, 1), (1, 1)))
     inverse = torch.stack([yy, -xy, -xy, xx], dim=1).view(-1, 2, 2) / (xx * yy - xy.square())[:, None, None]
-
-    def fitted(chosen: Tensor | slice, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Moves (C, 2) of chosen windows, begun at ``start`` (C, 2), in pixels of image 0, and likeness (C,) there.
-
-        Where a window does not fit, its move is ``start`` and its likeness 0.
-        """
-        moved = start
-        for number in range(_STEPS + 1):
-            places = xy1[chosen] + _times(changes[chosen], moved)
-            window = _normalised(sample_windows(image1, places, changes[chosen], offsets, "border"), weights)[0]
-            likeness, *errors = (weighted[..., chosen] * window).sum(1)  # template and slopes have no mean
-            if number < _STEPS:
-                way = _times(inverse[chosen], torch.stack(errors, dim=1)) / likeness.clamp(min=_LEAST_LIKE)[:, None]
-                moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
-        fits = (likeness > _LIKENESS) & ((moved - start).norm(dim=1) < _FARTHEST * step)
-        return torch.where(fits[:, None], moved, start), torch.where(fits, likeness, 0)
-
-    moved, likeness = fitted(slice(None), torch.zeros_like(xy0))
-    unlike = (likeness < _LIKELY).nonzero()[:, 0]
+    windows = _Windows(xy1, changes, patterns, inverse)
+    moved, likeness = _fitted(image1, windows, torch.zeros_like(xy0), offsets, weights, step)
+    unlike = ((likeness < _LIKELY) & ~sure).nonzero()[:, 0]
     if len(unlike):
-        start = _likest(image1, xy1[unlike], changes[unlike], weighted[0, :, unlike], weights, step)
-        elsewhere, alike = fitted(unlike, start)
+        windows = windows.chosen(unlike)
+        start = _likest(image1, windows, weights, step)
+        elsewhere, alike = _fitted(image1, windows, start, offsets, weights, step)
         better = alike > likeness[unlike] + _BETTER
         moved[unlike[better]] = elsewhere[better]
     return torch.where(moved.any(1, keepdim=True), xy1 + _times(changes, moved), xy1)
 
 
-def _likest(image: Tensor, xy: Tensor, changes: Tensor, templates: Tensor, weights: Tensor, step: float) -> Tensor:
-    """The moves (M, 2), in pixels of image 0, to the places about matches in image 1 that look most like templates.
+def _fitted(
+    image: Tensor, windows: _Windows, start: Tensor, offsets: Tensor, weights: Tensor, step: float
+) -> tuple[Tensor, Tensor]:
+    """Moves (M, 2) of windows, begun at ``start`` (M, 2), in pixels of image 0, and how like the image (M,) they are.
 
-    Args:
-        image: grey, (1, 1, H, W).
-        xy, changes: matches in it, (M, 2), and of each window, (M, 2, 2).
-        templates: windows of image 0, normalised, times ``weights``, (P, M).
-        weights: of a window, (P,).
-        step: pixels of image 0 between places.
+    Where a window does not fit, its move is ``start`` and its likeness 0.
     """
-    side = 2 * _RADIUS + 1
-    areas = sample_windows(image, xy, changes, step * _square(_NEIGHBOURHOOD + _RADIUS, xy), "border")  # (P', M)
-    areas = areas.T.unflatten(1, (2 * (_NEIGHBOURHOOD + _RADIUS) + 1, -1))
-    areas = areas - areas.mean(dim=(1, 2), keepdim=True)  # so that no digits are lost to a variance
-    kernels = templates.T.reshape(-1, 1, side, side)
-    products = conv2d(areas[None], kernels, groups=len(xy))[0]  # (M, H, W): windows have no mean
-    weights = weights.view(1, 1, side, side)
-    along_y, along_x = weights.sum(3, keepdim=True), weights.sum(2, keepdim=True)  # of a Gaussian: their product
-    means, squares = (conv2d(conv2d(each[:, None], along_y), along_x)[:, 0] for each in (areas, areas.square()))
+    moved = start
+    for number in range(_STEPS + 1):
+        places = windows.xy + _times(windows.changes, moved)
+        seen = _normalised(sample_windows(image, places, windows.changes, offsets, "border"), weights)[0]
+        likeness, *errors = (windows.patterns * seen).sum(1)  # patterns have no mean
+        if number < _STEPS:
+            way = _times(windows.inverse, torch.stack(errors, dim=1)) / likeness.clamp(min=_LEAST_LIKE)[:, None]
+            moved = moved - way * (step / way.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1)
+    fits = (likeness > _LIKENESS) & ((moved - start).norm(dim=1) < _FARTHEST * step)
+    return torch.where(fits[:, None], moved, start), torch.where(fits, likeness, 0)
+
+
+def _likest(image: Tensor, windows: _Windows, weights: Tensor, step: float) -> Tensor:
+    """The moves (M, 2), in pixels of image 0, to the places of the neighbourhood that look most like the windows."""
+    side, across = 2 * _RADIUS + 1, 2 * (_NEIGHBOURHOOD + _RADIUS) + 1
+    places = step * _square(_NEIGHBOURHOOD + _RADIUS, weights)
+    areas = sample_windows(image, windows.xy, windows.changes, places, "border").T.reshape(-1, 1, across, across)
+    areas = areas - areas.mean(dim=(2, 3), keepdim=True)  # so that no digits are lost to a variance
+    kernels = windows.patterns[0].T.reshape(-1, 1, side, side)
+    square = weights.view(1, 1, side, side)
+    line, column = square.sum(2, keepdim=True), square.sum(3, keepdim=True)  # of a Gaussian: their product
+    products = conv2d(areas.transpose(0, 1), kernels, groups=len(kernels))[0]  # windows have no mean
+    means, squares = (conv2d(conv2d(each, line), column)[:, 0] for each in (areas, areas.square()))
     likeness = products / ((squares - means.square()).clamp(min=0).sqrt() + _CONTRAST)
-    return step * _square(_NEIGHBOURHOOD, xy)[likeness.flatten(1).argmax(dim=1)]
+    return step * _square(_NEIGHBOURHOOD, weights)[likeness.flatten(1).argmax(dim=1)]
 
 
 def _square(radius: int, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from kp.config import DESCRIBED
 from kp.evaluation.feature_matching import ESTIMATORS
-from kp.evaluation.feature_summary import chosen, difference
+from kp.evaluation.feature_summary import chosen, difference, ratio
 from kp.evaluation.features import REFINED, UPRIGHT
 from kp.evaluation.summary import SPLITS
 from kp.reporting.feature_tables import AUC, TITLES, difference_lines, digits, full, short
@@ -52,13 +52,13 @@ def refined(read: Read, name: str) -> str:
     rows, lines = _rows(content), []
     for feature in (feature for feature in rows if feature + REFINED in rows):
         pair = rows[feature], rows[feature + REFINED]
-        cells = [row["matching_accuracy_1px"] for row in pair]
+        cells = [row[f"matching_accuracy_{pixels}px"] for pixels in (1, 3) for row in pair]
         for measure in AUC:
             cells += [*(row[measure] for row in pair), _difference(content, feature + REFINED, feature, measure)]
         lines.append((feature, cells))
     if not lines:
         return ""
-    groups = {"MMA 1 px": 2} | {f"AUC 5 px, {title}": 3 for title in TITLES.values()}
+    groups = {"MMA 1 px": 2, "MMA 3 px": 2} | {f"AUC 5 px, {title}": 3 for title in TITLES.values()}
     titles = ("as found", "refined", "difference")
     columns = [Column(title, 3, group) for group, count in groups.items() for title in titles[:count]]
     return Table("feature", columns, lines).markdown()
@@ -88,6 +88,22 @@ def gain(read: Read, other: str) -> str:
         for name, measure in zip(TITLES, AUC, strict=True)
     ]
     return " and ".join(parts)
+
+
+def right(read: Read, name: str) -> str:
+    """How many times as many right matches the shipped descriptors have as RootSIFT at 1000 keypoints, in words."""
+    content = _content(read, name)
+    if content is None:
+        return ""
+    found = []
+    for suffix, title in (("", "as found"), (REFINED, "refined")):
+        pairs = [
+            chosen(content["pairs"], f"{each}{suffix}", _SHORT_POINTS, "all") for each in (DESCRIBED, "kp+rootsift")
+        ]
+        if (times := ratio(*pairs, "right_matches")) is not None:
+            value, (low, high) = times
+            found.append(f"{value:.2f} [{low:.2f}, {high:.2f}] {title}")
+    return " and ".join(found)
 
 
 def _difference(content: Content, ours: str, other: str, measure: str) -> str:

@@ -224,6 +224,7 @@ NAMES: dict[str, Callable[[Read], str]] = {
     },
     **{f"refined-{name}": partial(feature_pages.refined, name=name) for name in _SETS},
     **{f"same-points-{name}": partial(feature_pages.same_points, name=name) for name in _SETS},
+    **{f"right-{name}": partial(feature_pages.right, name=name) for name in _SETS},
     **{f"gain-{other}": partial(feature_pages.gain, other=other) for other in _BESIDE},
     "rotation": lambda read: swept(read("builtin.json"), "rotation").markdown(),
     "scale": lambda read: swept(read("builtin.json"), "scale").markdown(),

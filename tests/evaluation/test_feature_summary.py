@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kp.evaluation.feature_matching import ACCURACY_THRESHOLDS
-from kp.evaluation.feature_summary import best_feature, difference, feature_differences, summarise_features
+from kp.evaluation.feature_summary import best_feature, difference, feature_differences, ratio, summarise_features
 from kp.evaluation.matching import accuracy, auc
 from kp.evaluation.summary import RESAMPLES
 
@@ -109,6 +109,20 @@ def features(sequences=8):
         for name, more in (("kp", 0), ("good", 10), ("other", 9 * (-1) ** n)):
             records.append(record(f"{'iv'[n % 2]}_{n}", 2, 1.0, feature=name, right_matches=50 + n + more))
     return records
+
+
+def test_a_ratio_is_of_means_over_the_pairs_of_both():
+    """30 and 40 matches beside 20 and 20 of pairs that both have: 70 / 40; of the sequences alone 1.5 and 2."""
+    ours = [record("i_a", 2, 1.0, right_matches=30), record("i_b", 2, 1.0, right_matches=40)]
+    theirs = [record("i_a", 2, 1.0, right_matches=20), record("i_b", 2, 1.0, right_matches=20)]
+    alone = record("i_b", 3, 1.0, right_matches=900)
+    value, span = ratio([*ours, alone], theirs, "right_matches")
+    assert value == 1.75
+    drawn = np.random.default_rng(0).integers(0, 2, (RESAMPLES, 2))
+    assert span == quantiles([np.mean([(1.5, 2.0)[index] for index in row]) for row in drawn])
+    assert ratio(ours[:1], theirs, "right_matches") == (1.5, None)
+    assert ratio(ours, [record("v_c", 2, 1.0)], "right_matches") is None
+    assert ratio(ours, [each | {"right_matches": 0} for each in theirs], "right_matches") is None
 
 
 def test_the_first_feature_is_compared_with_each_other():

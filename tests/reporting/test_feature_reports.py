@@ -152,11 +152,11 @@ def test_refined_matches_stand_beside_those_as_found(root):
     assert [cell.split()[0] for cell in lines[0][4:]] == ["0.350", "0.200", "0.425", "0.275"]
     assert lines[2][6:] == ["-", "-"]
     head, _, *lines = cells(changes.split("-->")[1].strip())
-    assert len(head) == 1 + 2 + 3 + 3
-    assert lines[0][:5] == ["described", "0.510", "0.510", "0.350", "0.425"]
-    assert lines[0][5].startswith("+0.075 [+0.000, +0.1")
-    assert lines[0][6:8] == ["0.200", "0.275"]
-    assert lines[1][5] == "+0.000 [+0.000, +0.000]"
+    assert len(head) == 1 + 2 + 2 + 3 + 3
+    assert lines[0][:7] == ["described", "0.510", "0.510", "0.530", "0.530", "0.350", "0.425"]
+    assert lines[0][7].startswith("+0.075 [+0.000, +0.1")
+    assert lines[0][8:10] == ["0.200", "0.275"]
+    assert lines[1][7] == "+0.000 [+0.000, +0.000]"
     assert len(lines) == 2
     assert words.split("-->")[1].startswith("+0.075 [+0.000, +0.1")
     assert words.endswith("] by PoseLib")
@@ -167,6 +167,18 @@ def test_refined_matches_stand_beside_those_as_found(root):
     brief, changes, words = (root / "page.md").read_text().split("<!-- /kp -->")[:3]
     assert len(cells(brief.split("-->")[1].strip())[0]) == 6
     assert changes.split("-->")[1].strip() == words.split("-->")[1] == ""
+
+
+def test_right_matches_beside_rootsift_in_words(root):
+    rights = {"described": 60, "described+refined": 90, "kp+rootsift": 40, "kp+rootsift+refined": 45}
+    records = [record(feature, f"i_{n}", count, 1.0, 1000) for feature, count in rights.items() for n in range(2)]
+    (root / "page.md").write_text("They have <!-- kp:right-test -->?<!-- /kp --> times as many.\n")
+    for kept, words in ((rights, "1.50 [1.50, 1.50] as found and 2.00 [2.00, 2.00] refined"), (("described",), "")):
+        chosen = [each for each in records if each["feature"] in kept]
+        found = content(chosen, settings("here", (1000,), split="all"), None, {}, True)
+        (root / pages.RESULTS / "features_test.json").write_text(json.dumps(found))
+        assert main(["report"]) == 0
+        assert (root / "page.md").read_text().split("-->")[1] == f"{words}<!-- /kp "
 
 
 def test_descriptors_of_the_same_points_stand_beside_their_bound(root):
