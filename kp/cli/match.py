@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "side"
     parser.add_argument("--upright", action="store_true", help=text)
     text = "leave keypoints where they were found; by default those of the second image are moved to where the "
-    text += "pictures fit, to parts of a pixel, in what is printed, drawn and written as .json; .h5 and .db name "
-    text += "keypoints, which stay: leave this step out for speed"
+    text += "pictures fit, to parts of a pixel, from a corner near the right one to that, in what is printed, drawn "
+    text += "and written as .json; .h5 and .db name keypoints, which stay: leave this step out for speed"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)

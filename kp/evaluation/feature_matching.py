@@ -76,7 +76,7 @@ def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> dict[str, Any]:
     """What :func:`matched` says, of an oracle that knows H_0to1 (3, 3).
 
     As many pairs of points within 3 px as there can be when none is matched twice; of all such sets the nearest (the
-    assignment problem). So no descriptor has more right matches.
+    assignment problem). So no descriptor has more right matches as found.
     """
     places, in_front = warp_points(xy0[None].cpu().double(), H_0to1[None].cpu().double())
     distances = torch.cdist(places, xy1[None].cpu().double(), compute_mode="donot_use_mm_for_euclid_dist")[0]

@@ -10,7 +10,7 @@ sizes and angles, ordered by response; XFeat, ALIKED and DISK as Kornia runs the
 descriptors compared as they are, in no other turn, size or tilt of the images. The descriptor of a mix gets the places
 only: ``rootsift``, ``sift``, ``orb``, ``hardnet``, ``sosnet`` and ``hynet`` are those of ``kp.describe``.
 ``NAME+refined`` is the same feature, whose matches :mod:`kp.evaluation.feature_benchmark` refines. ``DETECTOR+oracle``
-are the points of one, matched by the given homography: no descriptor of these points has more right matches.
+are the points of one, matched by the given homography: no descriptor has more right matches as found.
 """
 
 from collections.abc import Callable, Sequence
