@@ -100,7 +100,7 @@ class _Matcher:
             if name not in self.features:
                 self.features[name] = features_of(self.extractor, path, None, self.args.descriptors)
         f0, f1 = self.features[name0], self.features[name1]
-        found = match(f0, f1, self.args.ratio or None, self.args.upright)
+        found = match(f0, f1, self.args.ratio or None, self.args.upright, context=not self.args.unrefined)
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
         if not self.args.unrefined:
             turned = found["rotation"], found["scale"]

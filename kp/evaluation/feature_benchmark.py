@@ -8,17 +8,17 @@ Each image's best --points count, whether the other view sees them or not; one s
 feature may find fewer: the column points says how many there are. Matches are mutual nearest neighbours, without a
 ratio test. Descriptors of kp's own weights are compared in that turn (of eight), in those sizes (of three) and in that
 tilt of the two images in which most of them have a clear match, as kp.match does; described+upright compares them as
-they are. NAME+refined moves the matched points of image k to where the pictures fit (kp.refine), a step for all
-features (ours also tell it their turn and sizes), which "kp match" and kp.match_pair take; it also brings matches of
-keypoints near the right ones to the right place, so its places count, not the keypoints'. DETECTOR+oracle matches the
-points of one by the given homography, one to one and within 3 px: no descriptor has more right matches as found. MMA is
-the share of matches right to 1, 3 and 5 px of image k, 0 without a match. A match is right within 3 px. The matching
-score is the number of right matches divided by that of points that the other view sees, the mean of both views
-(SuperPoint, CVPRW 2018). H is the share of pairs whose homography moves the image's corners right to so many px on
-average. It is fitted with a threshold of 3 px by OpenCV's MAGSAC, followed by least squares on its inliers, or by
-PoseLib. AUC is the area under the curve of that share from 0 to so many px, divided by them (SuperGlue, CVPR 2020). All
-numbers are means over pairs (1, k). The 95 % intervals are by bootstrap over sequences; those of the differences
-between the first feature and each of the others are paired.
+they are. NAME+refined moves the matched points of image k to where the pictures fit (kp.refine), also from a keypoint
+near the right one: a step for all features, which "kp match" and kp.match_pair take. Ours tell it their turn and sizes,
+and are compared at half the size, too (kp.match's context). The places it finds count, not the keypoints'.
+DETECTOR+oracle matches the points of one by the given homography, one to one and within 3 px: no descriptor has more
+right matches as found. MMA is the share of matches right to 1, 3 and 5 px of image k, 0 without a match. A match is
+right within 3 px. The matching score is the number of right matches divided by that of points that the other view sees,
+the mean of both views (SuperPoint, CVPRW 2018). H is the share of pairs whose homography moves the image's corners
+right to so many px on average. It is fitted with a threshold of 3 px by OpenCV's MAGSAC, followed by least squares on
+its inliers, or by PoseLib. AUC is the area under the curve of that share from 0 to so many px, divided by them
+(SuperGlue, CVPR 2020). All numbers are means over pairs (1, k). The 95 % intervals are by bootstrap over sequences;
+those of the differences between the first feature and each of the others are paired.
 """
 
 import math

@@ -36,8 +36,8 @@ def measure_pair(
 ) -> dict[str, float]:
     """What the best ``count`` points of each view give, against the true H_0to1 (3, 3), as plain numbers.
 
-    With ``images`` (1, 1, H, W) the matches are refined by :func:`kp.refine`. ``oracle``: they are the true ones, by
-    :func:`true_matches`.
+    With ``images`` (1, 1, H, W) the matches are made with context, and refined by :func:`kp.refine`. ``oracle``: they
+    are the true ones, by :func:`true_matches`.
 
     ``dimensions`` of the descriptor; ``keypoints``, the mean of the two views; ``matches``; ``right_matches``, within
     3 px; ``matching_score``; ``matching_accuracy_1px`` to ``_10px``, the share of matches that are right, 0 without a
@@ -45,7 +45,7 @@ def measure_pair(
     that each estimator fits with 3 px, infinite without one.
     """
     one, two = features0.best(count), features1.best(count)
-    found = true_matches(one.xy, two.xy, H_0to1) if oracle else matched(one, two)
+    found = true_matches(one.xy, two.xy, H_0to1) if oracle else matched(one, two, context=images is not None)
     pairs = found["matches"]
     xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
     if images is not None:
@@ -67,9 +67,9 @@ def measure_pair(
     return scores
 
 
-def matched(features0: Described, features1: Described) -> dict[str, Any]:
+def matched(features0: Described, features1: Described, context: bool = False) -> dict[str, Any]:
     """What :func:`kp.match` says: ``matches`` (M, 2), index pairs. A point whose descriptor is zero has none."""
-    return match(features0.features(), features1.features())
+    return match(features0.features(), features1.features(), context=context)
 
 
 def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> dict[str, Any]:

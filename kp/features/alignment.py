@@ -52,12 +52,16 @@ class _Change(NamedTuple):
     narrowed: int = 0
 
 
-def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> Aligned:
+def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], context: bool = False) -> Aligned:
     """Choose the turn, the sizes and the tilt of two images, with ``descriptors`` (N, D) each, best keypoints first.
 
     What is not there is not tried: ``scaled_descriptors`` (N, S, D), of the image and of others each half as large as
     the one before; the matrix ``turn`` (D, D), which both must have; the matrices ``tilts`` (T, D, D), which both must
     have beside it.
+
+    Args:
+        context: compare those of both images at half their size, too, where there are any: (N, 2 D), of which both
+            halves count alike.
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
     votes = {unchanged: pair.votes(unchanged)}
@@ -67,7 +71,7 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> A
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
             votes |= {each: pair.votes(each) for each in pair.tilted(change)}
     best = max(votes, key=votes.__getitem__)
-    return pair.aligned(best if votes[best] >= _FEWEST else unchanged)
+    return pair.aligned(best if votes[best] >= _FEWEST else unchanged, context)
 
 
 class _Pair:
@@ -110,12 +114,17 @@ class _Pair:
         votes = len(at[clear, 0].unique())
         return votes * (1.0 if any(change[:3]) or change.tilt is not None else _UNCHANGED)
 
-    def aligned(self, change: _Change) -> Aligned:
+    def aligned(self, change: _Change, context: bool) -> Aligned:
         """What was chosen."""
+        descriptors0, descriptors1 = self.compared(change)
+        half = change._replace(size0=change.size0 + 1, size1=change.size1 + 1)
+        if context and half.size0 < len(self.sizes0) and half.size1 < len(self.sizes1):
+            halves = zip((descriptors0, descriptors1), self.compared(half), strict=True)
+            descriptors0, descriptors1 = (F.normalize(torch.cat(each, dim=1), dim=1) for each in halves)
         rotation = 180.0 - (180.0 + 360.0 / TURNS * change.turn) % 360.0
         tilt = 1.0 if change.tilt is None else TILTS[change.tilt // _DIRECTIONS]
         tilt = 1 / tilt if change.narrowed else tilt
-        return Aligned(*self.compared(change), rotation, 2.0 ** (change.size1 - change.size0), tilt)
+        return Aligned(descriptors0, descriptors1, rotation, 2.0 ** (change.size1 - change.size0), tilt)
 
 
 def _sizes(features: Mapping[str, Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ def match(
     features1: Mapping[str, Tensor],
     ratio: float | None = None,
     upright: bool = False,
+    context: bool = False,
 ) -> dict[str, Any]:
     """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
 
@@ -38,6 +39,8 @@ def match(
             IJCV 2004, uses 0.8). None: no such test.
         upright: compare them as they are, which is faster: for images turned by less than 30 degrees, less than 1.5
             times nearer and less than 1.5 times narrower.
+        context: compare those of both images at half their size, too: more matches are right, but some only to several
+            pixels, so it is for matches that :func:`kp.refine` moves. Not with ``upright``.
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine
@@ -61,7 +64,7 @@ def match(
         return {"matches": pairs, "scores": one.new_zeros(0)} | _chosen(Aligned(one, two))
     if one.shape[1] != two.shape[1]:
         raise ValueError(f"descriptors of {one.shape[1]} and of {two.shape[1]} numbers cannot be matched")
-    aligned = Aligned(one, two.to(one.device)) if upright else align(*each)
+    aligned = Aligned(one, two.to(one.device)) if upright else align(*each, context)
     one, two = aligned.descriptors0, aligned.descriptors1
     at0, at1 = (each.any(1).nonzero()[:, 0] for each in (one, two))  # zero: not described
     one, two = one[at0], two[at1]
@@ -94,7 +97,7 @@ def match_pair(
         ratio, upright: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
-        refined: move the keypoints of image 1 to where the pictures fit: :func:`kp.refine`.
+        refined: match with ``context``, and move the keypoints of image 1 to where the pictures fit: :func:`kp.refine`.
 
     Returns:
         ``keypoints0``, ``keypoints1`` (M, 2), matched, in pixels, and ``scores`` (M,); ``matches`` (M, 2), indices into
@@ -121,7 +124,7 @@ def match_pair(
             method = descriptor or DEFAULT_METHOD
             features["descriptors"] = describe(image, features, method, exif=extractor.exif)
         found.append(features)
-    paired = match(*found, ratio, upright)
+    paired = match(*found, ratio, upright, context=refined)
     at0, at1 = paired["matches"].unbind(1)
     xy0, xy1 = found[0]["keypoints"][0, at0], found[1]["keypoints"][0, at1]
     if refined:

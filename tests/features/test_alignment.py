@@ -9,6 +9,7 @@ import pytest
 import torch
 from skimage import data
 from skimage.transform import rescale, resize, rotate
+from torch.nn import functional as F
 
 import kp
 from kp.cli.main import main
@@ -71,6 +72,43 @@ def test_the_matrix_turns_descriptors(extractor, features):
     before = features["descriptors"][0, :100]
     assert ((before @ turn.mT @ turn.mT) * after[0]).sum(1).min() > 0.999
     assert (before * after[0]).sum(1).mean() < 0.5
+
+
+def test_what_lies_around_tells_repeated_patterns_apart():
+    """Keypoints look alike; at half the size they do not, and at a quarter they would be taken for each other."""
+    a, b, c, d = torch.eye(8)[:4]
+    sizes0 = torch.stack([torch.stack([a, a]), torch.stack([c, d]), torch.stack([c, d])], dim=1)
+    sizes1 = torch.stack([torch.stack([a + 0.01 * b, a]), torch.stack([d, c]), torch.stack([c, d])], dim=1)
+    one, two = (
+        {"descriptors": F.normalize(each[:, 0], dim=1), "scaled_descriptors": F.normalize(each, dim=2)}
+        for each in (sizes0, sizes1)
+    )
+    found = kp.match(one, two, context=True)
+    assert found["matches"].tolist() == [[0, 1], [1, 0]]
+    assert found["scores"].tolist() == pytest.approx([1, 1], abs=1e-4)
+    assert kp.match(one, two)["matches"].tolist() != [[0, 1], [1, 0]]
+    for each in (one, two):  # of one size there is no other
+        each["scaled_descriptors"] = each["scaled_descriptors"][:, :1]
+    assert torch.equal(kp.match(one, two, context=True)["matches"], kp.match(one, two)["matches"])
+
+
+def test_context_follows_the_sizes_that_are_chosen(extractor, features):
+    """A photograph of half the size has the next size of the large one's context, one of a quarter has none."""
+    count = []
+    for scale in (0.5, 0.25):
+        small = extractor.extract((255 * rescale(PHOTO, scale, anti_aliasing=True)).astype(np.uint8))
+        compared = [
+            align(
+                *(
+                    {key: each[key][0] for key in ("descriptors", "scaled_descriptors", "turn", "tilts")}
+                    for each in (features, small)
+                ),
+                context=True,
+            )
+        ]
+        assert compared[0].scale == scale
+        count.append(compared[0].descriptors0.shape[1])
+    assert count == [256, 128]
 
 
 @pytest.mark.parametrize(
