@@ -24,11 +24,11 @@ def works(device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     images = [cv2.imread(str(photographs.folder() / name), cv2.IMREAD_GRAYSCALE) for name in _FILES]
     extractor, estimator = Extractor(DESCRIBED, max_num_keypoints=_COUNT, device=device), choose_estimator()
     features = [extractor.extract(image) for image in images]
-    found = match(*features)
+    found = match(*features, context=True)
     xy0, xy1 = (each["keypoints"][0, at] for each, at in zip(features, found["matches"].unbind(1), strict=True))
     of = f"of {len(xy0)} matches"
     yield "keypoints and descriptors of both", lambda: [extractor.extract(image) for image in images]
-    yield "matches", lambda: match(*features)
+    yield "matches", lambda: match(*features, context=True)
     yield "matches, upright", lambda: match(*features, upright=True)
     yield f"refined places {of}", lambda: refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
     yield f"homography {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "homography", estimator)

@@ -14,14 +14,10 @@ class KPMatcher(BaseMatcher):
         super().__init__(device, **kwargs)
         own = descriptor == "own"  # the weights' descriptors
         self.extractor = kp.Extractor(weights, max_num_keypoints=max_num_keypoints, descriptors=own, device=device)
-        self.descriptor = descriptor
+        self.descriptor = None if own else descriptor
 
     def _forward(self, img0, img1):
-        features = [self.extractor.extract(image) for image in (img0, img1)]
-        if self.descriptor != "own":
-            for each, image in zip(features, (img0, img1), strict=True):
-                each["descriptors"] = kp.describe(image, each, self.descriptor)
-        found = kp.match(*features)
-        at0, at1 = found["matches"].unbind(1)
-        xy0, xy1 = (each["keypoints"][0] for each in features)
-        return xy0[at0], xy1[at1], xy0, xy1, *(each["descriptors"][0] for each in features), found["scores"]
+        found = kp.match_pair(img0, img1, self.extractor, self.descriptor)
+        features = found["features0"], found["features1"]
+        matched = found["keypoints0"], found["keypoints1"]  # those of img1 are refined: between its keypoints
+        return *matched, *(each[key][0] for key in ("keypoints", "descriptors") for each in features), found["scores"]
