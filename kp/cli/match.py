@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--upright", action="store_true", help=text)
     text = "leave keypoints where they were found; by default those of the second image are moved to where the "
     text += "pictures fit, to parts of a pixel, from a corner near the right one to that, in what is printed, drawn "
-    text += "and written as .json; .h5 and .db name keypoints, which stay: leave this step out for speed"
+    text += "and written as .json, and own descriptors are compared in two sizes at once; .h5 and .db name keypoints, "
+    text += "which stay: leave this step out for speed"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
@@ -100,7 +101,9 @@ class _Matcher:
             if name not in self.features:
                 self.features[name] = features_of(self.extractor, path, None, self.args.descriptors)
         f0, f1 = self.features[name0], self.features[name1]
-        found = match(f0, f1, self.args.ratio or None, self.args.upright, context=not self.args.unrefined)
+        in_place = self.args.out is not None and self.args.out.suffix.lower() != ".json"  # keypoints count, not places
+        context = not (self.args.unrefined or in_place)
+        found = match(f0, f1, self.args.ratio or None, self.args.upright, context)
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
         if not self.args.unrefined:
             turned = found["rotation"], found["scale"]

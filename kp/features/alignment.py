@@ -28,7 +28,7 @@ _ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
 
 
 class Aligned(NamedTuple):
-    """Descriptors (N0, D) and (N1, D) that can be compared, and how image 0 changes to look like image 1.
+    """Descriptors (N0, D) and (N1, D), or of 2 D numbers, to be compared, and how image 0 changes to look like image 1.
 
     ``rotation``: degrees in (-180, 180] from the x axis to the y axis. ``scale``: times larger. ``tilt``: times
     narrower along one direction; below 1: image 1 was made narrower, 1 / ``tilt`` times. It is what was tried: half the
@@ -60,8 +60,8 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     have beside it.
 
     Args:
-        context: compare those of both images at half their size, too, where there are any: (N, 2 D), of which both
-            halves count alike.
+        context: compare those of both images at half of the chosen sizes, too, where there are any: (N, 2 D), of which
+            both halves count alike.
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
     votes = {unchanged: pair.votes(unchanged)}
@@ -116,15 +116,20 @@ class _Pair:
 
     def aligned(self, change: _Change, context: bool) -> Aligned:
         """What was chosen."""
-        descriptors0, descriptors1 = self.compared(change)
+        descriptors = self.compared(change)
         half = change._replace(size0=change.size0 + 1, size1=change.size1 + 1)
         if context and half.size0 < len(self.sizes0) and half.size1 < len(self.sizes1):
-            halves = zip((descriptors0, descriptors1), self.compared(half), strict=True)
-            descriptors0, descriptors1 = (F.normalize(torch.cat(each, dim=1), dim=1) for each in halves)
+            pairs = zip(descriptors, self.compared(half), strict=True)
+            descriptors = [_beside(*each) for each in pairs]
         rotation = 180.0 - (180.0 + 360.0 / TURNS * change.turn) % 360.0
         tilt = 1.0 if change.tilt is None else TILTS[change.tilt // _DIRECTIONS]
         tilt = 1 / tilt if change.narrowed else tilt
-        return Aligned(descriptors0, descriptors1, rotation, 2.0 ** (change.size1 - change.size0), tilt)
+        return Aligned(*descriptors, rotation, 2.0 ** (change.size1 - change.size0), tilt)
+
+
+def _beside(descriptors: Tensor, others: Tensor) -> Tensor:
+    """Two descriptors of each keypoint (N, D) in one of unit length (N, 2 D); zero where the first is."""
+    return F.normalize(torch.cat([descriptors, others], dim=1), dim=1) * descriptors.any(1, keepdim=True)
 
 
 def _sizes(features: Mapping[str, Tensor]) -> Tensor:

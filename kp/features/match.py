@@ -39,14 +39,15 @@ def match(
             IJCV 2004, uses 0.8). None: no such test.
         upright: compare them as they are, which is faster: for images turned by less than 30 degrees, less than 1.5
             times nearer and less than 1.5 times narrower.
-        context: compare those of both images at half their size, too: more matches are right, but some only to several
-            pixels, so it is for matches that :func:`kp.refine` moves. Not with ``upright``.
+        context: compare those of both images at half of these sizes, too, where there are any, unless ``upright``: more
+            matches are right, but some only to several pixels, so it is for matches that :func:`kp.refine` moves.
+            Images of which less than a third is in both have a few fewer.
 
     Returns:
-        ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine
-        of each pair; ``rotation``, in steps of 45 degrees from the x axis to the y axis, ``scale``, a power of two, and
-        ``tilt``: how image 0 was turned, enlarged and, along one direction, made narrower to look like image 1. A tilt
-        below 1 made image 1 narrower.
+        ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine of
+        each pair, with ``context`` the mean of both; ``rotation``, in steps of 45 degrees from the x axis to the y
+        axis, ``scale``, a power of two, and ``tilt``: how image 0 was turned, enlarged and, along one direction, made
+        narrower to look like image 1. A tilt below 1 made image 1 narrower.
 
     Raises:
         ValueError: there are no descriptors, or they are of different lengths.
@@ -97,7 +98,8 @@ def match_pair(
         ratio, upright: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
-        refined: match with ``context``, and move the keypoints of image 1 to where the pictures fit: :func:`kp.refine`.
+        refined: see ``context`` of :func:`match`, and move the keypoints of image 1 to where the pictures fit
+            (:func:`kp.refine`). The indices of such matches may name a keypoint beside the right one.
 
     Returns:
         ``keypoints0``, ``keypoints1`` (M, 2), matched, in pixels, and ``scores`` (M,); ``matches`` (M, 2), indices into

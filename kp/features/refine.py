@@ -39,6 +39,7 @@ _CONTRAST = 1e-4  # added to that of a window, so that an even one is no divisio
 _SURE = 1e-3  # added to the squares of derivatives, for windows along which little changes
 _SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
 _AT_ONCE = 4096  # matches, for the memory of their windows
+_FEWEST = 12  # matches that a homography fits, at least: four always have one
 _FIT = 3.0  # pixels: the largest error of a match that the homography fits
 _NEAR = 15.0  # pixels of the image that shows less: farther from the homography's place a match is of another plane
 
@@ -57,7 +58,7 @@ def refine(
     """The places (M, 2), float32, in image 1 that look most like those of the matched keypoints of image 0.
 
     They may be of any feature, best at corners: a place on a straight edge may slide along it by a pixel. A match moves
-    by up to 3 px of the image that shows less there. Where it does not fit well, and no homography fits it, the places
+    by up to 3 px of the image that shows less. Where it does not fit well, and no homography fits it, the places
     within 8 px to each side are tried, and it moves by up to 3 px from the best. Where nothing looks alike it stays.
 
     Args:
@@ -102,16 +103,16 @@ def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, estimator: str) -> tu
     """
     changes = similarity.expand(len(xy0), 2, 2)
     H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
-    if H_0to1 is not None:
-        places0 = xy0.cpu().double()
-        w = places0[fits] @ H_0to1[2, :2] + H_0to1[2, 2]
-        H_0to1 = (H_0to1 * w.median().sign())[None]  # the sign that has the plane in front of the camera
-        places1, in_front = (each[0].to(xy1.device) for each in warp_points(places0[None], H_0to1))
-        of_plane = jacobian(H_0to1, places0[None])[0].to(xy0)
-        reach = _NEAR * torch.linalg.det(of_plane).abs().sqrt().clamp(1, _SIZES)  # pixels of image 1
-        near = in_front & ((places1 - xy1).norm(dim=1) < reach)
-        changes = torch.where(near[:, None, None], of_plane, changes)
-    return changes, fits.to(xy0.device)
+    if H_0to1 is None or fits.sum() < _FEWEST:
+        return changes, torch.zeros_like(fits, device=xy0.device)
+    places0 = xy0.cpu().double()
+    w = places0[fits] @ H_0to1[2, :2] + H_0to1[2, 2]
+    H_0to1 = (H_0to1 * w.median().sign())[None]  # the sign that has the plane in front of the camera
+    places1, in_front = (each[0].to(xy1.device) for each in warp_points(places0[None], H_0to1))
+    of_plane = jacobian(H_0to1, places0[None])[0].to(xy0)
+    reach = _NEAR * torch.linalg.det(of_plane).abs().sqrt().clamp(1, _SIZES)  # pixels of image 1
+    near = in_front & ((places1 - xy1).norm(dim=1) < reach)
+    return torch.where(near[:, None, None], of_plane, changes), fits.to(xy0.device)
 
 
 class _Windows(NamedTuple):

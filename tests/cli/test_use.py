@@ -254,6 +254,13 @@ def test_matches_are_refined_unless_asked_not_to(pair, capsys):
     features = [kp.Extractor("described").extract(name) for name in pair]
     for each, context in zip(found, (True, False), strict=True):
         assert each["matches"] == kp.match(*features, context=context)["matches"].tolist()
+    assert main(["match", *pair, "--out", "m.h5"]) == 0  # keypoints, which stay
+    names = "photos-sub-b.JPG", "b.png"
+    with pytest.importorskip("h5py").File("m.h5") as file:
+        kept = file["/".join(names)]["matches0"][()]
+    at0, at1 = kp.match(*features)["matches"].unbind(1)
+    assert (kept > -1).nonzero()[0].tolist() == at0.tolist()
+    assert kept[kept > -1].tolist() == at1.tolist()
     right = [each < 3 for each in off]
     assert right[1].mean() > 0.7
     assert right[0].sum() > right[1].sum()

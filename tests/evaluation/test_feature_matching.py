@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import poselib
 import pytest
@@ -63,6 +64,20 @@ def test_refined_matches_are_measured_where_the_pictures_fit():
     assert (rough["matching_accuracy_1px"], rough["matching_accuracy_3px"]) == (0, 0.5)
     assert 0.4 < found["matching_accuracy_1px"] <= 0.55
     assert found["corner_error_magsac"] < 0.3 < 1.1 < rough["corner_error_magsac"]
+
+
+def test_own_descriptors_are_matched_with_context_where_they_are_refined():
+    images = [data.camera()[100:300, 100:300], cv2.GaussianBlur(data.camera(), (0, 0), 3)[95:295, 90:290]]
+    greys = [torch.from_numpy(image).float()[None, None] / 255 for image in images]
+    features = [kp.Extractor("described").extract(image) for image in images]
+    names = ("keypoints", "descriptors", "scaled_descriptors", "turn", "tilts")
+    both = [Described(*(each[name][0] for name in names)) for each in features]
+    shift = torch.tensor([[1.0, 0, 10], [0, 1, 5], [0, 0, 1]], dtype=torch.float64)
+    counts = []
+    for context, given in ((False, None), (True, tuple(greys))):
+        counts.append(len(kp.match(*features, context=context)["matches"]))
+        assert measure_pair(*both, shift, (200, 200), (200, 200), 2000, given)["matches"] == counts[-1]
+    assert counts[0] != counts[1]
 
 
 def test_an_oracle_matches_as_many_points_as_it_can():

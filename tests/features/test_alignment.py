@@ -92,23 +92,52 @@ def test_what_lies_around_tells_repeated_patterns_apart():
     assert torch.equal(kp.match(one, two, context=True)["matches"], kp.match(one, two)["matches"])
 
 
-def test_context_follows_the_sizes_that_are_chosen(extractor, features):
-    """A photograph of half the size has the next size of the large one's context, one of a quarter has none."""
-    count = []
-    for scale in (0.5, 0.25):
-        small = extractor.extract((255 * rescale(PHOTO, scale, anti_aliasing=True)).astype(np.uint8))
-        compared = [
-            align(
-                *(
-                    {key: each[key][0] for key in ("descriptors", "scaled_descriptors", "turn", "tilts")}
-                    for each in (features, small)
-                ),
-                context=True,
-            )
-        ]
-        assert compared[0].scale == scale
-        count.append(compared[0].descriptors0.shape[1])
-    assert count == [256, 128]
+def test_a_descriptor_that_is_zero_has_no_match_by_its_context(features):
+    alone = {key: features[key].clone() for key in ("descriptors", "scaled_descriptors", "turn", "tilts")}
+    alone["descriptors"][:, :10] = alone["scaled_descriptors"][:, :10, 0] = 0
+    found = kp.match(alone, features, context=True)["matches"]
+    assert len(found) > 400
+    assert found[:, 0].min() == 10
+
+
+def of_one(features):
+    return {key: features[key][0] for key in ("descriptors", "scaled_descriptors", "turn", "tilts")}
+
+
+@pytest.mark.parametrize("change", ["none", "turned", "half", "quarter", "narrowed"])
+def test_context_follows_what_is_chosen(extractor, features, change):
+    """Of the image and of half its size, changed alike; the other image's smallest size has none."""
+    image = {
+        "none": lambda: PHOTO,
+        "turned": lambda: np.rot90(PHOTO, -1),
+        "half": lambda: 255 * rescale(PHOTO, 0.5, anti_aliasing=True),
+        "quarter": lambda: 255 * rescale(PHOTO, 0.25, anti_aliasing=True),
+        "narrowed": lambda: 255 * resize(PHOTO, (360, 195), anti_aliasing=True),
+    }[change]()
+    other = extractor.extract(np.ascontiguousarray(image).astype(np.uint8))
+    found = align(of_one(features), of_one(other), context=True)
+    alone = align(of_one(features), of_one(other))
+    assert found[2:] == alone[2:]
+    assert found[2:] == {"none": (0, 1, 1), "turned": (90, 1, 1), "half": (0, 0.5, 1), "quarter": (0, 0.25, 1)}.get(
+        change, (0, 1, TILTS[0])
+    )
+    if change == "quarter":
+        assert torch.equal(found.descriptors0, alone.descriptors0)
+        return
+    size = {"half": 1}.get(change, 0)
+    scaled, turn = features["scaled_descriptors"][0], features["turn"][0]
+    wanted = []
+    for each in scaled[:, size], scaled[:, size + 1]:
+        if change == "turned":
+            each = each @ torch.linalg.inv(turn @ turn)
+        elif change == "narrowed":
+            each = F.normalize(each @ features["tilts"][0, 0].mT, dim=1)
+        wanted.append(each)
+    assert torch.allclose(found.descriptors0, F.normalize(torch.cat(wanted, dim=1), dim=1), atol=1e-4)
+    scaled = other["scaled_descriptors"][0]
+    assert torch.allclose(
+        found.descriptors1, F.normalize(torch.cat([scaled[:, 0], scaled[:, 1]], dim=1), dim=1), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(

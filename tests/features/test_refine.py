@@ -66,6 +66,21 @@ def test_three_matches_are_refined_in_the_turn_and_size_of_the_images(rotation, 
     assert torch.cat(off).median() < 0.15 * scale
 
 
+@pytest.mark.parametrize("count", [4, 6, 8])
+def test_the_homography_of_a_few_matches_is_not_believed(count):
+    """Four matches always have one. They are off by 4 px, and the turn and size of the images are known."""
+    H = np.vstack([cv2.getRotationMatrix2D((255.5, 255.5), -20, 0.9), [0, 0, 1]])
+    image1 = cv2.warpPerspective(PHOTO, H, (512, 512), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    xy0, xy1 = corners(H, (512, 512))
+    angles = 2.4 * torch.arange(len(xy1))
+    rough = xy1 + 4 * torch.stack([angles.cos(), angles.sin()], dim=1)
+    off = []
+    for at in range(0, 160, count):
+        found = kp.refine(PHOTO, image1, xy0[at : at + count], rough[at : at + count], 20, 0.9)
+        off.append((found - xy1[at : at + count]).norm(dim=1))
+    assert (torch.cat(off) < 0.5).float().mean() > 0.85
+
+
 def test_what_does_not_fit_stays_to_the_last_bit():
     xy0, xy1 = corners(VIEW)
     even = np.full((*SIZE, 3), 90, np.uint8)
