@@ -25,6 +25,7 @@ _UNCHANGED = 1.25  # times as much counts a match without a turn or a change of 
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TILTED = 2  # turns and sizes, the best, that are tried with tilts
 _ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
+_KEPT = 0.9  # of the votes, at least, that must be left with context
 
 
 class Aligned(NamedTuple):
@@ -43,13 +44,16 @@ class Aligned(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """Which sizes of the images are compared, in which turn; and which tilt, if any, of which image."""
+    """Which sizes of the images are compared, in which turn; which tilt, if any, of which image; and whether the next
+    smaller sizes are compared, too.
+    """
 
     size0: int
     size1: int
     turn: int
     tilt: int | None = None
     narrowed: int = 0
+    context: bool = False
 
 
 def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], context: bool = False) -> Aligned:
@@ -60,8 +64,9 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     have beside it.
 
     Args:
-        context: compare those of both images at half of the chosen sizes, too, where there are any: (N, 2 D), of which
-            both halves count alike.
+        context: compare those of both images at half of the chosen sizes, too, if there are any, where this leaves
+            nine tenths of the votes: (N, 2 D), of which both halves count alike. What lies around differs where the
+            images overlap little.
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
     votes = {unchanged: pair.votes(unchanged)}
@@ -71,7 +76,11 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
             votes |= {each: pair.votes(each) for each in pair.tilted(change)}
     best = max(votes, key=votes.__getitem__)
-    return pair.aligned(best if votes[best] >= _FEWEST else unchanged, context)
+    chosen = best if votes[best] >= _FEWEST else unchanged
+    with_context = chosen._replace(context=True)
+    if context and pair.has_context(chosen) and pair.votes(with_context) >= _KEPT * votes[chosen]:
+        chosen = with_context
+    return pair.aligned(chosen)
 
 
 class _Pair:
@@ -93,11 +102,21 @@ class _Pair:
 
     def compared(self, change: _Change, count: int | None = None) -> tuple[Tensor, Tensor]:
         """The descriptors of image 0, of its best ``count`` keypoints, and those of image 1."""
+        if change.context:
+            alone = change._replace(context=False)
+            half = alone._replace(size0=change.size0 + 1, size1=change.size1 + 1)
+            pairs = zip(self.compared(alone, count), self.compared(half, count), strict=True)
+            one, two = (_beside(*each) for each in pairs)
+            return one, two
         descriptors = [self.sizes0[change.size0, :count], self.sizes1[change.size1]]
         if change.tilt is not None:
             tilted = descriptors[change.narrowed] @ self.tilts[change.tilt].mT
             descriptors[change.narrowed] = F.normalize(tilted, dim=1)
         return descriptors[0] @ self.turns[change.turn], descriptors[1]  # d0 . (turn @ d1) = (d0 @ turn) . d1
+
+    def has_context(self, change: _Change) -> bool:
+        """Whether both images have a smaller size than those compared."""
+        return change.size0 + 1 < len(self.sizes0) and change.size1 + 1 < len(self.sizes1)
 
     def voters(self) -> int:
         """How many votes there can be. A descriptor that is zero, as in a batch with empty places, has none."""
@@ -114,17 +133,12 @@ class _Pair:
         votes = len(at[clear, 0].unique())
         return votes * (1.0 if any(change[:3]) or change.tilt is not None else _UNCHANGED)
 
-    def aligned(self, change: _Change, context: bool) -> Aligned:
+    def aligned(self, change: _Change) -> Aligned:
         """What was chosen."""
-        descriptors = self.compared(change)
-        half = change._replace(size0=change.size0 + 1, size1=change.size1 + 1)
-        if context and half.size0 < len(self.sizes0) and half.size1 < len(self.sizes1):
-            pairs = zip(descriptors, self.compared(half), strict=True)
-            descriptors = [_beside(*each) for each in pairs]
         rotation = 180.0 - (180.0 + 360.0 / TURNS * change.turn) % 360.0
         tilt = 1.0 if change.tilt is None else TILTS[change.tilt // _DIRECTIONS]
         tilt = 1 / tilt if change.narrowed else tilt
-        return Aligned(*descriptors, rotation, 2.0 ** (change.size1 - change.size0), tilt)
+        return Aligned(*self.compared(change), rotation, 2.0 ** (change.size1 - change.size0), tilt)
 
 
 def _beside(descriptors: Tensor, others: Tensor) -> Tensor:

@@ -39,9 +39,9 @@ def match(
             IJCV 2004, uses 0.8). None: no such test.
         upright: compare them as they are, which is faster: for images turned by less than 30 degrees, less than 1.5
             times nearer and less than 1.5 times narrower.
-        context: compare those of both images at half of these sizes, too, where there are any, unless ``upright``: more
-            matches are right, but some only to several pixels, so it is for matches that :func:`kp.refine` moves.
-            Images of which less than a third is in both have a few fewer.
+        context: compare those of both images at half of these sizes, too, if there are any, unless ``upright`` or much
+            fewer matches would be clear, as of images that overlap little: more are right, but some only to several
+            pixels, so it is for matches that :func:`kp.refine` moves.
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine of
