@@ -25,7 +25,6 @@ _UNCHANGED = 1.25  # times as much counts a match without a turn or a change of 
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TILTED = 2  # turns and sizes, the best, that are tried with tilts
 _ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
-_KEPT = 0.9  # of the votes, at least, that must be left with context
 
 
 class Aligned(NamedTuple):
@@ -64,9 +63,8 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     have beside it.
 
     Args:
-        context: compare those of both images at half of the chosen sizes, too, if there are any, where this leaves
-            nine tenths of the votes: (N, 2 D), of which both halves count alike. What lies around differs where the
-            images overlap little.
+        context: compare those of both images at half of the chosen sizes, too, if there are any, where this costs no
+            vote: (N, 2 D), of which both halves count alike. What lies around differs where the images overlap little.
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
     votes = {unchanged: pair.votes(unchanged)}
@@ -78,7 +76,7 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     best = max(votes, key=votes.__getitem__)
     chosen = best if votes[best] >= _FEWEST else unchanged
     with_context = chosen._replace(context=True)
-    if context and pair.has_context(chosen) and pair.votes(with_context) >= _KEPT * votes[chosen]:
+    if context and pair.has_context(chosen) and pair.votes(with_context) >= votes[chosen]:
         chosen = with_context
     return pair.aligned(chosen)
 

@@ -39,7 +39,7 @@ def match(
             IJCV 2004, uses 0.8). None: no such test.
         upright: compare them as they are, which is faster: for images turned by less than 30 degrees, less than 1.5
             times nearer and less than 1.5 times narrower.
-        context: compare those of both images at half of these sizes, too, if there are any, unless ``upright`` or much
+        context: compare those of both images at half of these sizes, too, if there are any, unless ``upright`` or
             fewer matches would be clear, as of images that overlap little: more are right, but some only to several
             pixels, so it is for matches that :func:`kp.refine` moves.
 
