@@ -28,11 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a file with a pair of images a line, separated by a space, or by a tab where names have spaces"
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
-    text = "write the matches: .h5 as hloc, .json, or .db for COLMAP"
+    text = (
+        "write the matches in place of what is there: .h5 as hloc (indices of the keypoints that kp detect --weights "
+    )
+    text += "described writes, with the same flags), .json, or .db for COLMAP"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--draw", type=Path, metavar="m.png", help="draw the matches of two images")
+    parser.add_argument("--draw", type=Path, metavar="m.png", help="draw matches of two images, 150 at most")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
-    text = "in (0, 1]: a match must be so many times nearer than the next best; 0: no such test (default: 0)"
+    text = "a match must be so many times nearer than the next best, in (0, 1]; or 0, the default: no such test"
     parser.add_argument("--ratio", type=float, default=0.0, metavar="R", help=text)
     text = "pixels: largest error of a match that fits (default: 3)"
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
