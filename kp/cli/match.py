@@ -28,10 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a file with a pair of images a line, separated by a space, or by a tab where names have spaces"
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
-    text = (
-        "write the matches in place of what is there: .h5 as hloc (indices of the keypoints that kp detect --weights "
-    )
-    text += "described writes, with the same flags), .json, or .db for COLMAP"
+    text = "write the matches in place of what is there: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices "
+    text += "of the keypoints that kp detect --weights described finds with the same flags"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
     parser.add_argument("--draw", type=Path, metavar="m.png", help="draw matches of two images, 150 at most")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")

@@ -43,8 +43,9 @@ class Aligned(NamedTuple):
 
 
 class _Change(NamedTuple):
-    """Which sizes of the images are compared, in which turn; which tilt, if any, of which image; and whether the next
-    smaller sizes are compared, too.
+    """Which sizes of the images are compared, in which turn, and which tilt, if any, of which image.
+
+    ``context``: whether the next smaller sizes are compared, too.
     """
 
     size0: int

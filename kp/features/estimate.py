@@ -34,7 +34,7 @@ def estimate(
 
     None, and no inlier, for fewer matches than the model needs, or where none fits. OpenCV's USAC_MAGSAC (Barath et
     al., CVPR 2020), for a homography followed by least squares on its inliers, or PoseLib's LO-RANSAC; either is
-    repeatable. A homography's last number is 1, or 0.
+    repeatable. The last number of a homography is 1 unless it is 0, to rounding.
 
     Args:
         threshold: largest error of a right match, in pixels.

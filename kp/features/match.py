@@ -98,7 +98,7 @@ def match_pair(
         ratio, upright: see :func:`match`.
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
-        refined: see ``context`` of :func:`match`, and move the keypoints of image 1 to where the pictures fit
+        refined: match with ``context`` (see :func:`match`), and move the keypoints of image 1 to where the pictures fit
             (:func:`kp.refine`). The indices of such matches may name a keypoint beside the right one.
 
     Returns:

@@ -69,7 +69,8 @@ def refine(
         exif: of files and PIL images, ``ignore`` or ``apply``: see :class:`kp.Extractor`.
 
     Raises:
-        ValueError: an image cannot be read, the matches have other shapes, or ``scale`` is not above 0.
+        ValueError: an image cannot be read, the matches have other shapes, ``scale`` is not above 0, or the estimator
+            is not there.
 
     Example:
         >>> found = kp.match_pair("a.jpg", "b.jpg", refined=False)
@@ -85,9 +86,10 @@ def refine(
     grey0, grey1 = (to_grey_image(image, exif).grey.to(xy0.device) for image in (image0, image1))
     turn = math.radians(rotation)
     similarity = scale * xy0.new_tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    estimator = choose_estimator(estimator)
     if not len(xy0):
         return xy1
-    changes, sure = _changes(xy0, xy1, similarity, choose_estimator(estimator))
+    changes, sure = _changes(xy0, xy1, similarity, estimator)
     size = min(max(float(torch.linalg.det(changes).abs().sqrt().nanmedian()), 1 / _SIZES), _SIZES)
     step = max(1.0, 1 / size)  # pixels of image 0
     grey0, grey1 = _blurred(grey0, step), _blurred(grey1, size * step)
@@ -96,10 +98,12 @@ def refine(
 
 
 def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, estimator: str) -> tuple[Tensor, Tensor]:
-    """Of the window of each match (M, 2, 2), in pixels of image 1 per pixel; and whether the homography fits it (M,).
+    """The change of each window (M, 2, 2), in pixels of image 1 per pixel of image 0, and whether the homography fits
+    the match (M,).
 
     Args:
-        similarity: (2, 2), for matches that are not near the homography's places.
+        xy0, xy1: the matches, (M, 2), in pixels.
+        similarity: (2, 2), the change for matches that are not near the homography's places.
     """
     changes = similarity.expand(len(xy0), 2, 2)
     H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
@@ -153,7 +157,8 @@ def _registered(
         elsewhere, alike = _fitted(image1, windows, start, offsets, weights, step)
         better = alike > likeness[unlike] + _BETTER
         moved[unlike[better]] = elsewhere[better]
-    return torch.where(moved.any(1, keepdim=True), xy1 + _times(changes, moved), xy1)
+    there = xy1 + _times(changes, moved)
+    return torch.where(moved.any(1, keepdim=True), there, xy1)  # a change that is not finite moves nothing
 
 
 def _fitted(
@@ -161,7 +166,8 @@ def _fitted(
 ) -> tuple[Tensor, Tensor]:
     """Moves (M, 2) of windows, begun at ``start`` (M, 2), in pixels of image 0, and how like the image (M,) they are.
 
-    Where a window does not fit, its move is ``start`` and its likeness 0.
+    Where a window does not fit, its move is ``start`` and its likeness 0. ``offsets`` (P, 2) and ``weights`` (P,) are
+    those of :func:`_window`.
     """
     moved = start
     for number in range(_STEPS + 1):
@@ -176,7 +182,10 @@ def _fitted(
 
 
 def _likest(image: Tensor, windows: _Windows, weights: Tensor, step: float) -> Tensor:
-    """The moves (M, 2), in pixels of image 0, to the places of the neighbourhood that look most like the windows."""
+    """The moves (M, 2), in pixels of image 0, to the places of the neighbourhood that look most like the windows.
+
+    ``weights`` (P,) are those of :func:`_window`.
+    """
     side, across = 2 * _RADIUS + 1, 2 * (_NEIGHBOURHOOD + _RADIUS) + 1
     places = step * _square(_NEIGHBOURHOOD + _RADIUS, weights)
     areas = sample_windows(image, windows.xy, windows.changes, places, "border").T.reshape(-1, 1, across, across)

@@ -15,8 +15,8 @@ def one_line(error: BaseException, max_length: int = 200) -> str:
     """The message of an error without line breaks, at most ``max_length`` characters.
 
     For an error of the operating system this is its own text, without the path. For an error without a message it is
-    the name of its class. Torch's message about a file that holds more than weights is
-    advice to run what it holds: it is replaced.
+    the name of its class. Torch's message about a file that holds more than weights is advice to run what it holds: it
+    is replaced.
     """
     if isinstance(error, pickle.UnpicklingError):
         return "it is no file of plain weights"

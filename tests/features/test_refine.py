@@ -249,6 +249,11 @@ def test_few_matches(count):
     assert kp.refine(PHOTO, PHOTO, xy, xy).shape == (count, 2)
 
 
+def test_an_estimator_that_is_none_is_refused_without_matches_too():
+    with pytest.raises(ValueError, match="no estimator is called 'ransac'"):
+        kp.refine(PHOTO, PHOTO, torch.zeros(0, 2), torch.zeros(0, 2), estimator="ransac")
+
+
 @pytest.mark.parametrize("shapes", [((3, 2), (4, 2)), ((1, 3, 2), (1, 3, 2)), ((3, 3), (3, 3))])
 def test_matches_of_other_shapes_are_refused(shapes):
     with pytest.raises(ValueError, match=r"have the shape \(M, 2\) each"):
