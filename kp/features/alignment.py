@@ -1,11 +1,12 @@
 """Two images' own descriptors, seen in the turn, the sizes and the tilt in which the images look alike.
 
-A descriptor holds for turns of about 20 degrees, changes of size of about 1.4 and as much of a tilt. Two pictures of
-one scene differ by one turn of the camera, one change of distance and one view from the side, more or less, for all
-keypoints. So these are chosen once for a pair of images, by counting matches, and no keypoint needs an orientation, a
-scale or a shape of its own.
+A descriptor holds for turns of about 20 degrees, where most edges are straight and parallel, as of walls, of 5, for
+changes of size of about 1.4 and as much of a tilt. Two pictures of one scene differ by one turn of the camera, one
+change of distance and one view from the side, more or less, for all keypoints. So these are chosen once for a pair of
+images, by counting matches, and no keypoint needs an orientation, a scale or a shape of its own.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import NamedTuple
@@ -18,12 +19,16 @@ from kp.models.describer import TILTS
 
 TURNS = 8  # of 45 degrees each, in a circle
 
+_FINER = 4  # parts of such a turn: the best turns are tried with some more and less, in steps of 11.25 degrees
 _DIRECTIONS = 4  # of a tilt, 45 degrees from each other: those opposite are the same
 _VOTERS = 300  # keypoints of image 0, the best, whose matches are counted
 _RATIO = 0.85  # distance of the best match by that of the second best: at most so much counts
 _UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size or tilt: they are rare
+_BETWEEN = (
+    0.98  # times as much counts one in a turn between those of 45 degrees: most pictures are upright or on a side
+)
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
-_TILTED = 2  # turns and sizes, the best, that are tried with tilts
+_TRIED = 2  # changes, the best, that are tried with finer turns and with tilts
 _ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
 
 
@@ -45,7 +50,8 @@ class Aligned(NamedTuple):
 class _Change(NamedTuple):
     """Which sizes of the images are compared, in which turn, and which tilt, if any, of which image.
 
-    ``context``: whether the next smaller sizes are compared, too.
+    ``turn``: in parts of a turn of 45 degrees, see ``_FINER``. ``context``: whether the next smaller sizes are compared,
+    too.
     """
 
     size0: int
@@ -71,9 +77,14 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     votes = {unchanged: pair.votes(unchanged)}
     if votes[unchanged] < pair.voters():  # else no change can have more
         votes |= {change: pair.votes(change) for change in pair.turned() if change != unchanged}
-    if max(votes.values()) < _ALIKE * pair.voters():
-        for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TILTED]:
-            votes |= {each: pair.votes(each) for each in pair.tilted(change)}
+        tried = []
+        for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TRIED]:
+            finer = {each: pair.votes(each) for each in pair.turned_finer(change)}
+            votes |= finer
+            tried.append(max([change, *finer], key=votes.__getitem__))
+        if max(votes.values()) < _ALIKE * pair.voters():
+            for change in tried:
+                votes |= {each: pair.votes(each) for each in pair.tilted(change)}
     best = max(votes, key=votes.__getitem__)
     chosen = best if votes[best] >= _FEWEST else unchanged
     with_context = chosen._replace(context=True)
@@ -93,7 +104,13 @@ class _Pair:
     def turned(self) -> list[_Change]:
         """All turns in all sizes, of which one of the images stays as large as it is."""
         sizes = product(range(len(self.sizes0)), range(len(self.sizes1)))
-        return [_Change(i, j, turn) for i, j in sizes if not (i and j) for turn in range(len(self.turns))]
+        turns = range(0, len(self.turns), _FINER)
+        return [_Change(i, j, turn) for i, j in sizes if not (i and j) for turn in turns]
+
+    def turned_finer(self, change: _Change) -> list[_Change]:
+        """A little more and less of the turn of a change."""
+        more = [part for part in range(-(_FINER // 2), _FINER // 2 + 1) if part and len(self.turns) > 1]
+        return [change._replace(turn=(change.turn + part) % len(self.turns)) for part in more]
 
     def tilted(self, change: _Change) -> list[_Change]:
         """All tilts of either image beside a change."""
@@ -111,7 +128,8 @@ class _Pair:
         if change.tilt is not None:
             tilted = descriptors[change.narrowed] @ self.tilts[change.tilt].mT
             descriptors[change.narrowed] = F.normalize(tilted, dim=1)
-        return descriptors[0] @ self.turns[change.turn], descriptors[1]  # d0 . (turn @ d1) = (d0 @ turn) . d1
+        turned = descriptors[0] @ self.turns[change.turn]  # d0 . (turn @ d1) = (d0 @ turn) . d1
+        return (F.normalize(turned, dim=1) if change.turn % _FINER else turned), descriptors[1]
 
     def has_context(self, change: _Change) -> bool:
         """Whether both images have a smaller size than those compared."""
@@ -130,11 +148,13 @@ class _Pair:
         distances = (1 - nearest).clamp(min=0)  # half their squares
         clear = distances[:, 0] < _RATIO**2 * distances[:, 1]
         votes = len(at[clear, 0].unique())
+        if change.turn % _FINER:
+            return votes * _BETWEEN
         return votes * (1.0 if any(change[:3]) or change.tilt is not None else _UNCHANGED)
 
     def aligned(self, change: _Change) -> Aligned:
         """What was chosen."""
-        rotation = 180.0 - (180.0 + 360.0 / TURNS * change.turn) % 360.0
+        rotation = 180.0 - (180.0 + 360.0 / (TURNS * _FINER) * change.turn) % 360.0
         tilt = 1.0 if change.tilt is None else TILTS[change.tilt // _DIRECTIONS]
         tilt = 1 / tilt if change.narrowed else tilt
         return Aligned(*self.compared(change), rotation, 2.0 ** (change.size1 - change.size0), tilt)
@@ -169,9 +189,25 @@ def _matrices(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) 
         return none, none[:0]
     if _replaced(features0) or _replaced(features1):
         return none, none[:0]
-    turns = torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
+    eighths = torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
+    turns = _finer(eighths)
     if tilts is None or "tilts" not in features1 or tilts.shape != (len(TILTS), size, size):
         return turns, none[:0]
-    back = turns.roll(-1, 0).flip(0)  # the inverse of each
+    back = eighths.roll(-1, 0).flip(0)  # the inverse of each
     directions = range(_DIRECTIONS)  # turned to the x axis, tilted there, turned back
-    return turns, torch.stack([turns[k] @ tilt @ back[k] for tilt in tilts for k in directions])
+    return turns, torch.stack([eighths[k] @ tilt @ back[k] for tilt in tilts for k in directions])
+
+
+def _finer(turns: Tensor) -> Tensor:
+    """Matrices (TURNS * _FINER, D, D) of all turns in smaller steps, from those (TURNS, D, D) of 45 degrees each.
+
+    As a turn of 360 degrees changes nothing, each number of a descriptor is a sum of waves of the turn, and eight
+    values of a sum of waves give those between, as far as the waves are not shorter than two of the steps.
+    """
+    parts = torch.arange(TURNS * _FINER, device=turns.device, dtype=turns.dtype)
+    angles = 2 * math.pi / TURNS * (parts[:, None] / _FINER - torch.arange(TURNS).to(turns))
+    waves = sum(2 * torch.cos(frequency * angles) for frequency in range(1, TURNS // 2))
+    weights = (1 + waves + torch.cos(TURNS // 2 * angles)) / TURNS
+    finer = torch.einsum("nk,kij->nij", weights, turns)
+    finer[::_FINER] = turns  # to the last digit
+    return finer
