@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
+from kp.cli.use import add_extractor_flags, extractor_settings, features_of, make_extractor, one_line_warnings, say
 
 FORMATS = {".h5": "h5", ".json": "json", ".db": "colmap"}  # of a file, by its suffix
 
@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, one frame in N (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where --out is there already")
     add_extractor_flags(parser, "none")
+    text = "with own descriptors: describe keypoints in N sizes of the image, each half of the one before, so that kp "
+    text += "match --features finds those of pictures from nearer; 3 is what kp match does (default: 1)"
+    parser.add_argument("--descriptor-scales", type=int, default=1, metavar="N", help=text)
     text = "also how far each keypoint may be off (2x2, px^2), for h5, npz and json; see kp covariance"
     parser.add_argument("--covariances", action="store_true", help=text)
 
@@ -57,7 +60,9 @@ def run(args: argparse.Namespace) -> None:
     draw = _drawer(args.draw, files)
     if args.masks is not None and not args.masks.is_dir():
         raise ValueError(f"--masks {args.masks} is not a folder")
-    extractor = make_extractor(args)
+    if args.descriptor_scales < 1:
+        raise ValueError(f"--descriptor-scales must be at least 1, not {args.descriptor_scales}")
+    extractor = make_extractor(args, args.descriptor_scales)
     store = Store(out, form, _settings(args), args.overwrite)
     total = sum(count_frames(path, args.every) for _, path in files)
     seen, failed, found, new = 0, 0, 0, 0
@@ -134,15 +139,10 @@ def _output(args: argparse.Namespace) -> tuple[Path, str]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the features depend on."""
-    import hashlib
-
-    from kp.models.checkpoint import find_weights
-
-    digest = hashlib.sha256(find_weights(args.weights).read_bytes()).hexdigest()[:16]
-    weights, masks = f"{Path(args.weights).name} {digest}", None if args.masks is None else str(args.masks)
-    names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors", "every")
+    masks = None if args.masks is None else str(args.masks)
     covariances = {"covariances": True} if args.covariances else {}  # files of before this flag have none
-    return {"weights": weights, "masks": masks, **covariances} | {name: getattr(args, name) for name in names}
+    sizes = {} if args.descriptor_scales == 1 else {"descriptor_scales": args.descriptor_scales}
+    return extractor_settings(args) | {"masks": masks, "every": args.every} | covariances | sizes
 
 
 def _mask(folder: Path, name: str) -> Path | None:

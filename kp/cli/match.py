@@ -4,19 +4,33 @@ kp match a.jpg b.jpg --draw matches.png          fit a homography: green, a fund
 kp match a.jpg b.jpg --json                      all numbers, for another program
 kp match --pairs pairs.txt --images photos/ --out matches.h5     hloc's layout: photos/ and a line "a.jpg b.jpg" each
 kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: keypoints, descriptors and matches
+kp match --pairs pairs.txt --features photos.h5 --out matches.h5 --unrefined     of what kp detect has found; no images
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
 that only turns; a fundamental matrix fits any scene that stands still. Pictures may be turned by any angle, and one may
 be taken from up to four times nearer, or from the side: a plane may look up to three times narrower.
+
+A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
+and the exit code is then 1.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kp.cli.use import add_extractor_flags, features_of, make_extractor, one_line_warnings, say
+from kp.cli.use import (
+    add_extractor_flags,
+    extractor_settings,
+    features_of,
+    make_extractor,
+    one_line_warnings,
+    refuse_extractor_flags,
+    say,
+)
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
 
 _GREY_IMAGES = 8  # images that are kept, of the last pairs
@@ -28,9 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a file with a pair of images a line, separated by a space, or by a tab where names have spaces"
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
-    text = "write the matches in place of what is there: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices "
-    text += "of the keypoints that kp detect --weights described finds with the same flags"
+    text = "match what is in this file of kp detect, or of hloc, in place of keypoints found anew"
+    parser.add_argument("--features", type=Path, metavar="FILE", help=text)
+    text = "write the matches: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices of keypoints: those of "
+    text += "--features, or those that kp detect --weights described finds with the same flags"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--overwrite", action="store_true", help="begin anew where --out is there already")
     parser.add_argument("--draw", type=Path, metavar="m.png", help="draw matches of two images, 150 at most")
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
     text = "a match must be so many times nearer than the next best, in (0, 1]; or 0, the default: no such test"
@@ -54,31 +71,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Match, print, write, draw. Raises ValueError at the end if an image could not be read."""
     from kp.features.estimate import choose_estimator
+    from kp.features.pair_store import PairStore
     from kp.support.process import print_line
 
     pairs = _pairs(args)
     _check(args, pairs)
     args.estimator = choose_estimator(args.estimator)
-    matcher, results, failed = _Matcher(args, make_extractor(args, 1 if args.upright else DESCRIPTOR_SCALES)), [], 0
-    with one_line_warnings():
-        for name0, name1 in pairs:
+    matcher, plain, failed, earlier = _Matcher(args), [], 0, 0
+    with one_line_warnings(), ExitStack() as opened:
+        store = None
+        if args.out is not None:
+            store = opened.enter_context(closing(PairStore(args.out, _settings(args), args.overwrite)))
+        for names in pairs:
+            if store is not None and names in store:
+                earlier += 1
+                plain.append(store.results[names])
+                continue
             try:
-                result = matcher.match(name0, name1)
+                result = matcher.match(*names)
             except ValueError as error:
                 failed += 1
                 say(str(error))
                 continue
-            results.append(result)
+            plain.append(_plain(result))
+            if store is not None:
+                store.put(plain[-1])
             if not args.json:
                 print_line(_text(result, args))
-    if args.json:
-        print_line(
-            json.dumps([_plain(result) for result in results] if args.pairs else _plain(results[0]) if results else {})
-        )
-    if args.out is not None and results:
-        matcher.write(args.out, results)
-    if args.draw is not None and results:
-        _draw(args, results[0])
+            if args.draw is not None:
+                _draw(args, result)
+        if earlier:
+            say(f"{earlier} of {len(pairs)} pairs were matched before")
+        if args.json:
+            print_line(json.dumps(plain if args.pairs else plain[0] if plain else {}))
+        if store is not None:
+            in_database = args.out.suffix.lower() == ".db"
+            store.finish({name: matcher.features(name) for names in store.results for name in names if in_database})
     if failed:
         raise ValueError(f"{failed} of {len(pairs)} pairs could not be matched")
 
@@ -86,10 +114,26 @@ def run(args: argparse.Namespace) -> None:
 class _Matcher:
     """Matches images by name; keypoints are found once in each."""
 
-    def __init__(self, args: argparse.Namespace, extractor: Any) -> None:
-        self.args, self.extractor = args, extractor
-        self.features: dict[str, Any] = {}
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        scales = 1 if args.upright else DESCRIPTOR_SCALES
+        self.extractor = make_extractor(args, scales) if args.features is None else None
+        self.found: dict[str, Any] = {}
         self.grey = lru_cache(_GREY_IMAGES)(_grey)  # a list of pairs names most images several times
+
+    def features(self, name: str) -> Mapping[str, Any]:
+        """Those of an image, by its name. Raises ValueError."""
+        from kp.features.files import load
+
+        if name not in self.found:
+            if self.extractor is not None:
+                self.found[name] = features_of(self.extractor, _path(self.args, name), None, self.args.descriptors)
+            elif "descriptors" in (loaded := load(self.args.features, name)):
+                self.found[name] = loaded
+            else:
+                text = "has no descriptors: kp detect --weights described --descriptors own writes them"
+                raise ValueError(f"{self.args.features} {text}")
+        return self.found[name]
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
@@ -98,10 +142,7 @@ class _Matcher:
         from kp.features.refine import refine
 
         paths = [_path(self.args, name) for name in (name0, name1)]
-        for name, path in zip((name0, name1), paths, strict=True):
-            if name not in self.features:
-                self.features[name] = features_of(self.extractor, path, None, self.args.descriptors)
-        f0, f1 = self.features[name0], self.features[name1]
+        f0, f1 = self.features(name0), self.features(name1)
         in_place = self.args.out is not None and self.args.out.suffix.lower() != ".json"  # keypoints count, not places
         context = not (self.args.unrefined or in_place)
         found = match(f0, f1, self.args.ratio or None, self.args.upright, context)
@@ -114,19 +155,6 @@ class _Matcher:
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
             result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
         return result
-
-    def write(self, path: Path, results: list[dict[str, Any]]) -> None:
-        """All matches into one file."""
-        from kp.features.colmap import write_colmap
-        from kp.features.match_files import save_matches
-        from kp.support.files import write_file
-
-        if path.suffix.lower() == ".json":
-            write_file(path, (json.dumps([_plain(result) for result in results]) + "\n").encode())
-        elif path.suffix.lower() == ".db":
-            write_colmap(path, self.features, {result["names"]: result["matches"] for result in results})
-        else:
-            save_matches(path, results)
 
 
 def _path(args: argparse.Namespace, name: str | Path) -> Path:
@@ -164,18 +192,23 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     """Raises ValueError on what cannot work, before the work."""
     from kp.features.draw import check_picture_suffix
     from kp.features.match_files import check_pairs
+    from kp.features.pair_store import FORMATS
     from kp.support.files import check_writable
 
     if args.descriptors == "none":
         raise ValueError("matches need --descriptors")
+    if args.features is not None:
+        refuse_extractor_flags(args, "--features", None, DESCRIBED)
+        if not args.features.is_file():
+            raise ValueError(f"there is no file --features {args.features}")
     if not 0 <= args.ratio <= 1:
         raise ValueError(f"--ratio must be in [0, 1], not {args.ratio}")
     if not 0 < args.error < float("inf"):
         raise ValueError(f"--error must be above 0 pixels, not {args.error}")
     if args.images is not None and not args.images.is_dir():
         raise ValueError(f"--images {args.images} is not a folder")
-    if args.out is not None and args.out.suffix.lower() not in (".h5", ".json", ".db"):
-        raise ValueError(f"--out {args.out} must end in .h5, .json or .db")
+    if args.out is not None and args.out.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out {args.out} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     if args.out is not None and args.out.suffix.lower() == ".h5":
         check_pairs(pairs)
     if args.draw is not None:
@@ -184,15 +217,20 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
         check_picture_suffix(args.draw)
         if args.draw.resolve() in [_path(args, name).resolve() for name in args.pair]:
             raise ValueError(f"--draw {args.draw} would overwrite an image: name another place")
-    for path in (args.out, args.draw):
-        check_writable(path)
+    check_writable(args.draw)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the matches depend on."""
+    names = ("ratio", "error", "upright", "unrefined", "estimator")
+    by = {"features": str(args.features)} if args.features is not None else extractor_settings(args)
+    images = None if args.images is None else str(args.images)
+    return by | {"images": images} | {name: getattr(args, name) for name in names}
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
     """For JSON."""
-    return {
-        key: value.tolist() if hasattr(value, "tolist") else value for key, value in result.items() if key != "counts"
-    }
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in result.items()}
 
 
 def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
@@ -201,8 +239,13 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     kinds = f"{int(result['inliers'].sum())} of a homography, {int(result['inliers_F'].sum())} of a fundamental matrix"
     fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
-    if (result["rotation"], result["scale"]) != (0, 1):
-        lines[0] += f"; turned by about {result['rotation']:.0f} degrees, about {result['scale']:g} times as large"
+    changes = []
+    if turn := result["rotation"]:
+        changes.append(f"turned by about {abs(turn):.0f} degrees {'' if turn > 0 else 'anti'}clockwise")
+    if result["scale"] != 1:
+        changes.append(f"about {result['scale']:g} times as large")
+    if changes:
+        lines[0] += f"; things in {name1} are {' and '.join(changes)}"
     if (tilt := result["tilt"]) != 1:
         narrowed = name0 if tilt > 1 else name1
         lines[0] += f"; seen from another side: compared with {narrowed} {max(tilt, 1 / tilt):.1f} times narrower"

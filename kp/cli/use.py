@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -33,6 +34,30 @@ def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None
     text = f"of each keypoint (default: {default}); own: the weights'; hardnet, sosnet and hynet download theirs"
     group.add_argument("--descriptors", choices=DESCRIPTORS, default=descriptors, help=text)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+
+
+def refuse_extractor_flags(args: argparse.Namespace, flag: str, *defaults: Any) -> None:
+    """Raises ValueError where one was given beside a flag that leaves them without a meaning.
+
+    Args:
+        defaults: what :func:`add_extractor_flags` was given.
+    """
+    parser = argparse.ArgumentParser()
+    add_extractor_flags(parser, *defaults)
+    for name, value in vars(parser.parse_args([])).items():
+        if getattr(args, name) != value and name not in ("exif", "device"):
+            raise ValueError(f"{flag} has its keypoints: leave out --{name.replace('_', '-')}")
+
+
+def extractor_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the features of an image depend on, for JSON: the weights by their content."""
+    import hashlib
+
+    from kp.models.checkpoint import find_weights
+
+    digest = hashlib.sha256(find_weights(args.weights).read_bytes()).hexdigest()[:16]
+    names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")
+    return {"weights": f"{Path(args.weights).name} {digest}"} | {name: getattr(args, name) for name in names}
 
 
 def make_extractor(args: argparse.Namespace, descriptor_scales: int = 1) -> Any:

@@ -50,8 +50,8 @@ class Aligned(NamedTuple):
 class _Change(NamedTuple):
     """Which sizes of the images are compared, in which turn, and which tilt, if any, of which image.
 
-    ``turn``: in parts of a turn of 45 degrees, see ``_FINER``. ``context``: whether the next smaller sizes are compared,
-    too.
+    ``turn`` counts parts of a turn of 45 degrees, see ``_FINER``. ``context``: whether the next smaller sizes are
+    compared, too.
     """
 
     size0: int

@@ -17,7 +17,7 @@ from kp.support.files import check_writable, locked, replaced, write_file
 
 SUFFIXES = (".h5", ".npz", ".csv", ".json")
 
-_SETTINGS = "kp_settings"  # attribute of an h5
+SETTINGS = "kp_settings"  # attribute of an h5
 _H5_NAMES = {"keypoints": "keypoints", "scores": "keypoint_scores", "descriptors": "descriptors"}
 _H5_NAMES |= {"image_size": "image_size", "covariances": "keypoint_covariances"}
 _H5_NAMES |= {"scaled_descriptors": "scaled_descriptors", "turn": "turn", "tilts": "tilts"}
@@ -158,7 +158,7 @@ def read_settings(path: Path) -> Any:
 
     try:
         with h5py.File(path, "r") as file:
-            return json.loads(file.attrs.get(_SETTINGS, "null"))
+            return json.loads(file.attrs.get(SETTINGS, "null"))
     except OSError as error:
         raise ValueError(f"{path} is damaged, or no h5: {one_line(error)}") from error
 
@@ -173,7 +173,7 @@ def _write_h5(
         for name, arrays in images.items():
             _put(file, name, arrays)
         if settings is not None:
-            file.attrs[_SETTINGS] = json.dumps(settings)
+            file.attrs[SETTINGS] = json.dumps(settings)
 
 
 def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:

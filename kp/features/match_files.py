@@ -1,11 +1,13 @@
 """Matches in files: the h5 of hloc."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kp.features.files import SETTINGS
 from kp.support.files import replaced
 
 
@@ -21,13 +23,16 @@ def _pair_group(names: Sequence[str]) -> str:
     return "/".join(name.replace("/", "-") for name in names)
 
 
-def save_matches(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None:
+def save_matches(
+    path: str | Path, results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any] | None = None
+) -> None:
     """Write matches as hloc's h5, anew: a group NAME0/NAME1 (``/`` in a name is ``-``) for each pair.
 
     It holds ``matches0`` (N0,), the index of the keypoint of image 1 or -1, and ``matching_scores0`` (N0,).
 
     Args:
         results: for each pair ``names`` (two), ``matches`` (M, 2), ``scores`` (M,), ``counts`` (keypoints of each).
+        settings: for JSON, what the matches depend on: an attribute.
     """
     import h5py
 
@@ -40,3 +45,5 @@ def save_matches(path: str | Path, results: Sequence[Mapping[str, Any]]) -> None
             matches[at0], scores[at0] = at1, result["scores"].cpu().numpy()
             group.create_dataset("matches0", data=matches)
             group.create_dataset("matching_scores0", data=scores)
+        if settings is not None:
+            file.attrs[SETTINGS] = json.dumps(settings)

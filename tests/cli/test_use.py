@@ -1,6 +1,7 @@
 """kp detect and kp match on folders of mixed files, patterns, lists and videos, as a new user calls them."""
 
 import json
+import sqlite3
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from skimage import data
 import kp
 from kp.cli.errors import ERROR
 from kp.cli.main import MODULES, main
+from kp.cli.match import _Matcher
 from kp.features import files
 from kp.models.checkpoint import SHIPPED
 
@@ -298,6 +300,104 @@ def test_a_list_of_pairs(pair, capsys, out):
     assert "kp: photos/broken.jpg is truncated" in err
     assert "1 of 3 pairs could not be matched" in err
     assert Path(out).stat().st_size > 0
+
+
+LIST = ["match", "--pairs", "pairs.txt", "--images", "photos"]
+
+
+def contents(out):
+    """What a file of matches holds, without the settings."""
+    if out.endswith(".json"):
+        return json.loads(Path(out).read_text())
+    if out.endswith(".db"):
+        database = sqlite3.connect(out)
+        return [database.execute(f"SELECT * FROM {table}").fetchall() for table in ("keypoints", "matches")]
+    found = {}
+    with pytest.importorskip("h5py").File(out) as file:
+        file.visititems(lambda name, item: found.update({name: item[()].tolist()} if hasattr(item, "dtype") else {}))
+    return found
+
+
+@pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
+def test_matches_that_were_interrupted_go_on(pair, capsys, monkeypatch, out):
+    """Also after the last line that was written is torn."""
+    if out == "m.db":
+        pytest.importorskip("pycolmap")
+    cv2.imwrite("photos/c.png", CAMERA[::-1])
+    Path("pairs.txt").write_text("a.png sub/b.JPG\nsub/b.JPG c.png\nc.png a.png\n")
+    assert main([*LIST, "--out", f"whole{out}"]) == 0
+    match, seen = _Matcher.match, []
+
+    def until_the_third(matcher, *names):
+        seen.append(names)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return match(matcher, *names)
+
+    monkeypatch.setattr(_Matcher, "match", until_the_third)
+    assert main([*LIST, "--out", out]) != 0
+    assert not Path(out).exists()
+    assert main([*LIST, "--out", out, "--ratio", "0.9"]) == ERROR
+    assert f"{out} was begun with another ratio: name another --out, or --overwrite it" in capsys.readouterr().err
+    parts = Path(f".{out}.parts")
+    parts.write_text(parts.read_text()[:-9])
+    seen = ["the second and the third are missing"] * 3
+    assert main([*LIST, "--out", out]) == 0
+    assert seen[3:] == [("sub/b.JPG", "c.png"), ("c.png", "a.png")]
+    assert "1 of 3 pairs were matched before" in capsys.readouterr().err
+    assert contents(out) == contents(f"whole{out}")
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
+def test_matches_replace_nothing_unasked(pair, capsys, out):
+    if out == "m.db":
+        pytest.importorskip("pycolmap")
+    Path(out).write_bytes(b"mine")
+    flags = ["match", "photos/a.png", "photos/sub/b.JPG", "--out", out]
+    assert main(flags) == ERROR
+    assert capsys.readouterr().err == f"kp: error: {out} is there already: name another --out, or --overwrite it\n"
+    assert Path(out).read_bytes() == b"mine"
+    assert main(["match", "photos/a.png", "photos/none.png", "--out", out, "--overwrite"]) == ERROR
+    assert Path(out).read_bytes() == b"mine", "nothing was matched"
+    assert main([*flags, "--overwrite"]) == 0
+    assert len(contents(out)) > 0
+
+
+def test_features_of_a_file_are_matched(pair, capsys):
+    """As those found anew, without the images; indices are of the file's own keypoints."""
+    own = ["--weights", "described", "--descriptors", "own", "--max-keypoints", "300"]
+    assert main(["detect", "photos/a.png", "photos/sub", "--out", "f.h5", "--descriptor-scales", "3", *own]) == 0
+    assert main(["detect", "photos/a.png", "photos/sub", "--out", "none.h5"]) == 0
+    Path("photos/sub/b.JPG").rename("photos/b.JPG")
+    Path("pairs.txt").write_text("a.png b.JPG\n")
+    features = ["match", "--pairs", "pairs.txt", "--features", "f.h5", "--unrefined"]
+    assert main([*features, "--out", "m.h5"]) == 0
+    assert main([*LIST, "--out", "anew.h5", "--max-keypoints", "300"]) == 0
+    assert contents("m.h5") == contents("anew.h5")
+    assert json.loads(h5_settings("m.h5"))["features"] == "f.h5"
+    assert json.loads(h5_settings("anew.h5"))["weights"].startswith("described ")
+    capsys.readouterr()
+    for flags, message in (
+        (["--features", "nowhere.h5"], "there is no file --features nowhere.h5"),
+        (["--features", "none.h5"], "none.h5 has no descriptors: kp detect --weights described --descriptors own"),
+        (["--features", "f.h5", "--weights", "ranked"], "--features has its keypoints: leave out --weights"),
+        (["--features", "f.h5", "--max-keypoints", "9"], "--features has its keypoints: leave out --max-keypoints"),
+        (["--features", "f.h5", "--images", "photos/sub"], "photos/sub/a.png"),
+    ):
+        assert main(["match", "--pairs", "pairs.txt", *flags]) == ERROR
+        assert message in capsys.readouterr().err
+    Path("pairs.txt").write_text("a.png c.png\na.png b.JPG\n")
+    assert main([*features, "--out", "n.h5"]) == ERROR
+    err = capsys.readouterr().err
+    assert "f.h5 has no image 'c.png': it has a.png, b.JPG" in err
+    assert "1 of 2 pairs could not be matched" in err
+    assert contents("n.h5") == contents("m.h5")
+
+
+def h5_settings(path):
+    with pytest.importorskip("h5py").File(path) as file:
+        return file.attrs["kp_settings"]
 
 
 def test_a_list_from_a_windows_editor(pair, capsys):

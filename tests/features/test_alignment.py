@@ -449,7 +449,8 @@ def test_kp_match_says_how_the_pictures_are_turned(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "b.png"), np.rot90(cv2.resize(PHOTO, (180, 180), interpolation=cv2.INTER_AREA)))
     names = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert main(["match", *names]) == 0
-    assert "turned by about -90 degrees, about 0.5 times as large" in capsys.readouterr().out
+    text = f"things in {names[1]} are turned by about 90 degrees anticlockwise and about 0.5 times as large"
+    assert text in capsys.readouterr().out
     found = []
     for words in ([], ["--upright"]):
         assert main(["match", *names, "--json", *words]) == 0

@@ -1,0 +1,100 @@
+"""Matches of many pairs, written one by one, so that a run that was interrupted goes on."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kp.features.colmap import write_colmap
+from kp.features.match_files import save_matches
+from kp.support.files import InUseError, check_writable, locked, write_file
+
+FORMATS = (".h5", ".json", ".db")
+
+Result = dict[str, Any]
+
+
+class PairStore:
+    """The output of ``kp match``: an h5 as hloc, a json, or a database for COLMAP.
+
+    Until :meth:`finish`, the results are lines of ``.NAME.parts`` beside it; another run with the same settings goes on
+    with the pairs that are missing there.
+
+    Args:
+        out: the file, with one of the suffixes ``FORMATS``.
+        settings: what the matches depend on, for JSON; an attribute of an h5.
+        overwrite: begin anew; until it is finished the old file stays.
+
+    Raises:
+        ValueError: the file is there already, it was begun with other settings, or another run is writing it.
+        FileError: (an OSError) it cannot be written.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+        self.out, self.settings = out, json.loads(json.dumps(settings))
+        self.parts = out.with_name(f".{out.name}.parts")
+        check_writable(out)
+        self._lock = ExitStack()
+        try:
+            self._lock.enter_context(locked(out, wait=False))
+        except InUseError:
+            raise ValueError(f"{out} is being written by another run") from None
+        if out.is_file() and not overwrite:
+            raise ValueError(f"{out} is there already: name another --out, or --overwrite it")
+        self.results = {} if overwrite else self._earlier()
+        lines = [self.settings, *self.results.values()]
+        write_file(self.parts, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def __contains__(self, names: tuple[str, str]) -> bool:
+        return names in self.results
+
+    def put(self, result: Result) -> None:
+        """Keep what is known of a pair: ``names`` and, for JSON, all else."""
+        with self.parts.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+        self.results[tuple(result["names"])] = result
+
+    def finish(self, features: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write the file, of the pairs that there are; without any none. ``features`` of all images: for COLMAP."""
+        results = list(self.results.values())
+        if results:
+            suffix = self.out.suffix.lower()
+            if suffix == ".json":
+                write_file(self.out, (json.dumps(results) + "\n").encode())
+            elif suffix == ".db":
+                matches = {names: _pairs(result) for names, result in self.results.items()}
+                write_colmap(self.out, features, matches)
+            else:
+                found = [
+                    result | {"matches": _pairs(result), "scores": torch.tensor(result["scores"])} for result in results
+                ]
+                save_matches(self.out, found, self.settings)
+        self.parts.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let other runs write here."""
+        self._lock.close()
+
+    def _earlier(self) -> dict[tuple[str, str], Result]:
+        """What an interrupted run has left; its last line may be torn."""
+        if not self.parts.is_file():
+            return {}
+        lines = []
+        for line in self.parts.read_text("utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        before, *results = lines or [self.settings]
+        if changed := sorted(key for key in {*before, *self.settings} if before.get(key) != self.settings.get(key)):
+            names = ", ".join(changed)
+            raise ValueError(f"{self.out} was begun with another {names}: name another --out, or --overwrite it")
+        return {tuple(result["names"]): result for result in results}
+
+
+def _pairs(result: Result) -> Tensor:
+    return torch.tensor(result["matches"], dtype=torch.long).reshape(-1, 2)
