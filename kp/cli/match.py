@@ -7,8 +7,10 @@ kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: key
 kp match --pairs pairs.txt --features photos.h5 --out matches.h5 --unrefined     of what kp detect has found; no images
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
-that only turns; a fundamental matrix fits any scene that stands still. Pictures may be turned by any angle, and one may
-be taken from up to four times nearer, or from the side: a plane may look up to three times narrower.
+that only turns; a fundamental matrix fits any scene that stands still. Where no more matches fit a homography than by
+chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false, and no line is drawn as if it fitted. Pictures
+may be turned by any angle, and one may be taken from up to four times nearer, or from the side: a plane may look up to
+three times narrower.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1.
@@ -137,7 +139,7 @@ class _Matcher:
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.estimate import estimate
+        from kp.features.estimate import estimate, exceeds_chance
         from kp.features.match import match
         from kp.features.refine import refine
 
@@ -154,6 +156,8 @@ class _Matcher:
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
             result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
+        fits = int(result["inliers"].sum())
+        result["verified"] = exceeds_chance(fits, len(xy0), self.args.error, f1["keypoints"][0])
         return result
 
 
@@ -239,6 +243,8 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     kinds = f"{int(result['inliers'].sum())} of a homography, {int(result['inliers_F'].sum())} of a fundamental matrix"
     fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
+    if not result["verified"]:
+        return lines[0] + "; no more than by chance: the images may have nothing in common"
     changes = []
     if turn := result["rotation"]:
         changes.append(f"turned by about {abs(turn):.0f} degrees {'' if turn > 0 else 'anti'}clockwise")
@@ -250,8 +256,6 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
         narrowed = name0 if tilt > 1 else name1
         lines[0] += f"; seen from another side: compared with {narrowed} {max(tilt, 1 / tilt):.1f} times narrower"
     if args.pairs is None:
-        if result["H_0to1"] is None:
-            return lines[0] + "\nno homography fits"
         lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
         lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
     return "\n".join(lines)
@@ -261,7 +265,8 @@ def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
     from kp.features.draw import draw_matches, read_picture, write_picture
 
     pictures = [read_picture(_path(args, name), args.exif) for name in result["names"]]
-    drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], result["inliers"], result["inliers_F"])
+    fits = [result[name] & result["verified"] for name in ("inliers", "inliers_F")]
+    drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], *fits)
     write_picture(args.draw, drawn)
 
 

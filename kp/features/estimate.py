@@ -1,5 +1,6 @@
 """The homography or fundamental matrix that fits most of two images' matches, by OpenCV or PoseLib."""
 
+import math
 from typing import Any
 
 import cv2
@@ -50,6 +51,26 @@ def estimate(
     if model == "homography" and abs(matrix[2, 2]) > _ZERO * np.abs(matrix).max():
         matrix = matrix / matrix[2, 2]  # PoseLib's have any sign and size
     return torch.from_numpy(matrix), torch.from_numpy(np.asarray(inliers, dtype=bool).ravel())
+
+
+def exceeds_chance(fits: int, count: int, threshold: float, keypoints1: Tensor) -> bool:
+    """Whether a homography fits more matches than one of matches at random would.
+
+    The number of false alarms (Moisan and Stival, IJCV 2004) is below 1: of all homographies of four out of ``count``
+    matches less than one is expected to have as many as ``fits`` within ``threshold`` pixels, if the matched places of
+    image 1 were anywhere in the rectangle around all its ``keypoints1`` (N, 2). Any four matches have a homography, and
+    of a few hundred wrong ones some fit 5 to 9.
+    """
+    if fits <= 4:
+        return False
+    share = min(1.0, math.pi * threshold**2 / float((keypoints1.amax(0) - keypoints1.amin(0)).clamp(min=1).prod()))
+    tests = math.log(count - 4) + _log_choices(count, fits) + _log_choices(fits, 4)
+    return tests + (fits - 4) * math.log(share) < 0
+
+
+def _log_choices(count: int, chosen: int) -> float:
+    """The logarithm of how many ways there are to choose so many of a number."""
+    return math.lgamma(count + 1) - math.lgamma(chosen + 1) - math.lgamma(count - chosen + 1)
 
 
 def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from kp.config import DESCRIBED
 from kp.features.alignment import Aligned, align
 from kp.features.describe import DEFAULT_METHOD, describe
-from kp.features.estimate import choose_estimator, estimate
+from kp.features.estimate import choose_estimator, estimate, exceeds_chance
 from kp.features.extract import Extractor
 from kp.features.refine import refine
 
@@ -106,14 +106,16 @@ def match_pair(
         ``features0``, ``features1``, whose keypoints are as they were found; ``H_0to1`` (3, 3), float64, pixels of
         image 0 to pixels of image 1, or None, with ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None,
         with ``inliers_F``. A homography fits a plane, or a camera that only turns; a fundamental matrix any scene that
-        stands still.
+        stands still. ``verified``: whether the homography fits more matches than chance does (the number of false
+        alarms is below 1: Moisan and Stival, IJCV 2004); where not, the images may have nothing in common.
 
     Raises:
         ValueError: an image cannot be read, or an argument is out of bounds.
 
     Example:
         >>> result = match_pair("a.jpg", "b.jpg")
-        >>> result["H_0to1"], result["inliers"].sum()
+        >>> if result["verified"]:
+        ...     print(result["H_0to1"], result["inliers"].sum())
     """
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 pixels, not {threshold}")
@@ -140,6 +142,7 @@ def match_pair(
         "inliers": inliers,
         "F_0to1": F_0to1,
         "inliers_F": inliers_F,
+        "verified": exceeds_chance(int(inliers.sum()), len(xy0), threshold, found[1]["keypoints"][0]),
         "features0": found[0],
         "features1": found[1],
     }

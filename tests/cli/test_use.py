@@ -419,7 +419,25 @@ def test_nothing_in_common(photos, capsys):
     assert main(["match", "black.png", "photos/a.png"]) == 0
     out = capsys.readouterr().out
     assert "0 matches" in out
-    assert "no homography fits" in out
+    assert out.endswith("; no more than by chance: the images may have nothing in common\n")
+
+
+def test_of_other_pictures_no_match_is_shown_as_if_it_fitted(pair, capsys):
+    assert main(["match", "photos/a.png", "b.png", "--draw", "m.png"]) == 0
+    out = capsys.readouterr().out
+    assert int(out.split(" of a homography")[0].split()[-1]) >= 4
+    assert out.endswith("; no more than by chance: the images may have nothing in common\n")
+    assert "homography, pixels of" not in out
+    drawn = cv2.imread("m.png").reshape(-1, 3)
+    count = {name: (drawn == colour).all(1).sum() for name, colour in DRAWN.items()}
+    assert count["nothing"] > 500 > 10 * (count["homography"] + count["fundamental"])
+    for names, verified in (("photos/a.png b.png", False), ("photos/sub/b.JPG b.png", True)):
+        assert main(["match", *names.split(), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["verified"] is verified
+        assert kp.match_pair(*names.split())["verified"] is verified
+
+
+DRAWN = {"nothing": (0, 94, 213), "fundamental": (233, 180, 86), "homography": (115, 158, 0)}  # as OpenCV reads them
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from skimage import data
 
 import kp
 from kp.features.describe import METHODS
-from kp.features.estimate import choose_estimator, estimate
+from kp.features.estimate import choose_estimator, estimate, exceeds_chance
 from kp.geometry.coords import warp_points
 
 H_0TO1 = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 20], [1e-4, 0, 1]])
@@ -131,6 +131,32 @@ def test_an_estimator_that_is_none_is_refused_with_and_without_poselib(monkeypat
         with pytest.raises(ValueError, match="no estimator is called 'ransac'"):
             choose_estimator("ransac")
     assert choose_estimator() == "opencv"
+
+
+def test_what_chance_fits_is_no_evidence():
+    """Of 10 matches in 100 x 100 pixels, within 3 px, 6 x 210 x 15 x 0.002827^2 = 0.15 sets of 6 fit, of 5 21.
+
+    Of 5 matches in 1000 x 1000 pixels 1 x 1 x 5 x 0.00002827 fit all 5, in 10 x 10 pixels 1.4.
+    """
+    corners = torch.tensor([[0.0, 0], [1, 1]])
+    assert exceeds_chance(6, 10, 3.0, 100 * corners)
+    assert not exceeds_chance(5, 10, 3.0, 100 * corners)
+    assert exceeds_chance(5, 5, 3.0, 1000 * corners)
+    assert not exceeds_chance(5, 5, 3.0, 10 * corners)
+    assert not exceeds_chance(4, 4, 3.0, 1000 * corners), "any four matches have a homography"
+    assert not exceeds_chance(0, 0, 3.0, torch.zeros(0, 2))
+    assert not exceeds_chance(300, 300, 3.0, torch.zeros(1, 2))
+
+
+def test_homographies_of_random_matches_are_no_evidence():
+    g = torch.Generator().manual_seed(0)
+    for count in (5, 20, 200, 600):
+        for _ in range(5):
+            xy0, xy1 = (torch.rand(count, 2, generator=g) * torch.tensor([640.0, 480]) for _ in range(2))
+            for estimator in ("opencv", "poselib"):
+                fits = int(estimate(xy0, xy1, 3.0, "homography", estimator)[1].sum())
+                assert not exceeds_chance(fits, count, 3.0, xy1)
+                assert exceeds_chance(fits + 9, count + 9, 3.0, xy1)
 
 
 def test_estimates_are_repeatable():
