@@ -166,7 +166,7 @@ def _network(name: str) -> torch.nn.Module:
     try:
         return {"hardnet": KF.HardNet, "sosnet": KF.SOSNet, "hynet": KF.HyNet}[name](pretrained=True).eval()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"no weights of {name} ({one_line(error)}): rootsift, sift and orb need none") from error
+        raise ValueError(f"no weights of {name} ({one_line(error, 600)}): rootsift, sift and orb need none") from error
 
 
 def _by_network(name: str) -> Callable[[Tensor, Tensor, float], Tensor]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_CUT = " ... "  # in place of the middle of a long message
 _NO_MEMORY = re.compile(
     r"out of memory|not enough memory|insufficient memory|can(?:'t|not) allocate|failed to allocate|bad_alloc"
 )
@@ -12,7 +13,7 @@ _DEVICE_FAILED = re.compile(r"cuda error|cudnn error|cublas error|cudnn_status|c
 
 
 def one_line(error: BaseException, max_length: int = 200) -> str:
-    """The message of an error without line breaks, at most ``max_length`` characters.
+    """The message of an error without line breaks, at most ``max_length`` characters: of a longer one both ends.
 
     For an error of the operating system this is its own text, without the path. For an error without a message it is
     the name of its class. Torch's message about a file that holds more than weights is advice to run what it holds: it
@@ -22,7 +23,9 @@ def one_line(error: BaseException, max_length: int = 200) -> str:
         return "it is no file of plain weights"
     inner = getattr(error, "reason", error)  # urllib wraps the first error
     text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    return " ".join(str(text).split())[:max_length]
+    text = " ".join(str(text).split())
+    half = (max_length - len(_CUT)) // 2
+    return text if len(text) <= max_length else text[:half] + _CUT + text[-half:]
 
 
 def is_library_error(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import torch
 
 from kp.cli.errors import exit_code
 from kp.support.device import choose_device
-from kp.support.errors import explained, is_out_of_memory, named
+from kp.support.errors import explained, is_out_of_memory, named, one_line
 
 HUGE = 1 << 46  # bytes; more than a machine has, and than its address space may hold
 
@@ -98,3 +98,13 @@ def test_what_a_library_says_of_an_input_is_about_that_input():
 def test_a_device_that_is_not_there_is_one_line(name):
     with pytest.raises(ValueError, match="here: choose another with --device"):
         choose_device(name)
+
+
+def test_a_long_message_keeps_both_ends_as_one_line():
+    """What failed is said first, and why last."""
+    text = one_line(ValueError("no weights:\n" + "tried elsewhere, " * 40 + "name or service not known"))
+    assert len(text) in (199, 200)
+    assert text.startswith("no weights: tried elsewhere,")
+    assert " ... " in text
+    assert text.endswith("name or service not known")
+    assert one_line(ValueError("a" * 200)) == "a" * 200
