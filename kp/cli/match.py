@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ratio", type=float, default=0.0, metavar="R", help=text)
     text = "pixels: largest error of a match that fits (default: 3)"
     parser.add_argument("--error", type=float, default=3.0, metavar="PX", help=text)
-    text = "compare own descriptors as they are; by default as many matches as can be are looked for in 8 turns of the "
-    text += "images, in steps of 45 degrees, as if one were 2 or 4 times smaller, and as if either were seen from the "
-    text += "side"
+    text = "compare own descriptors as they are; by default as many matches as can be are looked for in all turns of "
+    text += "the images, in steps of 11 degrees, as if one were 2 or 4 times smaller, and as if either were seen from "
+    text += "the side"
     parser.add_argument("--upright", action="store_true", help=text)
     text = "leave keypoints where they were found; by default those of the second image are moved to where the "
     text += "pictures fit, to parts of a pixel, from a corner near the right one to that, in what is printed, drawn "

@@ -12,6 +12,7 @@ ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
+_FALSE_ALARMS = 1e-3  # homographies with so many random matches: at most; keypoints are not spread as evenly
 _ZERO = 1e-12  # of the largest number of a matrix
 
 
@@ -56,16 +57,16 @@ def estimate(
 def exceeds_chance(fits: int, count: int, threshold: float, keypoints1: Tensor) -> bool:
     """Whether a homography fits more matches than one of matches at random would.
 
-    The number of false alarms (Moisan and Stival, IJCV 2004) is below 1: of all homographies of four out of ``count``
-    matches less than one is expected to have as many as ``fits`` within ``threshold`` pixels, if the matched places of
-    image 1 were anywhere in the rectangle around all its ``keypoints1`` (N, 2). Any four matches have a homography, and
-    of a few hundred wrong ones some fit 5 to 9.
+    The number of false alarms (Moisan and Stival, IJCV 2004) is below 0.001: so many of all homographies of four out of
+    ``count`` matches would have as many as ``fits`` within ``threshold`` pixels, if the matched places of image 1 were
+    anywhere in the rectangle around all its ``keypoints1`` (N, 2). Any four matches have a homography, and of a few
+    hundred wrong ones some fit 5 to 9.
     """
     if fits <= 4:
         return False
     share = min(1.0, math.pi * threshold**2 / float((keypoints1.amax(0) - keypoints1.amin(0)).clamp(min=1).prod()))
     tests = math.log(count - 4) + _log_choices(count, fits) + _log_choices(fits, 4)
-    return tests + (fits - 4) * math.log(share) < 0
+    return tests + (fits - 4) * math.log(share) < math.log(_FALSE_ALARMS)
 
 
 def _log_choices(count: int, chosen: int) -> float:

@@ -31,21 +31,21 @@ def match(
 ) -> dict[str, Any]:
     """Mutual nearest neighbours of the ``descriptors`` of two images, each (1, N, D) or (N, D), of unit length.
 
-    The descriptors of kp's own weights are compared in the turn of the images, of eight, the sizes and the tilt that
-    give most matches: one choice for all keypoints (:mod:`kp.features.alignment`).
+    The descriptors of kp's own weights are compared in the turn of the images, the sizes and the tilt that give most
+    matches: one choice for all keypoints (:mod:`kp.features.alignment`).
 
     Args:
         ratio: in (0, 1]: the nearest descriptor must be so many times nearer than the second nearest, both ways (Lowe,
             IJCV 2004, uses 0.8). None: no such test.
-        upright: compare them as they are, which is faster: for images turned by less than 30 degrees, less than 1.5
-            times nearer and less than 1.5 times narrower.
+        upright: compare them as they are, which is faster: for images turned by less than 20 degrees, or less than 5
+            where most edges are straight and parallel, less than 1.5 times nearer and less than 1.5 times narrower.
         context: compare those of both images at half of these sizes, too, if there are any, unless ``upright`` or
             fewer matches would be clear, as of images that overlap little: more are right, but some only to several
             pixels, so it is for matches that :func:`kp.refine` moves.
 
     Returns:
         ``matches`` (M, 2), indices of keypoints of image 0, in order, and of image 1; ``scores`` (M,), the cosine of
-        each pair, with ``context`` the mean of both; ``rotation``, in steps of 45 degrees from the x axis to the y
+        each pair, with ``context`` the mean of both; ``rotation``, in steps of 11.25 degrees from the x axis to the y
         axis, ``scale``, a power of two, and ``tilt``: how image 0 was turned, enlarged and, along one direction, made
         narrower to look like image 1. A tilt below 1 made image 1 narrower.
 
@@ -107,7 +107,7 @@ def match_pair(
         image 0 to pixels of image 1, or None, with ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None,
         with ``inliers_F``. A homography fits a plane, or a camera that only turns; a fundamental matrix any scene that
         stands still. ``verified``: whether the homography fits more matches than chance does (the number of false
-        alarms is below 1: Moisan and Stival, IJCV 2004); where not, the images may have nothing in common.
+        alarms is below 0.001: Moisan and Stival, IJCV 2004); where not, the images may have nothing in common.
 
     Raises:
         ValueError: an image cannot be read, or an argument is out of bounds.
@@ -155,7 +155,8 @@ def _chosen(aligned: Aligned) -> dict[str, float]:
 def _of_descriptors(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries that descriptors are compared by, of one image: without the axis of images, float32."""
     if "descriptors" not in features:
-        raise ValueError('there are no descriptors: features["descriptors"] = kp.describe(image, features)')
+        advice = 'take kp.Extractor("described"), or features["descriptors"] = kp.describe(image, features)'
+        raise ValueError(f"there are no descriptors: {advice}")
     found = {}
     for name, axes in _COMPARED.items():
         if name in features:

@@ -134,15 +134,15 @@ def test_an_estimator_that_is_none_is_refused_with_and_without_poselib(monkeypat
 
 
 def test_what_chance_fits_is_no_evidence():
-    """Of 10 matches in 100 x 100 pixels, within 3 px, 6 x 210 x 15 x 0.002827^2 = 0.15 sets of 6 fit, of 5 21.
+    """Of 10 matches in 100 x 100 pixels, within 3 px, 6 x 210 x 15 x 0.002827^2 = 0.15 sets of 6 fit, of 7 0.0006.
 
-    Of 5 matches in 1000 x 1000 pixels 1 x 1 x 5 x 0.00002827 fit all 5, in 10 x 10 pixels 1.4.
+    Of 5 matches in 1000 x 1000 pixels 1 x 1 x 5 x 0.00002827 = 0.0001 fit all 5, in 100 x 100 pixels 0.01.
     """
     corners = torch.tensor([[0.0, 0], [1, 1]])
-    assert exceeds_chance(6, 10, 3.0, 100 * corners)
-    assert not exceeds_chance(5, 10, 3.0, 100 * corners)
+    assert exceeds_chance(7, 10, 3.0, 100 * corners)
+    assert not exceeds_chance(6, 10, 3.0, 100 * corners)
     assert exceeds_chance(5, 5, 3.0, 1000 * corners)
-    assert not exceeds_chance(5, 5, 3.0, 10 * corners)
+    assert not exceeds_chance(5, 5, 3.0, 100 * corners)
     assert not exceeds_chance(4, 4, 3.0, 1000 * corners), "any four matches have a homography"
     assert not exceeds_chance(0, 0, 3.0, torch.zeros(0, 2))
     assert not exceeds_chance(300, 300, 3.0, torch.zeros(1, 2))
