@@ -1,6 +1,7 @@
 """A figure of training runs from their logs: loss terms and validation scores over time."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _STEPS_PER_POINT = 50  # a point of a loss curve is the mean of this number of steps
+_COLUMNS = 4  # panels beside each other
 _ALSO_OVER_STEPS = "repeatability"  # this score is shown over steps too, so that runs on different machines compare
 
 Log = Sequence[Mapping[str, Any]]
@@ -38,11 +40,16 @@ def draw_curves(logs: Mapping[str, Log]) -> Figure:
     panels = [("loss", name, "minutes") for name in losses]
     for name in scores:
         panels += [("validation", name, over) for over in ("minutes", "steps")[: 1 + (name == _ALSO_OVER_STEPS)]]
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 2.8), squeeze=False)
-    for axis, (kind, name, over) in zip(axes[0], panels, strict=True):
+    columns = min(len(panels), _COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.8 * rows), squeeze=False)
+    for empty in axes.flat[len(panels) :]:
+        figure.delaxes(empty)
+    for axis, (kind, name, over) in zip(axes.flat, panels, strict=False):
         for run, log in logs.items():
             _draw(axis, log, run, (kind, name, over))
-        axis.set(title=f"{kind}: {name.replace('_', ' ')}", xlabel=over)
+        axis.set_title(f"{kind}: {name.replace('_', ' ')}", fontsize="small")
+        axis.set_xlabel(over)
         axis.grid(alpha=0.3)
     if len(logs) > 1:
         axes[0, 0].legend(fontsize="small")
@@ -63,7 +70,7 @@ def _draw(axis: Axes, log: Log, run: str, what: tuple[str, str, str]) -> None:
     places = np.array([line["step"] if over == "steps" else line["seconds"] / 60 for line in lines])
     if kind == "loss":
         places, values = _average(places), _average(values)
-    axis.plot(places, values, "-" if kind == "loss" else "o-", label=run)
+    axis.plot(places, values, ".-" if kind == "loss" else "o-", label=run)
 
 
 def _average(values: np.ndarray) -> np.ndarray:

@@ -72,6 +72,7 @@ def test_curves_compare_runs_over_minutes_and_steps(tmp_path):
     logs["new"] = [{"step": 1, "seconds": 1, "loss": {"corner": 1.0, "repeatability": 1.0}}]
     panels = {(axis.get_title(), axis.get_xlabel()): axis for axis in draw_curves(logs).axes}
     assert len(panels) == 5
+    assert len({axis.get_position().y0 for axis in panels.values()}) == 2, "four beside each other"
     lines = {
         over: {line.get_label(): line.get_xydata().tolist() for line in panels["validation: repeatability", over].lines}
         for over in ("minutes", "steps")
