@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         if args.out is not None:
             store = opened.enter_context(closing(PairStore(args.out, _settings(args), args.overwrite)))
         for names in pairs:
-            if store is not None and names in store:
+            if store is not None and names in store and args.draw is None:
                 earlier += 1
                 plain.append(store.results[names])
                 continue
@@ -107,8 +107,7 @@ def run(args: argparse.Namespace) -> None:
         if args.json:
             print_line(json.dumps(plain if args.pairs else plain[0] if plain else {}))
         if store is not None:
-            in_database = args.out.suffix.lower() == ".db"
-            store.finish({name: matcher.features(name) for names in store.results for name in names if in_database})
+            store.finish(pairs, matcher.features)
     if failed:
         raise ValueError(f"{failed} of {len(pairs)} pairs could not be matched")
 

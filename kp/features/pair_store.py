@@ -1,7 +1,7 @@
 """Matches of many pairs, written one by one, so that a run that was interrupted goes on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -58,16 +58,19 @@ class PairStore:
             file.write(json.dumps(result) + "\n")
         self.results[tuple(result["names"])] = result
 
-    def finish(self, features: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write the file, of the pairs that there are; without any none. ``features`` of all images: for COLMAP."""
-        results = list(self.results.values())
+    def finish(self, pairs: Sequence[tuple[str, str]], find: Callable[[str], Mapping[str, Tensor]]) -> None:
+        """Write the file, of those of the ``pairs`` that there are, in this order; without any none.
+
+        ``find`` gives the features of an image by its name, for COLMAP.
+        """
+        results = [self.results[names] for names in pairs if names in self.results]
         if results:
             suffix = self.out.suffix.lower()
             if suffix == ".json":
                 write_file(self.out, (json.dumps(results) + "\n").encode())
             elif suffix == ".db":
-                matches = {names: _pairs(result) for names, result in self.results.items()}
-                write_colmap(self.out, features, matches)
+                matches = {tuple(result["names"]): _pairs(result) for result in results}
+                write_colmap(self.out, {name: find(name) for names in matches for name in names}, matches)
             else:
                 found = [
                     result | {"matches": _pairs(result), "scores": torch.tensor(result["scores"])} for result in results

@@ -16,6 +16,7 @@ from kp.cli.errors import ERROR
 from kp.cli.main import MODULES, main
 from kp.cli.match import _Matcher
 from kp.features import files
+from kp.features.pair_store import PairStore
 from kp.models.checkpoint import SHIPPED
 
 CAMERA, ASTRONAUT = data.camera()[100:340, 80:400], data.astronaut()[:240, :320, ::-1]
@@ -347,6 +348,18 @@ def test_matches_that_were_interrupted_go_on(pair, capsys, monkeypatch, out):
     assert "1 of 3 pairs were matched before" in capsys.readouterr().err
     assert contents(out) == contents(f"whole{out}")
     assert not parts.exists()
+
+
+def test_pairs_that_left_the_list_are_not_written(pair, monkeypatch):
+    cv2.imwrite("photos/c.png", CAMERA[::-1])
+    Path("pairs.txt").write_text("a.png sub/b.JPG\na.png c.png\na.png none.png\n")
+    finish = PairStore.finish
+    monkeypatch.setattr(PairStore, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main([*LIST, "--out", "m.json"]) != 0
+    monkeypatch.setattr(PairStore, "finish", finish)
+    Path("pairs.txt").write_text("a.png c.png\nsub/b.JPG c.png\n")
+    assert main([*LIST, "--out", "m.json"]) == 0
+    assert [each["names"] for each in contents("m.json")] == [["a.png", "c.png"], ["sub/b.JPG", "c.png"]]
 
 
 @pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
