@@ -23,10 +23,8 @@ _FINER = 4  # parts of such a turn: the best turns are tried with some more and 
 _DIRECTIONS = 4  # of a tilt, 45 degrees from each other: those opposite are the same
 _VOTERS = 300  # keypoints of image 0, the best, whose matches are counted
 _RATIO = 0.85  # distance of the best match by that of the second best: at most so much counts
-_UNCHANGED = 1.25  # times as much counts a match without a turn or a change of size or tilt: they are rare
-_BETWEEN = (
-    0.98  # times as much counts one in a turn between those of 45 degrees: most pictures are upright or on a side
-)
+_CHANCE = 4  # votes more has what changes nothing: chance gives a few to any of all changes
+_BETWEEN = 0.98  # times as much counts one in a turn between those of 45 degrees: most cameras are held straight
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TRIED = 2  # changes, the best, that are tried with finer turns and with tilts
 _ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
@@ -77,11 +75,11 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     votes = {unchanged: pair.votes(unchanged)}
     if votes[unchanged] < pair.voters():  # else no change can have more
         votes |= {change: pair.votes(change) for change in pair.turned() if change != unchanged}
-        tried = []
+        tried: dict[_Change, None] = {}  # in order, each once
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TRIED]:
-            finer = {each: pair.votes(each) for each in pair.turned_finer(change)}
-            votes |= finer
-            tried.append(max([change, *finer], key=votes.__getitem__))
+            finer = pair.turned_finer(change)
+            votes |= {each: pair.votes(each) for each in finer if each not in votes}
+            tried |= dict.fromkeys([change, max([change, *finer], key=votes.__getitem__)])
         if max(votes.values()) < _ALIKE * pair.voters():
             for change in tried:
                 votes |= {each: pair.votes(each) for each in pair.tilted(change)}
@@ -99,18 +97,18 @@ class _Pair:
     def __init__(self, features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) -> None:
         self.sizes0 = _sizes(features0)
         self.sizes1 = _sizes(features1).to(self.sizes0.device)
-        self.turns, self.tilts = _matrices(features0, features1)
+        self.eighths, self.tilts = _matrices(features0, features1)
 
     def turned(self) -> list[_Change]:
         """All turns in all sizes, of which one of the images stays as large as it is."""
         sizes = product(range(len(self.sizes0)), range(len(self.sizes1)))
-        turns = range(0, len(self.turns), _FINER)
+        turns = range(0, len(self.eighths) * _FINER, _FINER)
         return [_Change(i, j, turn) for i, j in sizes if not (i and j) for turn in turns]
 
     def turned_finer(self, change: _Change) -> list[_Change]:
         """A little more and less of the turn of a change."""
-        more = [part for part in range(-(_FINER // 2), _FINER // 2 + 1) if part and len(self.turns) > 1]
-        return [change._replace(turn=(change.turn + part) % len(self.turns)) for part in more]
+        more = [part for part in range(-(_FINER // 2), _FINER // 2 + 1) if part and len(self.eighths) > 1]
+        return [change._replace(turn=(change.turn + part) % (len(self.eighths) * _FINER)) for part in more]
 
     def tilted(self, change: _Change) -> list[_Change]:
         """All tilts of either image beside a change."""
@@ -128,7 +126,7 @@ class _Pair:
         if change.tilt is not None:
             tilted = descriptors[change.narrowed] @ self.tilts[change.tilt].mT
             descriptors[change.narrowed] = F.normalize(tilted, dim=1)
-        turned = descriptors[0] @ self.turns[change.turn]  # d0 . (turn @ d1) = (d0 @ turn) . d1
+        turned = descriptors[0] @ _turn(self.eighths, change.turn)  # d0 . (turn @ d1) = (d0 @ turn) . d1
         return (F.normalize(turned, dim=1) if change.turn % _FINER else turned), descriptors[1]
 
     def has_context(self, change: _Change) -> bool:
@@ -150,7 +148,7 @@ class _Pair:
         votes = len(at[clear, 0].unique())
         if change.turn % _FINER:
             return votes * _BETWEEN
-        return votes * (1.0 if any(change[:3]) or change.tilt is not None else _UNCHANGED)
+        return votes if any(change[:3]) or change.tilt is not None else votes + _CHANCE
 
     def aligned(self, change: _Change) -> Aligned:
         """What was chosen."""
@@ -189,25 +187,23 @@ def _matrices(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor]) 
         return none, none[:0]
     if _replaced(features0) or _replaced(features1):
         return none, none[:0]
-    eighths = torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
-    turns = _finer(eighths)
+    turns = torch.stack([torch.linalg.matrix_power(turn, k) for k in range(TURNS)])
     if tilts is None or "tilts" not in features1 or tilts.shape != (len(TILTS), size, size):
         return turns, none[:0]
-    back = eighths.roll(-1, 0).flip(0)  # the inverse of each
+    back = turns.roll(-1, 0).flip(0)  # the inverse of each
     directions = range(_DIRECTIONS)  # turned to the x axis, tilted there, turned back
-    return turns, torch.stack([eighths[k] @ tilt @ back[k] for tilt in tilts for k in directions])
+    return turns, torch.stack([turns[k] @ tilt @ back[k] for tilt in tilts for k in directions])
 
 
-def _finer(turns: Tensor) -> Tensor:
-    """Matrices (TURNS * _FINER, D, D) of all turns in smaller steps, from those (TURNS, D, D) of 45 degrees each.
+def _turn(eighths: Tensor, part: int) -> Tensor:
+    """The matrix (D, D) of a turn by so many parts, see ``_FINER``, from those of turns by 45 degrees (TURNS, D, D).
 
     As a turn of 360 degrees changes nothing, each number of a descriptor is a sum of waves of the turn, and eight
     values of a sum of waves give those between, as far as the waves are not shorter than two of the steps.
     """
-    parts = torch.arange(TURNS * _FINER, device=turns.device, dtype=turns.dtype)
-    angles = 2 * math.pi / TURNS * (parts[:, None] / _FINER - torch.arange(TURNS).to(turns))
+    if part % _FINER == 0:
+        return eighths[part // _FINER]
+    angles = 2 * math.pi / TURNS * (part / _FINER - torch.arange(TURNS).to(eighths))
     waves = sum(2 * torch.cos(frequency * angles) for frequency in range(1, TURNS // 2))
     weights = (1 + waves + torch.cos(TURNS // 2 * angles)) / TURNS
-    finer = torch.einsum("nk,kij->nij", weights, turns)
-    finer[::_FINER] = turns  # to the last digit
-    return finer
+    return torch.einsum("k,kij->ij", weights, eighths)

@@ -83,8 +83,10 @@ def test_turns_between_those_of_45_degrees_follow_from_them():
         each = [torch.tensor([[math.cos(b), -math.sin(b)], [math.sin(b), math.cos(b)]]) for b in a]
         return torch.block_diag(*each, torch.tensor([[math.cos(math.radians(4 * angle))]]), torch.eye(1))
 
-    found = alignment._finer(torch.stack([turned(45 * number) for number in range(TURNS)]))
-    wanted = torch.stack([turned(11.25 * number) for number in range(4 * TURNS)])
+    eighths = torch.stack([turned(45 * number) for number in range(TURNS)])
+    found = torch.stack([alignment._turn(eighths, part) for part in range(4 * TURNS)])
+    wanted = torch.stack([turned(11.25 * part) for part in range(4 * TURNS)])
+    assert torch.equal(found[::4], eighths)
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
