@@ -7,16 +7,17 @@ kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: key
 kp match --pairs pairs.txt --features photos.h5 --out matches.h5 --unrefined     of what kp detect has found; no images
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
-that only turns; a fundamental matrix fits any scene that stands still. Where no more matches fit a homography than by
-chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false, and no line is drawn as if it fitted. Pictures
-may be turned by any angle, and one may be taken from up to four times nearer, or from the side: a plane may look up to
-three times narrower.
+that only turns; a fundamental matrix fits any scene that stands still. Where no more matches fit than by chance (Moisan
+and Stival, IJCV 2004), this is said, "verified" is false, and no line is drawn as if it fitted; mirrored images and
+repeating patterns can fit all the same. Pictures may be turned by any angle, and one may be taken from up to four times
+nearer, or from the side: a plane may look up to three times narrower.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1.
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -34,6 +35,7 @@ from kp.cli.use import (
     say,
 )
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
+from kp.support.errors import one_line
 
 _GREY_IMAGES = 8  # images that are kept, of the last pairs
 
@@ -44,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a file with a pair of images a line, separated by a space, or by a tab where names have spaces"
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
-    text = "match what is in this file of kp detect, or of hloc, in place of keypoints found anew"
+    text = "match what is in this .h5 of kp detect, or of hloc, in place of keypoints found anew: kp detect --weights "
+    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here"
     parser.add_argument("--features", type=Path, metavar="FILE", help=text)
     text = "write the matches: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices of keypoints: those of "
     text += "--features, or those that kp detect --weights described finds with the same flags"
@@ -85,9 +88,8 @@ def run(args: argparse.Namespace) -> None:
         if args.out is not None:
             store = opened.enter_context(closing(PairStore(args.out, _settings(args), args.overwrite)))
         for names in pairs:
-            if store is not None and names in store and args.draw is None:
+            if store is not None and names in store and args.pairs is not None and not args.json:
                 earlier += 1
-                plain.append(store.results[names])
                 continue
             try:
                 result = matcher.match(*names)
@@ -95,10 +97,11 @@ def run(args: argparse.Namespace) -> None:
                 failed += 1
                 say(str(error))
                 continue
-            plain.append(_plain(result))
             if store is not None:
-                store.put(plain[-1])
-            if not args.json:
+                store.put(_plain(result))
+            if args.json:
+                plain.append(_plain(result))
+            else:
                 print_line(_text(result, args))
             if args.draw is not None:
                 _draw(args, result)
@@ -132,13 +135,13 @@ class _Matcher:
             elif "descriptors" in (loaded := load(self.args.features, name)):
                 self.found[name] = loaded
             else:
-                text = "has no descriptors: kp detect --weights described --descriptors own writes them"
-                raise ValueError(f"{self.args.features} {text}")
+                flags = "--weights described --descriptors own --descriptor-scales 3"
+                raise ValueError(f"{self.args.features} has no descriptors: kp detect {flags} writes them")
         return self.found[name]
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.estimate import estimate, exceeds_chance
+        from kp.features.estimate import estimate, is_evidence
         from kp.features.match import match
         from kp.features.refine import refine
 
@@ -155,8 +158,8 @@ class _Matcher:
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
             result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
-        fits = int(result["inliers"].sum())
-        result["verified"] = exceeds_chance(fits, len(xy0), self.args.error, f1["keypoints"][0])
+        fits = int(result["inliers"].sum()), int(result["inliers_F"].sum())
+        result["verified"] = is_evidence(*fits, len(xy0), self.args.error, f1["keypoints"][0])
         return result
 
 
@@ -180,7 +183,10 @@ def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
         return [(str(args.pair[0]), str(args.pair[1]))]
     if args.pair:
         raise ValueError("name two images, or --pairs FILE, not both")
-    texts = [line.strip() for line in args.pairs.read_text("utf-8-sig").splitlines()]
+    try:
+        texts = [line.strip() for line in args.pairs.read_text("utf-8-sig").split("\n")]
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--pairs {args.pairs} cannot be read: {one_line(error)}") from error
     lines = [text.split("\t" if "\t" in text else None) for text in texts if text and text[0] != "#"]
     if wrong := [line for line in lines if len(line) != 2]:
         raise ValueError(f"{args.pairs} has the line {' '.join(wrong[0])!r}: wanted are two names a line")
@@ -198,12 +204,12 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     from kp.features.pair_store import FORMATS
     from kp.support.files import check_writable
 
+    if args.features is not None:
+        _check_features(args, pairs)
     if args.descriptors == "none":
         raise ValueError("matches need --descriptors")
-    if args.features is not None:
-        refuse_extractor_flags(args, "--features", None, DESCRIBED)
-        if not args.features.is_file():
-            raise ValueError(f"there is no file --features {args.features}")
+    if args.overwrite and args.out is None:
+        raise ValueError("--overwrite replaces --out: name one")
     if not 0 <= args.ratio <= 1:
         raise ValueError(f"--ratio must be in [0, 1], not {args.ratio}")
     if not 0 < args.error < float("inf"):
@@ -223,10 +229,28 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     check_writable(args.draw)
 
 
+def _check_features(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
+    """Raises ValueError where the features of a file cannot be matched."""
+    refuse_extractor_flags(args, "--features", None, DESCRIBED)
+    if args.features.suffix.lower() != ".h5":
+        raise ValueError(f"--features {args.features} must be an .h5, which has images by name")
+    if not args.features.is_file():
+        raise ValueError(f"there is no file --features {args.features}")
+    if args.out is not None and args.out.resolve() == args.features.resolve():
+        raise ValueError(f"--out {args.out} would overwrite --features: name another place")
+    needs = "--draw" if args.draw is not None else None if args.unrefined else "to refine matches"
+    if needs is not None and not (path := _path(args, pairs[0][0])).is_file():
+        raise ValueError(
+            f"there is no image {path}, which is needed {needs}: --images DIR, or --unrefined without --draw"
+        )
+
+
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the matches depend on."""
-    names = ("ratio", "error", "upright", "unrefined", "estimator")
-    by = {"features": str(args.features)} if args.features is not None else extractor_settings(args)
+    names = ("ratio", "error", "upright", "unrefined", "estimator", "exif")
+    by = extractor_settings(args)
+    if args.features is not None:
+        by = {"features": f"{args.features} {hashlib.sha256(args.features.read_bytes()).hexdigest()[:16]}"}
     images = None if args.images is None else str(args.images)
     return by | {"images": images} | {name: getattr(args, name) for name in names}
 
@@ -254,7 +278,7 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     if (tilt := result["tilt"]) != 1:
         narrowed = name0 if tilt > 1 else name1
         lines[0] += f"; seen from another side: compared with {narrowed} {max(tilt, 1 / tilt):.1f} times narrower"
-    if args.pairs is None:
+    if args.pairs is None and result["H_0to1"] is not None:
         lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
         lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
     return "\n".join(lines)

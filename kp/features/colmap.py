@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from torch import Tensor
@@ -37,10 +38,7 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
     Example:
         >>> write_colmap("database.db", {"a.jpg": f0, "b.jpg": f1}, {("a.jpg", "b.jpg"): found["matches"]})
     """
-    try:
-        import pycolmap
-    except ImportError:
-        raise ValueError("a COLMAP database needs pycolmap: pip install pycolmap") from None
+    pycolmap = require_pycolmap()
     if unknown := [name for name, each in features.items() if "image_size" not in each]:
         raise ValueError(f"the features of {unknown[0]} have no image_size, which a camera needs")
     for pair, indices in matches.items():
@@ -54,6 +52,15 @@ def write_colmap(database: str | Path, features: Mapping[str, Mapping[str, Tenso
                 for (name0, name1), indices in _one_way(matches).items():
                     opened.write_matches(ids[name0], ids[name1], indices.cpu().numpy().astype(np.uint32))
             temporary.replace(path)
+
+
+def require_pycolmap() -> ModuleType:
+    """Raises ValueError where it is not installed."""
+    try:
+        import pycolmap
+    except ImportError:
+        raise ValueError("a COLMAP database needs pycolmap: pip install pycolmap") from None
+    return pycolmap
 
 
 def _one_way(matches: Pairs) -> Pairs:

@@ -214,7 +214,9 @@ def _read_h5(path: Path, name: str | None) -> dict[str, np.ndarray]:
     import h5py
 
     with h5py.File(path, "r") as file:
-        group = file[_one(_images(file), None if name is None else _group(name), path)]
+        group = None if name is None else file.get(_group(name))
+        if not hasattr(group, "keys") or "keypoints" not in group:  # names are listed only then: there may be thousands
+            group = file[_one(_images(file), None if name is None else _group(name), path)]
         names = _H5_NAMES | {"keypoint_scores": "keypoint_scores"}  # hloc's wrappers of DISK and ALIKED
         found = {key: group[stored][()] for stored, key in names.items() if stored in group}
     if "descriptors" in found:

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kp.features.colmap import write_colmap
+from kp.features.colmap import require_pycolmap, write_colmap
 from kp.features.match_files import save_matches
-from kp.support.files import InUseError, check_writable, locked, write_file
+from kp.support.errors import one_line
+from kp.support.files import FileError, InUseError, check_writable, locked, write_file
 
 FORMATS = (".h5", ".json", ".db")
+
+_TAKEN = {".h5": ("names", "matches", "scores", "counts"), ".db": ("names", "matches")}  # of a result; of json all
 
 Result = dict[str, Any]
 
@@ -21,22 +24,25 @@ Result = dict[str, Any]
 class PairStore:
     """The output of ``kp match``: an h5 as hloc, a json, or a database for COLMAP.
 
-    Until :meth:`finish`, the results are lines of ``.NAME.parts`` beside it; another run with the same settings goes on
+    Until :meth:`finish`, the results are lines of ``.NAME.pairs`` beside it; another run with the same settings goes on
     with the pairs that are missing there.
 
     Args:
         out: the file, with one of the suffixes ``FORMATS``.
         settings: what the matches depend on, for JSON; an attribute of an h5.
-        overwrite: begin anew; until it is finished the old file stays.
+        overwrite: begin anew, or go on with a run that did; until it is finished the old file stays.
 
     Raises:
-        ValueError: the file is there already, it was begun with other settings, or another run is writing it.
+        ValueError: the file is there already, it was begun with other settings, another run is writing it, or pycolmap
+            is not there for a database.
         FileError: (an OSError) it cannot be written.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self.out, self.settings = out, json.loads(json.dumps(settings))
-        self.parts = out.with_name(f".{out.name}.parts")
+        self.parts = out.with_name(f".{out.name}.pairs")
+        if out.suffix.lower() == ".db":
+            require_pycolmap()
         check_writable(out)
         self._lock = ExitStack()
         try:
@@ -45,17 +51,22 @@ class PairStore:
             raise ValueError(f"{out} is being written by another run") from None
         if out.is_file() and not overwrite:
             raise ValueError(f"{out} is there already: name another --out, or --overwrite it")
-        self.results = {} if overwrite else self._earlier()
-        lines = [self.settings, *self.results.values()]
+        self.results = self._earlier(overwrite)
+        lines = [{"settings": self.settings, "overwrite": overwrite}, *self.results.values()]
         write_file(self.parts, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def __contains__(self, names: tuple[str, str]) -> bool:
         return names in self.results
 
     def put(self, result: Result) -> None:
-        """Keep what is known of a pair: ``names`` and, for JSON, all else."""
-        with self.parts.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        """Keep of what is known of a pair, for JSON, what the file takes. Raises FileError."""
+        taken = _TAKEN.get(self.out.suffix.lower(), tuple(result))
+        result = {name: result[name] for name in taken}
+        try:
+            with self.parts.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+        except OSError as error:
+            raise FileError(f"{self.parts} cannot be written: {one_line(error)}") from error
         self.results[tuple(result["names"])] = result
 
     def finish(self, pairs: Sequence[tuple[str, str]], find: Callable[[str], Mapping[str, Tensor]]) -> None:
@@ -82,20 +93,27 @@ class PairStore:
         """Let other runs write here."""
         self._lock.close()
 
-    def _earlier(self) -> dict[tuple[str, str], Result]:
+    def _earlier(self, overwrite: bool) -> dict[tuple[str, str], Result]:
         """What an interrupted run has left; its last line may be torn."""
         if not self.parts.is_file():
             return {}
         lines = []
-        for line in self.parts.read_text("utf-8").splitlines():
+        for line in self.parts.read_text("utf-8", errors="replace").split("\n"):
             try:
                 lines.append(json.loads(line))
             except ValueError:
                 break
-        before, *results = lines or [self.settings]
+        if not all(isinstance(line, dict) for line in lines) or "settings" not in (lines or [{}])[0]:
+            return {}
+        begun, *results = lines
+        before = begun["settings"]
+        if overwrite and (before != self.settings or not begun.get("overwrite")):
+            return {}
         if changed := sorted(key for key in {*before, *self.settings} if before.get(key) != self.settings.get(key)):
             names = ", ".join(changed)
-            raise ValueError(f"{self.out} was begun with another {names}: name another --out, or --overwrite it")
+            raise ValueError(
+                f"{self.out} was begun with other settings ({names}): name another --out, or --overwrite it"
+            )
         return {tuple(result["names"]): result for result in results}
 
 

@@ -339,8 +339,9 @@ def test_matches_that_were_interrupted_go_on(pair, capsys, monkeypatch, out):
     assert main([*LIST, "--out", out]) != 0
     assert not Path(out).exists()
     assert main([*LIST, "--out", out, "--ratio", "0.9"]) == ERROR
-    assert f"{out} was begun with another ratio: name another --out, or --overwrite it" in capsys.readouterr().err
-    parts = Path(f".{out}.parts")
+    text = f"{out} was begun with other settings (ratio): name another --out, or --overwrite it"
+    assert text in capsys.readouterr().err
+    parts = Path(f".{out}.pairs")
     parts.write_text(parts.read_text()[:-9])
     seen = ["the second and the third are missing"] * 3
     assert main([*LIST, "--out", out]) == 0
@@ -348,6 +349,67 @@ def test_matches_that_were_interrupted_go_on(pair, capsys, monkeypatch, out):
     assert "1 of 3 pairs were matched before" in capsys.readouterr().err
     assert contents(out) == contents(f"whole{out}")
     assert not parts.exists()
+
+
+def interrupted_at(monkeypatch, number):
+    """The names of all pairs that are matched from now on; at that number the user interrupts."""
+    match, seen = _Matcher.match, []
+
+    def until(matcher, *names):
+        seen.append(names)
+        if len(seen) == number:
+            raise KeyboardInterrupt
+        return match(matcher, *names)
+
+    monkeypatch.setattr(_Matcher, "match", until)
+    return seen
+
+
+def test_matches_that_were_begun_anew_go_on_too(pair, capsys, monkeypatch):
+    Path("pairs.txt").write_text("a.png sub/b.JPG\nsub/b.JPG a.png\n")
+    assert main([*LIST, "--out", "m.json"]) == 0
+    before = contents("m.json")
+    seen = interrupted_at(monkeypatch, 2)
+    assert main([*LIST, "--out", "m.json", "--overwrite"]) != 0
+    assert contents("m.json") == before
+    assert main([*LIST, "--out", "m.json", "--overwrite"]) == 0
+    assert seen[2:] == [("sub/b.JPG", "a.png")]
+    assert contents("m.json") == before
+    assert main([*LIST, "--out", "m.json", "--overwrite"]) == 0
+    assert len(seen) == 5, "a run that ended is not gone on with"
+
+
+@pytest.mark.parametrize("left", [b"[1, 2]\n", b"null\n", b"\xff\xfe\n", b"", b'{"settings": {}}\n3\n'])
+def test_what_is_no_list_of_pairs_is_begun_anew(pair, left):
+    Path("pairs.txt").write_text("a.png sub/b.JPG\n")
+    Path(".m.h5.pairs").write_bytes(left)
+    assert main([*LIST, "--out", "m.h5"]) == 0
+    assert len(contents("m.h5")) == 2
+
+
+def test_json_has_the_pairs_of_an_interrupted_run_too(pair, capsys, monkeypatch):
+    Path("pairs.txt").write_text("a.png sub/b.JPG\nsub/b.JPG a.png\n")
+    interrupted_at(monkeypatch, 2)
+    assert main([*LIST, "--out", "m.h5"]) != 0
+    capsys.readouterr()
+    assert main([*LIST, "--out", "m.h5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["names"] for each in found] == [["a.png", "sub/b.JPG"], ["sub/b.JPG", "a.png"]]
+    assert all(np.shape(each["H_0to1"]) == (3, 3) for each in found)
+
+
+def test_a_full_disk_is_told_with_the_file(pair, capsys, monkeypatch):
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+    put = PairStore.put
+
+    def on_a_full_disk(store, result):
+        store.parts = Path("/dev/full")
+        put(store, result)
+
+    monkeypatch.setattr(PairStore, "put", on_a_full_disk)
+    assert main(["match", "photos/a.png", "photos/sub/b.JPG", "--out", "m.json"]) == ERROR
+    assert "/dev/full cannot be written: No space left on device" in capsys.readouterr().err
 
 
 def test_pairs_that_left_the_list_are_not_written(pair, monkeypatch):
@@ -380,32 +442,60 @@ def test_matches_replace_nothing_unasked(pair, capsys, out):
 def test_features_of_a_file_are_matched(pair, capsys):
     """As those found anew, without the images; indices are of the file's own keypoints."""
     own = ["--weights", "described", "--descriptors", "own", "--max-keypoints", "300"]
+    cv2.imwrite("photos/sub/b.JPG", cv2.resize(CAMERA, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
     assert main(["detect", "photos/a.png", "photos/sub", "--out", "f.h5", "--descriptor-scales", "3", *own]) == 0
     assert main(["detect", "photos/a.png", "photos/sub", "--out", "none.h5"]) == 0
+    assert main(["detect", "photos/a.png", "--out", "f.h5", *own]) == ERROR
+    assert "made with another descriptor_scales" in capsys.readouterr().err
+    assert main(["detect", "photos/a.png", "--out", "zero.h5", "--descriptor-scales", "0", *own]) == ERROR
+    assert "--descriptor-scales must be at least 1, not 0" in capsys.readouterr().err
     Path("photos/sub/b.JPG").rename("photos/b.JPG")
     Path("pairs.txt").write_text("a.png b.JPG\n")
     features = ["match", "--pairs", "pairs.txt", "--features", "f.h5", "--unrefined"]
     assert main([*features, "--out", "m.h5"]) == 0
     assert main([*LIST, "--out", "anew.h5", "--max-keypoints", "300"]) == 0
     assert contents("m.h5") == contents("anew.h5")
-    assert json.loads(h5_settings("m.h5"))["features"] == "f.h5"
+    assert json.loads(h5_settings("m.h5"))["features"].startswith("f.h5 ")
+    kept = Path("f.h5").read_bytes()
     assert json.loads(h5_settings("anew.h5"))["weights"].startswith("described ")
     capsys.readouterr()
     for flags, message in (
         (["--features", "nowhere.h5"], "there is no file --features nowhere.h5"),
-        (["--features", "none.h5"], "none.h5 has no descriptors: kp detect --weights described --descriptors own"),
+        (["--features", "none.h5", "--unrefined"], "none.h5 has no descriptors: kp detect --weights described "),
+        (["--features", "f.csv"], "--features f.csv must be an .h5, which has images by name"),
+        (["--features", "f.h5", "--out", "f.h5", "--overwrite"], "--out f.h5 would overwrite --features"),
+        (
+            ["--features", "f.h5"],
+            "there is no image a.png, which is needed to refine matches: --images DIR, or --unref",
+        ),
+        (["--overwrite"], "--overwrite replaces --out: name one"),
         (["--features", "f.h5", "--weights", "ranked"], "--features has its keypoints: leave out --weights"),
         (["--features", "f.h5", "--max-keypoints", "9"], "--features has its keypoints: leave out --max-keypoints"),
         (["--features", "f.h5", "--images", "photos/sub"], "photos/sub/a.png"),
     ):
         assert main(["match", "--pairs", "pairs.txt", *flags]) == ERROR
         assert message in capsys.readouterr().err
+    assert Path("f.h5").read_bytes() == kept
+    assert main([*features, "--device", "cpu", "--exif", "apply"]) == 0, "not of the features"
+    capsys.readouterr()
     Path("pairs.txt").write_text("a.png c.png\na.png b.JPG\n")
     assert main([*features, "--out", "n.h5"]) == ERROR
     err = capsys.readouterr().err
     assert "f.h5 has no image 'c.png': it has a.png, b.JPG" in err
     assert "1 of 2 pairs could not be matched" in err
     assert contents("n.h5") == contents("m.h5")
+
+
+def test_other_features_of_the_same_name_are_not_gone_on_with(pair, capsys, monkeypatch):
+    own = ["--weights", "described", "--descriptors", "own", "--out", "f.h5"]
+    assert main(["detect", "photos/a.png", "photos/sub", *own]) == 0
+    Path("pairs.txt").write_text("a.png b.JPG\nb.JPG a.png\n")
+    flags = ["match", "--pairs", "pairs.txt", "--features", "f.h5", "--unrefined", "--out", "m.h5"]
+    interrupted_at(monkeypatch, 2)
+    assert main(flags) != 0
+    assert main(["detect", "photos/a.png", "photos/sub", *own, "--max-keypoints", "50", "--overwrite"]) == 0
+    assert main(flags) == ERROR
+    assert "m.h5 was begun with other settings (features)" in capsys.readouterr().err
 
 
 def h5_settings(path):
@@ -464,7 +554,9 @@ DRAWN = {"nothing": (0, 94, 213), "fundamental": (233, 180, 86), "homography": (
         (["photos/a.png", "photos/a.png", "--draw", "x.gif"], "must end in .png"),
         (["photos/a.png", "photos/a.png", "--descriptors", "none"], "need --descriptors"),
         (["photos/a.png", "--pairs", "pairs.txt"], "not both"),
-        (["--pairs", "nowhere.txt"], "nowhere.txt"),
+        (["--pairs", "nowhere.txt"], "--pairs nowhere.txt cannot be read: No such file or directory"),
+        (["--pairs", "photos"], "--pairs photos cannot be read: Is a directory"),
+        (["--pairs", "photos/a.png"], "--pairs photos/a.png cannot be read: invalid start byte"),
         (["--pairs", "photos/notes.txt"], "two names a line"),
         (["photos/a.png", "photos/a.png", "--images", "nowhere"], "--images nowhere is not a folder"),
     ],
