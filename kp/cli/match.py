@@ -103,14 +103,14 @@ def run(args: argparse.Namespace) -> None:
                 plain.append(_plain(result))
             else:
                 print_line(_text(result, args))
-            if args.draw is not None:
-                _draw(args, result)
         if earlier:
             say(f"{earlier} of {len(pairs)} pairs were matched before")
         if args.json:
             print_line(json.dumps(plain if args.pairs else plain[0] if plain else {}))
         if store is not None:
             store.finish(pairs, matcher.features)
+    if args.draw is not None and not failed:
+        _draw(args, result)
     if failed:
         raise ValueError(f"{failed} of {len(pairs)} pairs could not be matched")
 
@@ -250,7 +250,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("ratio", "error", "upright", "unrefined", "estimator", "exif")
     by = extractor_settings(args)
     if args.features is not None:
-        by = {"features": f"{args.features} {hashlib.sha256(args.features.read_bytes()).hexdigest()[:16]}"}
+        with args.features.open("rb") as file:  # it may not fit into memory
+            by = {"features": f"{args.features} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"}
     images = None if args.images is None else str(args.images)
     return by | {"images": images} | {name: getattr(args, name) for name in names}
 

@@ -103,10 +103,10 @@ class PairStore:
                 lines.append(json.loads(line))
             except ValueError:
                 break
-        if not all(isinstance(line, dict) for line in lines) or "settings" not in (lines or [{}])[0]:
-            return {}
-        begun, *results = lines
-        before = begun["settings"]
+        begun, *results = lines or [None]
+        before = begun.get("settings") if isinstance(begun, dict) else None
+        if not isinstance(before, dict) or not all(isinstance(line, dict) and "names" in line for line in results):
+            return {}  # no run has written this
         if overwrite and (before != self.settings or not begun.get("overwrite")):
             return {}
         if changed := sorted(key for key in {*before, *self.settings} if before.get(key) != self.settings.get(key)):

@@ -379,7 +379,9 @@ def test_matches_that_were_begun_anew_go_on_too(pair, capsys, monkeypatch):
     assert len(seen) == 5, "a run that ended is not gone on with"
 
 
-@pytest.mark.parametrize("left", [b"[1, 2]\n", b"null\n", b"\xff\xfe\n", b"", b'{"settings": {}}\n3\n'])
+@pytest.mark.parametrize(
+    "left", [b"[1, 2]\n", b"null\n", b"\xff\xfe\n", b"", b'{"settings": {}}\n3\n', b'{"settings": 3}\n']
+)
 def test_what_is_no_list_of_pairs_is_begun_anew(pair, left):
     Path("pairs.txt").write_text("a.png sub/b.JPG\n")
     Path(".m.h5.pairs").write_bytes(left)
