@@ -138,6 +138,7 @@ def desk(tmp_path_factory):
     (folder / "photos").mkdir()
     for name in ("a.jpg", "b.jpg"):
         cv2.imwrite(str(folder / "photos" / name), data.camera())
+    (folder / "pairs.txt").write_text("a.jpg b.jpg\n")
     for name in ("i_a", "v_a"):
         (folder / "ROOT" / name).mkdir(parents=True)
         for number in range(1, 7):
