@@ -12,7 +12,7 @@ _NO_MEMORY = re.compile(
 _DEVICE_FAILED = re.compile(r"cuda error|cudnn error|cublas error|cudnn_status|cublas_status|device-side assert")
 
 
-def one_line(error: BaseException, max_length: int = 400) -> str:
+def one_line(error: BaseException, max_length: int = 300) -> str:
     """The message of an error without line breaks, at most ``max_length`` characters: of a longer one both ends.
 
     For an error of the operating system this is its own text, without the path. For an error without a message it is
