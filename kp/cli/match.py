@@ -17,7 +17,6 @@ and the exit code is then 1.
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -27,6 +26,7 @@ from typing import Any
 
 from kp.cli.use import (
     add_extractor_flags,
+    digest,
     extractor_settings,
     features_of,
     make_extractor,
@@ -250,8 +250,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("ratio", "error", "upright", "unrefined", "estimator", "exif")
     by = extractor_settings(args)
     if args.features is not None:
-        with args.features.open("rb") as file:  # it may not fit into memory
-            by = {"features": f"{args.features} {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"}
+        by = {"features": f"{args.features} {digest(args.features)}"}
     images = None if args.images is None else str(args.images)
     return by | {"images": images} | {name: getattr(args, name) for name in names}
 

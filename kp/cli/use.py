@@ -51,13 +51,19 @@ def refuse_extractor_flags(args: argparse.Namespace, flag: str, *defaults: Any) 
 
 def extractor_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the features of an image depend on, for JSON: the weights by their content."""
-    import hashlib
-
     from kp.models.checkpoint import find_weights
 
-    digest = hashlib.sha256(find_weights(args.weights).read_bytes()).hexdigest()[:16]
     names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")
-    return {"weights": f"{Path(args.weights).name} {digest}"} | {name: getattr(args, name) for name in names}
+    weights = f"{Path(args.weights).name} {digest(find_weights(args.weights))}"
+    return {"weights": weights} | {name: getattr(args, name) for name in names}
+
+
+def digest(path: Path) -> str:
+    """16 digits that say what is in a file, which need not fit into memory."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def make_extractor(args: argparse.Namespace, descriptor_scales: int = 1) -> Any:

@@ -138,7 +138,7 @@ class _Pair:
         return min(int(each.any(1).sum()) for each in (self.sizes0[0, :_VOTERS], self.sizes1[0]))
 
     def votes(self, change: _Change) -> float:
-        """How many keypoints of image 1 are the clear match of a voter."""
+        """How many keypoints of image 1 are the clear match of a voter, weighed by how likely the change is."""
         descriptors0, descriptors1 = self.compared(change, _VOTERS)
         if min(len(descriptors0), len(descriptors1)) < 2:
             return 0.0

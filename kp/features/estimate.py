@@ -1,4 +1,4 @@
-"""The homography or fundamental matrix that fits most of two images' matches, by OpenCV or PoseLib."""
+"""The homography or fundamental matrix that fits most of two images' matches, and whether it is more than chance."""
 
 import math
 from typing import Any

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from kp.features.colmap import require_pycolmap, write_colmap
 from kp.features.match_files import save_matches
+from kp.features.store import differing, held
 from kp.support.errors import one_line
-from kp.support.files import FileError, InUseError, check_writable, locked, write_file
+from kp.support.files import FileError, check_writable, write_file
 
 FORMATS = (".h5", ".json", ".db")
 
@@ -44,11 +44,7 @@ class PairStore:
         if out.suffix.lower() == ".db":
             require_pycolmap()
         check_writable(out)
-        self._lock = ExitStack()
-        try:
-            self._lock.enter_context(locked(out, wait=False))
-        except InUseError:
-            raise ValueError(f"{out} is being written by another run") from None
+        self._lock = held(out)
         if out.is_file() and not overwrite:
             raise ValueError(f"{out} is there already: name another --out, or --overwrite it")
         self.results = self._earlier(overwrite)
@@ -73,6 +69,10 @@ class PairStore:
         """Write the file, of those of the ``pairs`` that there are, in this order; without any none.
 
         ``find`` gives the features of an image by its name, for COLMAP.
+
+        Raises:
+            ValueError: features are not there, or have no ``image_size``, for COLMAP; the results stay for another run.
+            FileError: (an OSError) the file cannot be written; what was there stays.
         """
         results = [self.results[names] for names in pairs if names in self.results]
         if results:
@@ -109,8 +109,7 @@ class PairStore:
             return {}  # no run has written this
         if overwrite and (before != self.settings or not begun.get("overwrite")):
             return {}
-        if changed := sorted(key for key in {*before, *self.settings} if before.get(key) != self.settings.get(key)):
-            names = ", ".join(changed)
+        if names := differing(before, self.settings):
             raise ValueError(
                 f"{self.out} was begun with other settings ({names}): name another --out, or --overwrite it"
             )
@@ -118,4 +117,5 @@ class PairStore:
 
 
 def _pairs(result: Result) -> Tensor:
+    """The matches (M, 2) of a result, indices of keypoints."""
     return torch.tensor(result["matches"], dtype=torch.long).reshape(-1, 2)

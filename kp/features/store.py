@@ -46,11 +46,7 @@ class Store:
         if not self.one_file and out.exists() and not out.is_dir():
             raise ValueError(f"{out} is a file: {form} needs a folder, with a file for each image")
         check_writable(out if self.one_file else out / _SETTINGS)
-        self._lock = ExitStack()
-        try:
-            self._lock.enter_context(locked(out, wait=False))
-        except InUseError:
-            raise ValueError(f"{out} is being written by another run") from None
+        self._lock = held(out)
         self._adds = not overwrite and out.exists()
         finished = self._finished(overwrite)
         check_writable(self.folder / _SETTINGS)
@@ -117,8 +113,7 @@ class Store:
         if not before:
             raise ValueError(f"{self.out} does not say how it was made: name another --out, or --overwrite it")
         now = json.loads(json.dumps(self.settings))
-        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-            names = ", ".join(changed)
+        if names := differing(before, now):
             raise ValueError(f"{self.out} was made with another {names}: name another --out, or --overwrite it")
 
     def _forget(self) -> None:
@@ -126,3 +121,18 @@ class Store:
             for name in self._known():
                 self._path(name).unlink()
         (self.folder / _SETTINGS).unlink(missing_ok=True)
+
+
+def held(out: Path) -> ExitStack:
+    """Hold an output for this run, until what is returned is closed. Raises ValueError where another run holds it."""
+    holding = ExitStack()
+    try:
+        holding.enter_context(locked(out, wait=False))
+    except InUseError:
+        raise ValueError(f"{out} is being written by another run") from None
+    return holding
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The names of the settings that are not the same, in order, with commas."""
+    return ", ".join(sorted(key for key in {*before, *now} if before.get(key) != now.get(key)))
