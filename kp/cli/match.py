@@ -141,7 +141,8 @@ class _Matcher:
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.estimate import estimate, is_evidence
+        from kp.features.estimate import estimate
+        from kp.features.evidence import is_evidence
         from kp.features.match import match
         from kp.features.refine import refine
 
@@ -151,6 +152,7 @@ class _Matcher:
         context = not (self.args.unrefined or in_place)
         found = match(f0, f1, self.args.ratio or None, self.args.upright, context)
         xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
+        as_found = xy1
         if not self.args.unrefined:
             turned = found["rotation"], found["scale"]
             xy1 = refine(*(self.grey(path, self.args.exif) for path in paths), xy0, xy1, *turned, self.args.estimator)
@@ -158,8 +160,8 @@ class _Matcher:
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
             result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
-        fits = int(result["inliers"].sum()), int(result["inliers_F"].sum())
-        result["verified"] = is_evidence(*fits, len(xy0), self.args.error, f1["keypoints"][0])
+        matrices = result["H_0to1"], result["F_0to1"]
+        result["verified"] = is_evidence(xy0, as_found, *matrices, self.args.error, f1["keypoints"][0])
         return result
 
 

@@ -1,6 +1,5 @@
-"""The homography or fundamental matrix that fits most of two images' matches, and whether it is more than chance."""
+"""The homography or fundamental matrix that fits most of two images' matches."""
 
-import math
 from typing import Any
 
 import cv2
@@ -12,11 +11,6 @@ ESTIMATORS = ("poselib", "opencv")
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
-_FALSE_ALARMS = 1e-3  # homographies, at most, that fit as many of random matches
-_FEWEST_F = 20  # matches that a fundamental matrix fits, if it is evidence
-_MOST_PLACES = 2000  # keypoints, the best, whose density is measured
-_DENSITY_RADIUS = 8.0  # thresholds, within which keypoints are counted: detectors keep them apart by more than one
-_LARGEST = 700.0  # exponent
 _ZERO = 1e-12  # of the largest number of a matrix
 
 
@@ -56,44 +50,6 @@ def estimate(
     if model == "homography" and abs(matrix[2, 2]) > _ZERO * np.abs(matrix).max():
         matrix = matrix / matrix[2, 2]  # PoseLib's have any sign and size
     return torch.from_numpy(matrix), torch.from_numpy(np.asarray(inliers, dtype=bool).ravel())
-
-
-def is_evidence(fits_H: int, fits_F: int, count: int, threshold: float, keypoints1: Tensor) -> bool:
-    """Whether more of ``count`` matches fit a homography, or a fundamental matrix, than would by chance.
-
-    Any four matches have a homography, and of a few hundred wrong ones some fit 5 to 9: it has to have fewer than 0.001
-    :func:`false_alarms`. A fundamental matrix fits a quarter of a few hundred wrong matches, and 16 of 40: it has to
-    fit at least 20, and two thirds of all.
-    """
-    by_plane = false_alarms(fits_H, count, threshold, keypoints1) < _FALSE_ALARMS
-    return by_plane or (fits_F >= _FEWEST_F and 3 * fits_F >= 2 * count)
-
-
-def false_alarms(fits: int, count: int, threshold: float, keypoints1: Tensor) -> float:
-    """How many homographies of four out of ``count`` random matches would have as many as ``fits``, or more.
-
-    The number of false alarms (Moisan and Stival, IJCV 2004). Matched places of image 1 are taken to lie as its
-    ``keypoints1`` (N, 2) do: near a given one is the share of their pairs that are near each other, or, where that is
-    more, as if they were spread evenly over the rectangle around all.
-
-    Args:
-        threshold: largest error of a match that fits, in pixels.
-    """
-    if fits <= 4 or len(keypoints1) < 2:
-        return math.inf
-    places = keypoints1[:_MOST_PLACES].cpu().double()
-    radius = _DENSITY_RADIUS * threshold
-    pairs = len(places) * (len(places) - 1)
-    near = (int((torch.cdist(places, places) < radius).sum()) - len(places)) / pairs / _DENSITY_RADIUS**2
-    area = float((places.amax(0) - places.amin(0)).clamp(min=1).prod())
-    share = min(1.0, max(near, math.pi * threshold * (threshold / area)))
-    tests = math.log(count - 4) + _log_choices(count, fits) + _log_choices(fits, 4)
-    return math.exp(min(tests + (fits - 4) * math.log(share), _LARGEST))
-
-
-def _log_choices(count: int, chosen: int) -> float:
-    """The logarithm of how many ways there are to choose so many of a number."""
-    return math.lgamma(count + 1) - math.lgamma(chosen + 1) - math.lgamma(count - chosen + 1)
 
 
 def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:

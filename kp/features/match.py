@@ -10,7 +10,8 @@ from torch import Tensor
 from kp.config import DESCRIBED
 from kp.features.alignment import Aligned, align
 from kp.features.describe import DEFAULT_METHOD, describe
-from kp.features.estimate import choose_estimator, estimate, is_evidence
+from kp.features.estimate import choose_estimator, estimate
+from kp.features.evidence import is_evidence
 from kp.features.extract import Extractor
 from kp.features.refine import refine
 
@@ -106,9 +107,8 @@ def match_pair(
         ``features0``, ``features1``, whose keypoints are as they were found; ``H_0to1`` (3, 3), float64, pixels of
         image 0 to pixels of image 1, or None, with ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None,
         with ``inliers_F``. A homography fits a plane, or a camera that only turns; a fundamental matrix any scene that
-        stands still. ``verified``: whether more matches fit than by chance: the homography has less than 0.001 false
-        alarms (Moisan and Stival, IJCV 2004), or the fundamental matrix fits at least 20 and two thirds of all. Where
-        not, the images may have nothing in common.
+        stands still. ``verified``: whether the homography or the fundamental matrix fits more matches than chance
+        explains (:mod:`kp.features.evidence`). Where not, the images may have nothing in common.
 
     Raises:
         ValueError: an image cannot be read, or an argument is out of bounds.
@@ -132,11 +132,11 @@ def match_pair(
     paired = match(*found, ratio, upright, context=refined)
     at0, at1 = paired["matches"].unbind(1)
     xy0, xy1 = found[0]["keypoints"][0, at0], found[1]["keypoints"][0, at1]
+    as_found = xy1
     if refined:
         xy1 = refine(image0, image1, xy0, xy1, paired["rotation"], paired["scale"], estimator, extractor.exif)
     H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
     F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
-    fits = int(inliers.sum()), int(inliers_F.sum())
     return paired | {
         "keypoints0": xy0,
         "keypoints1": xy1,
@@ -144,7 +144,7 @@ def match_pair(
         "inliers": inliers,
         "F_0to1": F_0to1,
         "inliers_F": inliers_F,
-        "verified": is_evidence(*fits, len(xy0), threshold, found[1]["keypoints"][0]),
+        "verified": is_evidence(xy0, as_found, H_0to1, F_0to1, threshold, found[1]["keypoints"][0]),
         "features0": found[0],
         "features1": found[1],
     }

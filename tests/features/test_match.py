@@ -11,7 +11,7 @@ from skimage import data
 
 import kp
 from kp.features.describe import METHODS
-from kp.features.estimate import choose_estimator, estimate, false_alarms, is_evidence
+from kp.features.estimate import choose_estimator, estimate
 from kp.geometry.coords import warp_points
 
 H_0TO1 = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 20], [1e-4, 0, 1]])
@@ -131,58 +131,6 @@ def test_an_estimator_that_is_none_is_refused_with_and_without_poselib(monkeypat
         with pytest.raises(ValueError, match="no estimator is called 'ransac'"):
             choose_estimator("ransac")
     assert choose_estimator() == "opencv"
-
-
-CORNERS = torch.tensor([[0.0, 0], [1, 1]])
-
-
-def test_the_number_of_false_alarms():
-    """Of 10 matches in 100 x 100 pixels, within 3 px, 6 x 210 x 15 x 0.002827^2 = 0.15 sets of 6 fit, of 7 0.0006.
-
-    Of 5 matches in 1000 x 1000 pixels 1 x 1 x 5 x 0.00002827 = 0.00014 fit all 5.
-    """
-    assert false_alarms(6, 10, 3.0, 100 * CORNERS) == pytest.approx(0.15108, rel=1e-3)
-    assert false_alarms(7, 10, 3.0, 100 * CORNERS) == pytest.approx(0.00056960, rel=1e-3)
-    assert false_alarms(5, 5, 3.0, 1000 * CORNERS) == pytest.approx(0.00014137, rel=1e-3)
-    assert false_alarms(7, 10, 6.0, 100 * CORNERS) == pytest.approx(64 * 0.00056960, rel=1e-3)
-    for threshold in (1e-300, 3.0, 1e200):  # any four matches have a homography; one place is matched by all
-        assert false_alarms(4, 4, threshold, 1000 * CORNERS) == np.inf
-        assert false_alarms(0, 0, threshold, torch.zeros(0, 2)) == np.inf
-        assert false_alarms(300, 300, threshold, CORNERS[:1]) == np.inf
-    assert false_alarms(7, 10, 1e200, 100 * CORNERS) > 1
-    # two pairs of points 10 px apart, 1000 px from each other: 2 of 6 pairs are within 8 x 3 px: 1/3 / 64 are near
-    four = torch.tensor([[0.0, 0], [10, 0], [1000, 1000], [1010, 1000]])
-    assert false_alarms(6, 10, 3.0, four) == pytest.approx(6 * 210 * 15 / 192**2, rel=1e-3)
-
-
-@pytest.mark.parametrize("spread", ["even", "clustered"])
-def test_random_matches_are_no_evidence(spread):
-    """Also where all places but one lie in a small part of image 1."""
-    g = torch.Generator().manual_seed(0)
-    for count in (5, 20, 40, 200, 600):
-        for _ in range(4):
-            xy0, xy1 = (torch.rand(count, 2, generator=g) * torch.tensor([640.0, 480]) for _ in range(2))
-            if spread == "clustered":
-                xy1[1:] = 60 * torch.rand(count - 1, 2, generator=g)
-            for estimator in ("opencv", "poselib"):
-                fits = [int(estimate(xy0, xy1, 3.0, m, estimator)[1].sum()) for m in ("homography", "fundamental")]
-                assert not is_evidence(*fits, count, 3.0, xy1), (count, fits)
-            if spread == "even":
-                assert is_evidence(fits[0] + 9, fits[1], count + 9, 3.0, xy1)
-
-
-def test_a_scene_with_depth_is_evidence():
-    """Two cameras and points at random depths: few fit a homography, all a fundamental matrix."""
-    g = torch.Generator().manual_seed(0)
-    points = torch.rand(60, 3, generator=g) * torch.tensor([4.0, 3, 4]) - torch.tensor([2.0, 1.5, -3])
-    one, two = (500 * (points - c)[:, :2] / points[:, 2:] + 300 for c in (torch.zeros(3), torch.tensor([0.8, 0.1, 0])))
-    fits = [int(estimate(one, two, 3.0, model, "poselib")[1].sum()) for model in ("homography", "fundamental")]
-    assert fits[0] < 20
-    assert fits[1] == 60
-    assert is_evidence(4, fits[1], 60, 3.0, two)
-    assert is_evidence(4, 40, 60, 3.0, two)
-    assert not is_evidence(4, 39, 60, 3.0, two)
-    assert not is_evidence(4, 19, 19, 3.0, two)
 
 
 def test_estimates_are_repeatable():
