@@ -13,7 +13,7 @@ repeating patterns can fit all the same. Pictures may be turned by any angle, an
 nearer, or from the side: a plane may look up to three times narrower.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
-and the exit code is then 1.
+and the exit code is then 1; the same command tries it again, and pairs that were added to the list.
 """
 
 import argparse
@@ -112,7 +112,8 @@ def run(args: argparse.Namespace) -> None:
     if args.draw is not None and not failed:
         _draw(args, result)
     if failed:
-        raise ValueError(f"{failed} of {len(pairs)} pairs could not be matched")
+        again = "" if args.pairs is None or args.out is None else "; the same command tries these again"
+        raise ValueError(f"{failed} of {len(pairs)} pairs could not be matched{again}")
 
 
 class _Matcher:

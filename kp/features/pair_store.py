@@ -25,7 +25,7 @@ class PairStore:
     """The output of ``kp match``: an h5 as hloc, a json, or a database for COLMAP.
 
     Until :meth:`finish`, the results are lines of ``.NAME.pairs`` beside it; another run with the same settings goes on
-    with the pairs that are missing there.
+    with the pairs that are missing there, also where the file was written without some of its pairs.
 
     Args:
         out: the file, with one of the suffixes ``FORMATS``.
@@ -45,11 +45,8 @@ class PairStore:
             require_pycolmap()
         check_writable(out)
         self._lock = held(out)
-        if out.is_file() and not overwrite:
-            raise ValueError(f"{out} is there already: name another --out, or --overwrite it")
-        self.results = self._earlier(overwrite)
-        lines = [{"settings": self.settings, "overwrite": overwrite}, *self.results.values()]
-        write_file(self.parts, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        begun, self.results = self._earlier(overwrite)
+        self._keep(overwrite=overwrite, written=begun.get("written"))
 
     def __contains__(self, names: tuple[str, str]) -> bool:
         return names in self.results
@@ -68,7 +65,8 @@ class PairStore:
     def finish(self, pairs: Sequence[tuple[str, str]], find: Callable[[str], Mapping[str, Tensor]]) -> None:
         """Write the file, of those of the ``pairs`` that there are, in this order; without any none.
 
-        ``find`` gives the features of an image by its name, for COLMAP.
+        ``find`` gives the features of an image by its name, for COLMAP. Where pairs are missing, the results stay for
+        another run.
 
         Raises:
             ValueError: features are not there, or have no ``image_size``, for COLMAP; the results stay for another run.
@@ -87,16 +85,37 @@ class PairStore:
                     result | {"matches": _pairs(result), "scores": torch.tensor(result["scores"])} for result in results
                 ]
                 save_matches(self.out, found, self.settings)
-        self.parts.unlink(missing_ok=True)
+        if results and len(results) < len(pairs):
+            self._keep(written=self.out.stat().st_mtime_ns)
+        else:
+            self.parts.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let other runs write here."""
         self._lock.close()
 
-    def _earlier(self, overwrite: bool) -> dict[tuple[str, str], Result]:
-        """What an interrupted run has left; its last line may be torn."""
+    def _keep(self, **begun: Any) -> None:
+        """Write all results so far, for another run, behind what is to be known of this one."""
+        lines = [{"settings": self.settings} | begun, *self.results.values()]
+        write_file(self.parts, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def _earlier(self, overwrite: bool) -> tuple[dict[str, Any], dict[tuple[str, str], Result]]:
+        """What is known of a run that this one goes on with, and its results. Raises ValueError on another file."""
+        begun, results = self._left()
+        if self.out.is_file() and not overwrite and begun.get("written") != self.out.stat().st_mtime_ns:
+            raise ValueError(f"{self.out} is there already: name another --out, or --overwrite it")
+        if overwrite and (begun.get("settings") != self.settings or not begun.get("overwrite")):
+            return {}, {}
+        if begun and (names := differing(begun["settings"], self.settings)):
+            raise ValueError(
+                f"{self.out} was begun with other settings ({names}): name another --out, or --overwrite it"
+            )
+        return begun, {tuple(result["names"]): result for result in results}
+
+    def _left(self) -> tuple[dict[str, Any], list[Result]]:
+        """What is known of another run, and its results but for a torn last line; nothing where none has left any."""
         if not self.parts.is_file():
-            return {}
+            return {}, []
         lines = []
         for line in self.parts.read_text("utf-8", errors="replace").split("\n"):
             try:
@@ -104,16 +123,9 @@ class PairStore:
             except ValueError:
                 break
         begun, *results = lines or [None]
-        before = begun.get("settings") if isinstance(begun, dict) else None
-        if not isinstance(before, dict) or not all(isinstance(line, dict) and "names" in line for line in results):
-            return {}  # no run has written this
-        if overwrite and (before != self.settings or not begun.get("overwrite")):
-            return {}
-        if names := differing(before, self.settings):
-            raise ValueError(
-                f"{self.out} was begun with other settings ({names}): name another --out, or --overwrite it"
-            )
-        return {tuple(result["names"]): result for result in results}
+        if not isinstance(begun, dict) or not isinstance(begun.get("settings"), dict):
+            return {}, []
+        return (begun, results) if all(isinstance(line, dict) and "names" in line for line in results) else ({}, [])
 
 
 def _pairs(result: Result) -> Tensor:

@@ -427,6 +427,38 @@ def test_pairs_that_left_the_list_are_not_written(pair, monkeypatch):
 
 
 @pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
+def test_pairs_that_could_not_be_matched_are_tried_again(pair, capsys, monkeypatch, out):
+    """The others are not matched again, and a file that has taken the place of the one that was written stays."""
+    if out == "m.db":
+        pytest.importorskip("pycolmap")
+    Path("pairs.txt").write_text("a.png sub/b.JPG\na.png c.png\n")
+    assert main([*LIST, "--out", out]) == ERROR
+    assert "1 of 2 pairs could not be matched; the same command tries these again" in capsys.readouterr().err
+    written = Path(out).read_bytes()
+    assert main([*LIST, "--out", out, "--ratio", "0.9"]) == ERROR
+    assert "begun with other settings (ratio)" in capsys.readouterr().err
+    Path(out).write_bytes(b"mine")
+    assert main([*LIST, "--out", out]) == ERROR
+    assert f"{out} is there already" in capsys.readouterr().err
+    assert Path(out).read_bytes() == b"mine"
+    Path(out).unlink()
+    seen = interrupted_at(monkeypatch, 3)
+    assert main([*LIST, "--out", out]) == ERROR
+    assert seen == [("a.png", "c.png")]
+    assert out == "m.db" or Path(out).read_bytes() == written
+    cv2.imwrite("photos/c.png", CAMERA[::-1])
+    Path("pairs.txt").write_text("a.png sub/b.JPG\na.png c.png\nsub/b.JPG c.png\n")
+    assert main([*LIST, "--out", out]) != 0
+    assert main([*LIST, "--out", out]) == 0
+    assert seen[1:] == [("a.png", "c.png"), ("sub/b.JPG", "c.png"), ("sub/b.JPG", "c.png")]
+    assert main([*LIST, "--out", f"whole{out}"]) == 0
+    assert contents(out) == contents(f"whole{out}")
+    assert not Path(f".{out}.pairs").exists()
+    assert main([*LIST, "--out", out]) == ERROR
+    assert f"{out} is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
 def test_matches_replace_nothing_unasked(pair, capsys, out):
     if out == "m.db":
         pytest.importorskip("pycolmap")
