@@ -7,10 +7,10 @@ kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: key
 kp match --pairs pairs.txt --features photos.h5 --out matches.h5 --unrefined     of what kp detect has found; no images
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
-that only turns; a fundamental matrix fits any scene that stands still. Where no more matches fit than by chance (Moisan
-and Stival, IJCV 2004), this is said, "verified" is false, and no line is drawn as if it fitted; mirrored images and
-repeating patterns can fit all the same. Pictures may be turned by any angle, and one may be taken from up to four times
-nearer, or from the side: a plane may look up to three times narrower.
+that only turns; a fundamental matrix fits any scene that stands still. Where too few matches fit to be told from chance
+(Moisan and Stival, IJCV 2004), this is said, "verified" is false ("verified_H" of the homography), and no line is drawn
+as if it fitted; mirrored images and repeating patterns can fit all the same. Pictures may be turned by any angle, and
+one may be taken from up to four times nearer, or from the side: a plane may look up to three times narrower.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1; the same command tries it again, and pairs that were added to the list.
@@ -143,7 +143,7 @@ class _Matcher:
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
         from kp.features.estimate import estimate
-        from kp.features.evidence import is_evidence
+        from kp.features.evidence import evidence
         from kp.features.match import match
         from kp.features.refine import refine
 
@@ -162,8 +162,7 @@ class _Matcher:
         for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
             result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
         matrices = result["H_0to1"], result["F_0to1"]
-        result["verified"] = is_evidence(xy0, as_found, *matrices, self.args.error, f1["keypoints"][0])
-        return result
+        return result | evidence(xy0, as_found, *matrices, self.args.error, f1["keypoints"][0])
 
 
 def _path(args: argparse.Namespace, name: str | Path) -> Path:
@@ -270,7 +269,7 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if not result["verified"]:
-        return lines[0] + "; no more than by chance: the images may have nothing in common"
+        return lines[0] + "; too few to tell from chance: the images may have nothing in common"
     changes = []
     if turn := result["rotation"]:
         changes.append(f"turned by about {abs(turn):.0f} degrees {'' if turn > 0 else 'anti'}clockwise")
@@ -281,7 +280,9 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     if (tilt := result["tilt"]) != 1:
         narrowed = name0 if tilt > 1 else name1
         lines[0] += f"; seen from another side: compared with {narrowed} {max(tilt, 1 / tilt):.1f} times narrower"
-    if args.pairs is None and result["H_0to1"] is not None:
+    if not result["verified_H"]:
+        lines[0] += "; too few of the homography to tell from chance"
+    elif args.pairs is None:
         lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
         lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
     return "\n".join(lines)
@@ -291,7 +292,7 @@ def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
     from kp.features.draw import draw_matches, read_picture, write_picture
 
     pictures = [read_picture(_path(args, name), args.exif) for name in result["names"]]
-    fits = [result[name] & result["verified"] for name in ("inliers", "inliers_F")]
+    fits = [result["inliers"] & result["verified_H"], result["inliers_F"] & result["verified"]]
     drawn = draw_matches(*pictures, result["keypoints0"], result["keypoints1"], *fits)
     write_picture(args.draw, drawn)
 

@@ -23,21 +23,26 @@ _MATCHES = {"homography": 4, "fundamental": 7}  # that one matrix is made of
 _MATRICES = {"homography": 1, "fundamental": 3}  # at most, that so many matches have
 
 
-def is_evidence(
+def evidence(
     xy0: Tensor, xy1: Tensor, H_0to1: Tensor | None, F_0to1: Tensor | None, threshold: float, keypoints1: Tensor
-) -> bool:
-    """Whether more matches (M, 2), (M, 2), as they were found, fit a homography or a fundamental matrix than by chance.
-
-    The homography has less than 10^-10 false alarms, or the fundamental matrix does and fits two thirds of all.
+) -> dict[str, bool]:
+    """Whether more matches (M, 2), (M, 2), as they were found, fit than by chance.
 
     Args:
         threshold: largest error of a match that fits, in pixels, but not less than 3.
         keypoints1: all of image 1, (N, 2), best first.
+
+    Returns:
+        ``verified_H``: the homography has less than 10^-10 false alarms. ``verified``: it has, or the fundamental
+        matrix has and fits two thirds of all matches.
     """
     xy0, xy1, keypoints1 = (xy.cpu().double() for xy in (xy0, xy1, keypoints1))
     threshold = max(threshold, _EXACT)
-    if H_0to1 is not None and log_false_alarms(H_0to1, xy0, xy1, threshold, keypoints1) < _MOST:
-        return True
+    flat = H_0to1 is not None and log_false_alarms(H_0to1, xy0, xy1, threshold, keypoints1) < _MOST
+    return {"verified": flat or _verifies(F_0to1, xy0, xy1, threshold, keypoints1), "verified_H": flat}
+
+
+def _verifies(F_0to1: Tensor | None, xy0: Tensor, xy1: Tensor, threshold: float, keypoints1: Tensor) -> bool:
     if F_0to1 is None or 3 * int((_errors(F_0to1, xy0, xy1, "fundamental") < threshold).sum()) < 2 * len(xy0):
         return False  # places in a row fit one, too
     return log_false_alarms(F_0to1, xy0, xy1, threshold, keypoints1, "fundamental") < _MOST

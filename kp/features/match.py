@@ -11,7 +11,7 @@ from kp.config import DESCRIBED
 from kp.features.alignment import Aligned, align
 from kp.features.describe import DEFAULT_METHOD, describe
 from kp.features.estimate import choose_estimator, estimate
-from kp.features.evidence import is_evidence
+from kp.features.evidence import evidence
 from kp.features.extract import Extractor
 from kp.features.refine import refine
 
@@ -107,8 +107,9 @@ def match_pair(
         ``features0``, ``features1``, whose keypoints are as they were found; ``H_0to1`` (3, 3), float64, pixels of
         image 0 to pixels of image 1, or None, with ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None,
         with ``inliers_F``. A homography fits a plane, or a camera that only turns; a fundamental matrix any scene that
-        stands still. ``verified``: whether the homography or the fundamental matrix fits more matches than chance
-        explains (:mod:`kp.features.evidence`). Where not, the images may have nothing in common.
+        stands still. ``verified``: whether either fits more matches than chance explains (see
+        :mod:`kp.features.evidence`); ``verified_H``: whether the homography does. Where nothing does, the images may
+        have nothing in common.
 
     Raises:
         ValueError: an image cannot be read, or an argument is out of bounds.
@@ -144,7 +145,7 @@ def match_pair(
         "inliers": inliers,
         "F_0to1": F_0to1,
         "inliers_F": inliers_F,
-        "verified": is_evidence(xy0, as_found, H_0to1, F_0to1, threshold, found[1]["keypoints"][0]),
+        **evidence(xy0, as_found, H_0to1, F_0to1, threshold, found[1]["keypoints"][0]),
         "features0": found[0],
         "features1": found[1],
     }

@@ -556,14 +556,14 @@ def test_nothing_in_common(photos, capsys):
     assert main(["match", "black.png", "photos/a.png"]) == 0
     out = capsys.readouterr().out
     assert "0 matches" in out
-    assert out.endswith("; no more than by chance: the images may have nothing in common\n")
+    assert out.endswith("; too few to tell from chance: the images may have nothing in common\n")
 
 
 def test_of_other_pictures_no_match_is_shown_as_if_it_fitted(pair, capsys):
     assert main(["match", "photos/a.png", "b.png", "--draw", "m.png"]) == 0
     out = capsys.readouterr().out
     assert int(out.split(" of a homography")[0].split()[-1]) >= 4
-    assert out.endswith("; no more than by chance: the images may have nothing in common\n")
+    assert out.endswith("; too few to tell from chance: the images may have nothing in common\n")
     assert "homography, pixels of" not in out
     drawn = cv2.imread("m.png").reshape(-1, 3)
     count = {name: (drawn == colour).all(1).sum() for name, colour in DRAWN.items()}
@@ -572,6 +572,19 @@ def test_of_other_pictures_no_match_is_shown_as_if_it_fitted(pair, capsys):
         assert main(["match", *names.split(), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["verified"] is verified
         assert kp.match_pair(*names.split())["verified"] is verified
+
+
+def test_a_homography_that_is_no_evidence_is_not_shown(pair, capsys, monkeypatch):
+    """Also where a fundamental matrix is: its matches are drawn, all in its colour."""
+    found = {"verified": True, "verified_H": False}
+    monkeypatch.setattr("kp.features.evidence.evidence", lambda *_: found)
+    assert main(["match", "photos/a.png", "photos/sub/b.JPG", "--draw", "m.png"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("; too few of the homography to tell from chance\n")
+    assert "homography, pixels of" not in out
+    drawn = cv2.imread("m.png").reshape(-1, 3)
+    count = {name: (drawn == colour).all(1).sum() for name, colour in DRAWN.items()}
+    assert count["fundamental"] > 500 > 10 * count["homography"]
 
 
 DRAWN = {"nothing": (0, 94, 213), "fundamental": (233, 180, 86), "homography": (115, 158, 0)}  # as OpenCV reads them

@@ -9,7 +9,7 @@ import kp
 from kp.data import photographs
 from kp.data.hpatches import read_image
 from kp.features.estimate import estimate
-from kp.features.evidence import is_evidence, log_false_alarms
+from kp.features.evidence import evidence, log_false_alarms
 from kp.geometry.coords import resize
 
 ANY = torch.eye(3, dtype=torch.float64)
@@ -80,15 +80,15 @@ def test_what_any_matrix_fits_is_no_evidence(threshold):
     assert log_false_alarms(ANY, once, once, threshold, GRID) > 0
     assert log_false_alarms(SIDEWAYS, GRID[:7], GRID[:7], threshold, FAR, "fundamental") == math.inf
     for matrices in ((None, None), (ANY, None), (None, SIDEWAYS), (ANY, SIDEWAYS)):
-        assert not is_evidence(nothing, nothing, *matrices, threshold, nothing)
-        assert not is_evidence(GRID[:4], GRID[:4], *matrices, threshold, FAR)
+        assert not any(evidence(nothing, nothing, *matrices, threshold, nothing).values())
+        assert not any(evidence(GRID[:4], GRID[:4], *matrices, threshold, FAR).values())
 
 
 def test_matches_are_not_asked_to_be_more_exact_than_keypoints_are():
     """Places as they were found, each off by 2 px, and a homography that was fitted to better ones, to 0.5 px."""
     moved = GRID + torch.tensor([2.0, 0])
     assert log_false_alarms(ANY, GRID, moved, 0.5, FAR) == math.inf
-    assert is_evidence(GRID, moved, ANY, None, 0.5, FAR)
+    assert evidence(GRID, moved, ANY, None, 0.5, FAR) == {"verified": True, "verified_H": True}
 
 
 @pytest.mark.parametrize("estimator", ["opencv", "poselib"])
@@ -104,11 +104,11 @@ def test_random_matches_are_no_evidence(spread, estimator):
             if spread == "clustered":
                 xy1[1:] = 60 * torch.rand(count - 1, 2, generator=g)
             matrices = [estimate(xy0, xy1, 3.0, model, estimator)[0] for model in ("homography", "fundamental")]
-            assert not is_evidence(xy0, xy1, *matrices, 3.0, xy1), count
+            assert not evidence(xy0, xy1, *matrices, 3.0, xy1)["verified"], count
     right = torch.rand(20, 2, generator=g) * torch.tensor([640.0, 480])
     xy0, xy1 = torch.cat([xy0, right]), torch.cat([xy1, right])
     matrices = [estimate(xy0, xy1, 3.0, model, estimator)[0] for model in ("homography", "fundamental")]
-    assert is_evidence(xy0, xy1, *matrices, 3.0, xy1)
+    assert evidence(xy0, xy1, *matrices, 3.0, xy1)["verified_H"]
 
 
 def test_a_scene_with_depth_is_evidence():
@@ -119,13 +119,13 @@ def test_a_scene_with_depth_is_evidence():
     _, fits = estimate(one, two, 3.0, "homography", "poselib")
     F, _ = estimate(one, two, 3.0, "fundamental", "poselib")
     assert fits.sum() < 20
-    assert is_evidence(one, two, None, F, 3.0, two)
-    for wrong, evidence in ((20, True), (21, False)):
+    assert evidence(one, two, ANY, F, 3.0, two) == {"verified": True, "verified_H": False}
+    for wrong, verified in ((20, True), (21, False)):
         off = two.clone()
         off[:wrong] += 200 * torch.rand(wrong, 2, generator=g) + 50
         errors = (torch.cat([one, torch.ones(60, 1)], 1).double() @ F.T * torch.cat([off, torch.ones(60, 1)], 1)).sum(1)
         off[:wrong][errors[:wrong].abs() < errors.abs().median()] += 100  # none fits by chance
-        assert is_evidence(one, off, None, F, 3.0, off) == evidence, wrong
+        assert evidence(one, off, None, F, 3.0, off)["verified"] == verified, wrong
 
 
 # scikit-image's photographs, and the longer side of each: before places as they were found were counted, beside chance
