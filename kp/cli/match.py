@@ -18,6 +18,7 @@ and the exit code is then 1; the same command tries it again, and pairs that wer
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from functools import lru_cache
@@ -38,6 +39,8 @@ from kp.config import DESCRIBED, DESCRIPTOR_SCALES
 from kp.support.errors import one_line
 
 _GREY_IMAGES = 8  # images that are kept, of the last pairs
+_SAID_TURN = 3.0  # degrees: smaller turns are not told
+_SAID_TIMES = 1.1  # nor are smaller changes of size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -270,22 +273,36 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if not result["verified"]:
         return lines[0] + "; too few to tell from chance: the images may have nothing in common"
+    turn, scale, tilt = _change(result)
     changes = []
-    if turn := result["rotation"]:
+    if abs(turn) >= _SAID_TURN:
         changes.append(f"turned by about {abs(turn):.0f} degrees {'' if turn > 0 else 'anti'}clockwise")
-    if result["scale"] != 1:
-        changes.append(f"about {result['scale']:g} times as large")
+    if abs(math.log(scale)) >= math.log(_SAID_TIMES):
+        changes.append(f"about {scale:.2g} times as large")
+    if tilt >= _SAID_TIMES:
+        changes.append(f"about {tilt:.2g} times narrower along one direction")
     if changes:
-        lines[0] += f"; things in {name1} are {' and '.join(changes)}"
-    if (tilt := result["tilt"]) != 1:
-        narrowed = name0 if tilt > 1 else name1
-        lines[0] += f"; seen from another side: compared with {narrowed} {max(tilt, 1 / tilt):.1f} times narrower"
+        lines[0] += f"; things in {name1} are {', '.join(changes)}"
     if not result["verified_H"]:
         lines[0] += "; too few of the homography to tell from chance"
     elif args.pairs is None:
         lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
         lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
     return "\n".join(lines)
+
+
+def _change(result: dict[str, Any]) -> tuple[float, float, float]:
+    """By how many degrees things are turned in image 1, and how many times larger and narrower along one direction
+    they are there: by the homography, among the matches that it fits; else about as :func:`kp.match` chose.
+    """
+    from kp.geometry.coords import jacobian
+    from kp.geometry.homography import rotation, scale, tilt
+
+    if not result["verified_H"]:
+        return result["rotation"], result["scale"], 1.0
+    amid = result["keypoints0"][result["inliers"]].double().median(0).values
+    J = jacobian(result["H_0to1"][None], amid[None, None])[0]
+    return float(rotation(J)), float(scale(J)), float(tilt(J))
 
 
 def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:

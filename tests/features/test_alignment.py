@@ -413,15 +413,25 @@ def test_an_image_and_a_few_of_its_own_keypoints_are_not_changed(features, count
 def test_kp_match_says_that_a_picture_is_seen_from_another_side(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "a.png"), PHOTO)
     cv2.imwrite(str(tmp_path / "b.png"), narrowed(PHOTO, 2.8, 90)[0])
-    for first, second in ("ab", "ba"):
+    for (first, second), times in {"ab": 0.6, "ba": 1.7}.items():  # the square root of 2.8
         names = [str(tmp_path / f"{name}.png") for name in (first, second)]
-        assert main(["match", *names, "--json"]) == 0
-        tilt = json.loads(capsys.readouterr().out)["tilt"]
         assert main(["match", *names]) == 0
-        text = f"seen from another side: compared with {names[0 if tilt > 1 else 1]} {max(tilt, 1 / tilt):.1f} times"
+        text = f"things in {names[1]} are about {times} times as large, about 2.8 times narrower along one direction\n"
         assert text in capsys.readouterr().out
-        assert main(["match", *names, "--upright"]) == 0
-        assert "another side" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("degrees", "times"), [(37, 0.8), (-68, 0.7), (0, 1.3), (2, 1.05)])
+def test_kp_match_says_by_how_much_as_the_homography_has_it(tmp_path, capsys, degrees, times):
+    """Not in the steps that descriptors are compared in."""
+    matrix = cv2.getRotationMatrix2D((179.5, 179.5), -degrees, times)
+    cv2.imwrite(str(tmp_path / "a.png"), PHOTO)
+    cv2.imwrite(str(tmp_path / "b.png"), cv2.warpAffine(PHOTO, matrix, (360, 360), flags=cv2.INTER_AREA))
+    assert main(["match", str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
+    said = capsys.readouterr().out.split("\n")[0].partition("; things in ")[2]
+    way = "clockwise" if degrees > 0 else "anticlockwise"
+    told = [f"turned by about {abs(degrees)} degrees {way}"] * (abs(degrees) > 3)
+    told += [f"about {times} times as large"] * (abs(times - 1) > 0.1)
+    assert said == (f"{tmp_path / 'b.png'} are {', '.join(told)}" if told else "")
 
 
 def test_images_without_keypoints_have_no_match(extractor, features):
@@ -464,7 +474,7 @@ def test_kp_match_says_how_the_pictures_are_turned(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "b.png"), np.rot90(cv2.resize(PHOTO, (180, 180), interpolation=cv2.INTER_AREA)))
     names = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert main(["match", *names]) == 0
-    text = f"things in {names[1]} are turned by about 90 degrees anticlockwise and about 0.5 times as large"
+    text = f"things in {names[1]} are turned by about 90 degrees anticlockwise, about 0.5 times as large\n"
     assert text in capsys.readouterr().out
     found = []
     for words in ([], ["--upright"]):
