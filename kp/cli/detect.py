@@ -7,8 +7,8 @@ kp detect film.mp4 --every 10 --draw film-kp.mp4
 kp detect 'photos/**/*.png' --out database.db --descriptors rootsift   for COLMAP
 
 Positions are (x, y) in pixels of the image; (0, 0) is the centre of the top-left pixel (COLMAP's file has 0.5 more).
-A run that was interrupted goes on with the same command. An image that cannot be read is told and left out, and the
-exit code is then 1.
+A run that was interrupted goes on with the same command; images that were changed since are looked at again. An image
+that cannot be read is told and left out, and the exit code is then 1.
 """
 
 import argparse
@@ -106,7 +106,8 @@ def _each(files: Any, args: argparse.Namespace, extractor: Any, store: Any, show
     from kp.support.errors import named
 
     for name, image in items(files, args.every):
-        if name in store and args.draw is None:
+        there = store.is_current(name, image if isinstance(image, Path) else None)
+        if there and args.draw is None:
             yield name, None, None
             continue
         features = error = None
@@ -120,7 +121,7 @@ def _each(files: Any, args: argparse.Namespace, extractor: Any, store: Any, show
                     show(name, picture_of(whole), features)
         except ValueError as wrong:
             error = str(wrong.__cause__ if isinstance(wrong.__cause__, ImageError) else wrong)
-        yield name, None if name in store else features, error
+        yield name, None if there else features, error
 
 
 def _output(args: argparse.Namespace) -> tuple[Path, str]:

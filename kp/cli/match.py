@@ -13,7 +13,8 @@ as if it fitted; mirrored images and repeating patterns can fit all the same. Pi
 one may be taken from up to four times nearer, or from the side: a plane may look up to three times narrower.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
-and the exit code is then 1; the same command tries it again, and pairs that were added to the list.
+and the exit code is then 1; the same command tries it again, and pairs that were added to the list or whose images were
+changed since.
 """
 
 import argparse
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> None:
         if args.out is not None:
             store = opened.enter_context(closing(PairStore(args.out, _settings(args), args.overwrite)))
         for names in pairs:
-            if store is not None and names in store and args.pairs is not None and not args.json:
+            read = [] if args.features is not None and args.unrefined else [_path(args, name) for name in names]
+            if store is not None and store.is_current(names, read) and args.pairs is not None and not args.json:
                 earlier += 1
                 continue
             try:
@@ -99,6 +101,8 @@ def run(args: argparse.Namespace) -> None:
             except ValueError as error:
                 failed += 1
                 say(str(error))
+                if store is not None:
+                    store.drop(names)
                 continue
             if store is not None:
                 store.put(_plain(result))

@@ -1,6 +1,7 @@
 """Matches of many pairs, written one by one, so that a run that was interrupted goes on."""
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from kp.features.colmap import require_pycolmap, write_colmap
 from kp.features.match_files import save_matches
 from kp.features.store import differing, held
 from kp.support.errors import one_line
-from kp.support.files import FileError, check_writable, write_file
+from kp.support.files import FileError, changed_since, check_writable, write_file
 
 FORMATS = (".h5", ".json", ".db")
 
@@ -45,22 +46,33 @@ class PairStore:
             require_pycolmap()
         check_writable(out)
         self._lock = held(out)
-        begun, self.results = self._earlier(overwrite)
+        begun, results = self._earlier(overwrite)
+        self._when = {tuple(result["names"]): result.pop("when", 0.0) for result in results}
+        self.results = {tuple(result["names"]): result for result in results}
         self._keep(overwrite=overwrite, written=begun.get("written"))
 
-    def __contains__(self, names: tuple[str, str]) -> bool:
-        return names in self.results
+    def is_current(self, names: tuple[str, str], images: Sequence[Path]) -> bool:
+        """Whether the result of a pair is there, and none of these files was changed since."""
+        when = self._when.get(names)
+        return when is not None and not any(changed_since(image, when) for image in images)
+
+    def drop(self, names: tuple[str, str]) -> None:
+        """Forget the result of a pair, if there is one: that of images which are others now."""
+        self.results.pop(names, None)
+        self._when.pop(names, None)
 
     def put(self, result: Result) -> None:
         """Keep of what is known of a pair, for JSON, what the file takes. Raises FileError."""
         taken = _TAKEN.get(self.out.suffix.lower(), tuple(result))
         result = {name: result[name] for name in taken}
+        when = time.time()
         try:
             with self.parts.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
+                file.write(json.dumps({"when": when} | result) + "\n")
         except OSError as error:
             raise FileError(f"{self.parts} cannot be written: {one_line(error)}") from error
-        self.results[tuple(result["names"])] = result
+        names = tuple(result["names"])
+        self.results[names], self._when[names] = result, when
 
     def finish(self, pairs: Sequence[tuple[str, str]], find: Callable[[str], Mapping[str, Tensor]]) -> None:
         """Write the file, of those of the ``pairs`` that there are, in this order; without any none.
@@ -96,21 +108,22 @@ class PairStore:
 
     def _keep(self, **begun: Any) -> None:
         """Write all results so far, for another run, behind what is to be known of this one."""
-        lines = [{"settings": self.settings} | begun, *self.results.values()]
+        lines = [{"settings": self.settings} | begun]
+        lines += [{"when": self._when[names]} | result for names, result in self.results.items()]
         write_file(self.parts, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
-    def _earlier(self, overwrite: bool) -> tuple[dict[str, Any], dict[tuple[str, str], Result]]:
+    def _earlier(self, overwrite: bool) -> tuple[dict[str, Any], list[Result]]:
         """What is known of a run that this one goes on with, and its results. Raises ValueError on another file."""
         begun, results = self._left()
         if self.out.is_file() and not overwrite and begun.get("written") != self.out.stat().st_mtime_ns:
             raise ValueError(f"{self.out} is there already: name another --out, or --overwrite it")
         if overwrite and (begun.get("settings") != self.settings or not begun.get("overwrite")):
-            return {}, {}
+            return {}, []
         if begun and (names := differing(begun["settings"], self.settings)):
             raise ValueError(
                 f"{self.out} was begun with other settings ({names}): name another --out, or --overwrite it"
             )
-        return begun, {tuple(result["names"]): result for result in results}
+        return begun, results
 
     def _left(self) -> tuple[dict[str, Any], list[Result]]:
         """What is known of another run, and its results but for a torn last line; nothing where none has left any."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kp.features import files
 from kp.features.colmap import write_colmap
-from kp.support.files import InUseError, check_writable, locked, write_file
+from kp.support.files import InUseError, changed_since, check_writable, locked, write_file
 
 FORMATS = ("h5", "npz", "csv", "json", "colmap")
 
@@ -58,6 +58,13 @@ class Store:
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
+
+    def is_current(self, name: str, image: Path | None) -> bool:
+        """Whether the features of an image are there, and its file was not changed since; None: there is no file."""
+        if name not in self.names:
+            return False
+        written = (self._path(name) if name in self.parts else self.out).stat().st_mtime
+        return image is None or not changed_since(image, written)
 
     def put(self, name: str, features: Mapping[str, Tensor]) -> None:
         """Write the features of an image."""

@@ -85,6 +85,14 @@ def replaced(path: Path) -> Iterator[Path]:
         raise FileError(f"{path} cannot be written: {one_line(error)}") from error
 
 
+def changed_since(path: Path, when: float) -> bool:
+    """Whether a file was written after a time, in seconds since 1970, or is not there."""
+    try:
+        return path.stat().st_mtime > when
+    except OSError:
+        return True
+
+
 def check_writable(path: Path | None) -> None:
     """Make the folder of a file that is to be written later, and write a probe there. None is accepted.
 

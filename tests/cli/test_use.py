@@ -1,6 +1,7 @@
 """kp detect and kp match on folders of mixed files, patterns, lists and videos, as a new user calls them."""
 
 import json
+import os
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from forked import Forked, unread
 from skimage import data
 
@@ -456,6 +458,41 @@ def test_pairs_that_could_not_be_matched_are_tried_again(pair, capsys, monkeypat
     assert not Path(f".{out}.pairs").exists()
     assert main([*LIST, "--out", out]) == ERROR
     assert f"{out} is there already" in capsys.readouterr().err
+
+
+def rewritten(path, image):
+    """Write another image into a file, ten seconds later."""
+    cv2.imwrite(path, image)
+    later = Path(path).stat().st_mtime + 10
+    os.utime(path, (later, later))
+
+
+def test_pairs_of_images_that_were_changed_are_matched_again(pair, capsys, monkeypatch):
+    cv2.imwrite("photos/c.png", CAMERA[::-1])
+    Path("pairs.txt").write_text("a.png sub/b.JPG\nsub/b.JPG c.png\na.png none.png\n")
+    assert main([*LIST, "--out", "m.json"]) == ERROR
+    rewritten("photos/a.png", CAMERA[:150])
+    seen = interrupted_at(monkeypatch, None)
+    assert main([*LIST, "--out", "m.json"]) == ERROR
+    assert seen == [("a.png", "sub/b.JPG"), ("a.png", "none.png")]
+    assert "1 of 3 pairs were matched before" in capsys.readouterr().err
+    Path("photos/a.png").write_bytes(b"broken")
+    os.utime("photos/a.png", (2e9, 2e9))
+    assert main([*LIST, "--out", "m.json"]) == ERROR
+    assert [each["names"] for each in contents("m.json")] == [["sub/b.JPG", "c.png"]]
+
+
+@pytest.mark.parametrize("out", ["f.h5", "f"])
+def test_images_that_were_changed_are_looked_at_again(pair, capsys, out):
+    flags = ["detect", "photos/a.png", "photos/sub", "--out", out, *(["--format", "npz"] if out == "f" else [])]
+    assert main(flags) == 0
+    assert main(flags) == 0
+    assert "0 keypoints in 0 images, 2 were there" in capsys.readouterr().out
+    rewritten("photos/a.png", CAMERA[:150])
+    assert main(flags) == 0
+    assert "in 1 image, 1 were there" in capsys.readouterr().out
+    found = kp.load("f.h5", "a.png") if out == "f.h5" else kp.load("f/a.png.npz")
+    assert torch.equal(found["keypoints"], kp.Extractor().extract("photos/a.png")["keypoints"])
 
 
 @pytest.mark.parametrize("out", ["m.h5", "m.json", "m.db"])
