@@ -7,14 +7,15 @@ kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: key
 kp match --pairs pairs.txt --features photos.h5 --out matches.h5 --unrefined     of what kp detect has found; no images
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
-that only turns; a fundamental matrix fits any scene that stands still. Where too few matches fit to be told from chance
-(Moisan and Stival, IJCV 2004), this is said, "verified" is false ("verified_H" of the homography), and no line is drawn
-as if it fitted; mirrored images and repeating patterns can fit all the same. Pictures may be turned by any angle, and
-one may be taken from up to four times nearer, or from the side: a plane may look up to three times narrower.
+that only turns; a fundamental matrix fits any scene that stands still. Where too few matches, as they were found, fit
+to 3 px or --error to be told from chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false (of the
+homography "verified_H"), and no line is drawn as if it fitted; mirrored images and repeating patterns can fit all the
+same. Pictures may be turned by any angle, and one may be taken from up to four times nearer, or from the side: a plane
+may look up to three times narrower.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1; the same command tries it again, and pairs that were added to the list or whose images were
-changed since.
+changed since. Until all are matched, .NAME.pairs beside --out NAME holds what was matched so far.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from typing import Any
 
 from kp.cli.use import (
     add_extractor_flags,
-    digest,
     extractor_settings,
     features_of,
     make_extractor,
@@ -38,6 +38,7 @@ from kp.cli.use import (
 )
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
 from kp.support.errors import one_line
+from kp.support.files import digest
 
 _GREY_IMAGES = 8  # images that are kept, of the last pairs
 _SAID_TURN = 3.0  # degrees: smaller turns are not told
@@ -257,11 +258,12 @@ def _check_features(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> N
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the matches depend on."""
     names = ("ratio", "error", "upright", "unrefined", "estimator", "exif")
+    listed = None if args.pairs is None else str(args.pairs)
     by = extractor_settings(args)
     if args.features is not None:
         by = {"features": f"{args.features} {digest(args.features)}"}
     images = None if args.images is None else str(args.images)
-    return by | {"images": images} | {name: getattr(args, name) for name in names}
+    return by | {"images": images, "pairs": listed} | {name: getattr(args, name) for name in names}
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
@@ -277,14 +279,15 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if not result["verified"]:
         return lines[0] + "; too few to tell from chance: the images may have nothing in common"
-    turn, scale, tilt = _change(result)
+    turn, larger, smaller = _change(result)
     changes = []
     if abs(turn) >= _SAID_TURN:
-        changes.append(f"turned by about {abs(turn):.0f} degrees {'' if turn > 0 else 'anti'}clockwise")
-    if abs(math.log(scale)) >= math.log(_SAID_TIMES):
-        changes.append(f"about {scale:.2g} times as large")
-    if tilt >= _SAID_TIMES:
-        changes.append(f"about {tilt:.2g} times narrower along one direction")
+        way = "" if round(abs(turn)) == 180 else " clockwise" if turn > 0 else " anticlockwise"
+        changes.append(f"turned by about {abs(turn):.0f} degrees{way}")
+    if larger >= _SAID_TIMES * smaller:
+        changes.append(f"about {larger:.2g} times as large along one direction and {smaller:.2g} across it")
+    elif max(larger, 1 / smaller) >= _SAID_TIMES:
+        changes.append(f"about {math.sqrt(larger * smaller):.2g} times as large")
     if changes:
         lines[0] += f"; things in {name1} are {', '.join(changes)}"
     if not result["verified_H"]:
@@ -296,17 +299,18 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def _change(result: dict[str, Any]) -> tuple[float, float, float]:
-    """By how many degrees things are turned in image 1, and how many times larger and narrower along one direction
-    they are there: by the homography, among the matches that it fits; else about as :func:`kp.match` chose.
+    """By how many degrees things are turned in image 1, and how many times as large they are along one direction, and
+    across it: by the homography, amid the matches that it fits; else about as :func:`kp.match` chose.
     """
     from kp.geometry.coords import jacobian
     from kp.geometry.homography import rotation, scale, tilt
 
     if not result["verified_H"]:
-        return result["rotation"], result["scale"], 1.0
+        return result["rotation"], result["scale"], result["scale"]
     amid = result["keypoints0"][result["inliers"]].double().median(0).values
     J = jacobian(result["H_0to1"][None], amid[None, None])[0]
-    return float(rotation(J)), float(scale(J)), float(tilt(J))
+    size, shape = float(scale(J)), math.sqrt(float(tilt(J)))
+    return float(rotation(J)), size * shape, size / shape
 
 
 def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kp.config import DETECTION_THRESHOLD, MODELS, WEIGHTS
+from kp.support.files import digest
 
 DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "hynet")
 
@@ -56,14 +57,6 @@ def extractor_settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")
     weights = f"{Path(args.weights).name} {digest(find_weights(args.weights))}"
     return {"weights": weights} | {name: getattr(args, name) for name in names}
-
-
-def digest(path: Path) -> str:
-    """16 digits that say what is in a file, which need not fit into memory."""
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def make_extractor(args: argparse.Namespace, descriptor_scales: int = 1) -> Any:

@@ -10,6 +10,7 @@ edge of one are matched with such of the other. The bound is far below 1 for thi
 """
 
 import math
+import sys
 
 import torch
 from kornia.geometry.conversions import convert_points_to_homogeneous
@@ -18,7 +19,7 @@ from torch import Tensor
 _MOST = -10.0  # log10 of the number of false alarms, see above
 _EXACT = 3.0  # pixels: places are not found more exactly, so no smaller error is asked of them
 _SMOOTH = 8.0  # thresholds, within which places are counted: detectors keep them farther apart than one
-_PLACES = 2000  # keypoints, and matches that fit, at most, of which places are counted
+_PLACES = 2000  # keypoints and matches, at most, whose places are counted
 _MATCHES = {"homography": 4, "fundamental": 7}  # that one matrix is made of
 _MATRICES = {"homography": 1, "fundamental": 3}  # at most, that so many matches have
 
@@ -30,20 +31,22 @@ def evidence(
 
     Args:
         threshold: largest error of a match that fits, in pixels, but not less than 3.
-        keypoints1: all of image 1, (N, 2), best first.
+        keypoints1: all of image 1, (N, 2).
 
     Returns:
         ``verified_H``: the homography has less than 10^-10 false alarms. ``verified``: it has, or the fundamental
         matrix has and fits two thirds of all matches.
     """
-    xy0, xy1, keypoints1 = (xy.cpu().double() for xy in (xy0, xy1, keypoints1))
     threshold = max(threshold, _EXACT)
     flat = H_0to1 is not None and log_false_alarms(H_0to1, xy0, xy1, threshold, keypoints1) < _MOST
     return {"verified": flat or _verifies(F_0to1, xy0, xy1, threshold, keypoints1), "verified_H": flat}
 
 
 def _verifies(F_0to1: Tensor | None, xy0: Tensor, xy1: Tensor, threshold: float, keypoints1: Tensor) -> bool:
-    if F_0to1 is None or 3 * int((_errors(F_0to1, xy0, xy1, "fundamental") < threshold).sum()) < 2 * len(xy0):
+    if F_0to1 is None:
+        return False
+    errors = _errors(F_0to1, *(xy.cpu().double() for xy in (xy0, xy1)), "fundamental")
+    if 3 * int((errors < threshold).sum()) < 2 * len(xy0):
         return False  # places in a row fit one, too
     return log_false_alarms(F_0to1, xy0, xy1, threshold, keypoints1, "fundamental") < _MOST
 
@@ -60,17 +63,20 @@ def log_false_alarms(
         matrix: the homography (3, 3), pixels of image 0 to pixels of image 1; or, if this is the ``model``, the
             fundamental matrix (3, 3).
         threshold: largest error of a match that fits, in pixels: the Sampson distance for a fundamental matrix.
-        keypoints1: all of image 1, (N, 2), best first.
+        keypoints1: all of image 1, (N, 2).
 
     Returns:
         infinity where no more matches fit than any matrix fits.
     """
-    xy0, xy1, keypoints1 = (xy.cpu().double() for xy in (xy0, xy1, keypoints1))
+    matrix, xy0, xy1, keypoints1 = (each.cpu().double() for each in (matrix, xy0, xy1, keypoints1))
+    xy0, xy1 = torch.unique(torch.cat([xy0, xy1], dim=1), dim=0).split(2, dim=1)  # repeated matches are no more of them
+    if model == "homography":
+        matrix = _in_front(matrix, xy0, xy1, threshold)
     fits = (_errors(matrix, xy0, xy1, model) < threshold).nonzero()[:, 0]
     count, least = len(xy0), _MATCHES[model]
     if len(fits) <= least or len(keypoints1) < 2:
         return math.inf
-    share = _chance(matrix, xy0, xy1, fits[:: math.ceil(len(fits) / _PLACES)], threshold, keypoints1, model)
+    share = _chance(matrix, xy0, xy1, fits, threshold, keypoints1, model)
     tests = math.log(_MATRICES[model] * (count - least)) + _log_choices(count, len(fits))
     tests += _log_choices(len(fits), least)
     return (tests + (len(fits) - least) * math.log(share)) / math.log(10)
@@ -79,25 +85,44 @@ def log_false_alarms(
 def _chance(
     matrix: Tensor, xy0: Tensor, xy1: Tensor, fits: Tensor, threshold: float, keypoints1: Tensor, model: str
 ) -> float:
-    """The share of other places of image 1 that the places of image 0 of the matches ``fits`` (K,) would fit, too."""
+    """How often a place of image 1 fits a place of image 0 of the matches ``fits`` (K,) that is not matched with it.
+
+    The mean over these places of the share of the other matches, or of all keypoints, where that is more.
+    """
+    fits, at1 = _few(fits), _few(torch.arange(len(xy1)))
     expected = xy0[fits][:, None]
-    others = _errors(matrix, expected, xy1, model).scatter(1, fits[:, None], math.inf)  # (K, M)
-    keypoints = _errors(matrix, expected, keypoints1[:_PLACES], model)
+    others = _errors(matrix, expected, xy1[at1], model).masked_fill(fits[:, None] == at1, math.inf)
+    keypoints = _errors(matrix, expected, _few(keypoints1), model)
     if model == "fundamental":  # a line passes enough places
         within = [(errors < threshold).double().mean(1) for errors in (others, keypoints)]
         return max(1 / len(xy0), float(torch.maximum(*within).mean()))
     around = [(errors < _SMOOTH * threshold).double().mean(1) / _SMOOTH**2 for errors in (others, keypoints)]
     share = torch.stack([*around, (others < threshold).double().mean(1)]).amax(0).mean()
     area = float((keypoints1.amax(0) - keypoints1.amin(0)).clamp(min=1).prod())
-    return min(1.0, max(float(share), math.pi * threshold * (threshold / area)))
+    return min(1.0, max(float(share), math.pi * threshold * (threshold / area), sys.float_info.min))
+
+
+def _few(values: Tensor) -> Tensor:
+    """At most ``_PLACES`` of them, evenly chosen."""
+    return values[:: max(1, math.ceil(len(values) / _PLACES))]
+
+
+def _in_front(H_0to1: Tensor, xy0: Tensor, xy1: Tensor, threshold: float) -> Tensor:
+    """The homography with the sign that has most matches that it fits in front of the camera."""
+    fits = [(_errors(sign * H_0to1, xy0, xy1, "homography") < threshold).sum() for sign in (1, -1)]
+    return H_0to1 if fits[0] >= fits[1] else -H_0to1
 
 
 def _errors(matrix: Tensor, xy0: Tensor, xy1: Tensor, model: str) -> Tensor:
-    """How far places (..., 2) of image 1 are from where the matrix has those (..., 2) of image 0, in pixels: (...)."""
+    """How far places (..., 2) of image 1 are from where the matrix has those (..., 2) of image 0, in pixels: (...).
+
+    Infinite where a homography has a place at or behind the horizon.
+    """
     one, two = (convert_points_to_homogeneous(xy) for xy in (xy0, xy1))
     there = one @ matrix.mT
     if model == "homography":
-        return (there[..., :2] / there[..., 2:] - xy1).norm(dim=-1)  # infinite at the horizon
+        away = (there[..., :2] / there[..., 2:] - xy1).norm(dim=-1)
+        return away.where(there[..., 2] > 0, math.inf)
     back = two @ matrix
     lines = there[..., :2].square().sum(-1) + back[..., :2].square().sum(-1)
     return (there * two).sum(-1).abs() / lines.sqrt()

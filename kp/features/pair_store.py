@@ -13,7 +13,7 @@ from kp.features.colmap import require_pycolmap, write_colmap
 from kp.features.match_files import save_matches
 from kp.features.store import differing, held
 from kp.support.errors import one_line
-from kp.support.files import FileError, changed_since, check_writable, write_file
+from kp.support.files import FileError, changed_since, check_writable, digest, write_file
 
 FORMATS = (".h5", ".json", ".db")
 
@@ -25,8 +25,8 @@ Result = dict[str, Any]
 class PairStore:
     """The output of ``kp match``: an h5 as hloc, a json, or a database for COLMAP.
 
-    Until :meth:`finish`, the results are lines of ``.NAME.pairs`` beside it; another run with the same settings goes on
-    with the pairs that are missing there, also where the file was written without some of its pairs.
+    Until :meth:`finish` has written all pairs, the results are lines of ``.NAME.pairs`` beside it; another run with the
+    same settings goes on with the pairs that are missing there, and leaves those that the file holds.
 
     Args:
         out: the file, with one of the suffixes ``FORMATS``.
@@ -47,9 +47,10 @@ class PairStore:
         check_writable(out)
         self._lock = held(out)
         begun, results = self._earlier(overwrite)
+        self._begun = {"overwrite": overwrite, "written": begun.get("written")}
         self._when = {tuple(result["names"]): result.pop("when", 0.0) for result in results}
         self.results = {tuple(result["names"]): result for result in results}
-        self._keep(overwrite=overwrite, written=begun.get("written"))
+        self._keep()
 
     def is_current(self, names: tuple[str, str], images: Sequence[Path]) -> bool:
         """Whether the result of a pair is there, and none of these files was changed since."""
@@ -77,14 +78,15 @@ class PairStore:
     def finish(self, pairs: Sequence[tuple[str, str]], find: Callable[[str], Mapping[str, Tensor]]) -> None:
         """Write the file, of those of the ``pairs`` that there are, in this order; without any none.
 
-        ``find`` gives the features of an image by its name, for COLMAP. Where pairs are missing, the results stay for
-        another run.
+        Behind them stand the pairs of an earlier run whose file this one has gone on with. Where pairs are missing, the
+        results stay for another run. ``find`` gives the features of an image by its name, for COLMAP.
 
         Raises:
             ValueError: features are not there, or have no ``image_size``, for COLMAP; the results stay for another run.
             FileError: (an OSError) the file cannot be written; what was there stays.
         """
-        results = [self.results[names] for names in pairs if names in self.results]
+        known = [*pairs, *self.results] if self._begun["written"] else pairs
+        results = [self.results[names] for names in dict.fromkeys(known) if names in self.results]
         if results:
             suffix = self.out.suffix.lower()
             if suffix == ".json":
@@ -97,32 +99,32 @@ class PairStore:
                     result | {"matches": _pairs(result), "scores": torch.tensor(result["scores"])} for result in results
                 ]
                 save_matches(self.out, found, self.settings)
-        if results and len(results) < len(pairs):
-            self._keep(written=self.out.stat().st_mtime_ns)
-        else:
+            self._begun["written"] = digest(self.out)
+        if not self.results or all(names in self.results for names in pairs):
             self.parts.unlink(missing_ok=True)
+        else:
+            self._keep()
 
     def close(self) -> None:
         """Let other runs write here."""
         self._lock.close()
 
-    def _keep(self, **begun: Any) -> None:
+    def _keep(self) -> None:
         """Write all results so far, for another run, behind what is to be known of this one."""
-        lines = [{"settings": self.settings} | begun]
+        lines = [{"settings": self.settings} | self._begun]
         lines += [{"when": self._when[names]} | result for names, result in self.results.items()]
         write_file(self.parts, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def _earlier(self, overwrite: bool) -> tuple[dict[str, Any], list[Result]]:
         """What is known of a run that this one goes on with, and its results. Raises ValueError on another file."""
         begun, results = self._left()
-        if self.out.is_file() and not overwrite and begun.get("written") != self.out.stat().st_mtime_ns:
-            raise ValueError(f"{self.out} is there already: name another --out, or --overwrite it")
         if overwrite and (begun.get("settings") != self.settings or not begun.get("overwrite")):
             return {}, []
+        if not overwrite and self.out.is_file() and begun.get("written") != digest(self.out):
+            raise ValueError(f"{self.out} is there already: name another --out, or --overwrite it")
         if begun and (names := differing(begun["settings"], self.settings)):
-            raise ValueError(
-                f"{self.out} was begun with other settings ({names}): name another --out, or --overwrite it"
-            )
+            advice = f"as {self.parts.name} beside it says: name another --out, or --overwrite it"
+            raise ValueError(f"{self.out} was begun with other settings ({names}), {advice}")
         return begun, results
 
     def _left(self) -> tuple[dict[str, Any], list[Result]]:

@@ -4,6 +4,7 @@ Who reads a file, changes its content and writes it again does so inside :func:`
 process in between would be lost.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -83,6 +84,12 @@ def replaced(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {one_line(error)}") from error
+
+
+def digest(path: Path) -> str:
+    """16 digits that say what is in a file, which need not fit into memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def changed_since(path: Path, when: float) -> bool:

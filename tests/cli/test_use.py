@@ -341,7 +341,7 @@ def test_matches_that_were_interrupted_go_on(pair, capsys, monkeypatch, out):
     assert main([*LIST, "--out", out]) != 0
     assert not Path(out).exists()
     assert main([*LIST, "--out", out, "--ratio", "0.9"]) == ERROR
-    text = f"{out} was begun with other settings (ratio): name another --out, or --overwrite it"
+    text = f"{out} was begun with other settings (ratio), as .{out}.pairs beside it says: name another --out, or "
     assert text in capsys.readouterr().err
     parts = Path(f".{out}.pairs")
     parts.write_text(parts.read_text()[:-9])
@@ -458,6 +458,75 @@ def test_pairs_that_could_not_be_matched_are_tried_again(pair, capsys, monkeypat
     assert not Path(f".{out}.pairs").exists()
     assert main([*LIST, "--out", out]) == ERROR
     assert f"{out} is there already" in capsys.readouterr().err
+
+
+def three(flags=(), lines="a.png sub/b.JPG\nsub/b.JPG c.png\na.png none.png\n"):
+    """Match a list of three pairs, of which one fails."""
+    cv2.imwrite("photos/c.png", CAMERA[::-1])
+    Path("pairs.txt").write_text(lines)
+    assert main([*LIST, "--out", "m.json", *flags]) == ERROR
+    return [each["names"] for each in contents("m.json")]
+
+
+def test_a_shorter_list_loses_no_pair_that_was_written(pair, capsys):
+    both = three()
+    assert len(both) == 2
+    Path("pairs.txt").write_text("a.png none.png\n")
+    assert main([*LIST, "--out", "m.json"]) == ERROR
+    assert [each["names"] for each in contents("m.json")] == both
+    cv2.imwrite("photos/none.png", CAMERA)
+    assert main([*LIST, "--out", "m.json"]) == 0
+    assert [each["names"] for each in contents("m.json")] == [["a.png", "none.png"], *both]
+    assert not Path(".m.json.pairs").exists()
+
+
+def test_two_images_do_not_go_on_with_a_list(pair, capsys):
+    both = three()
+    assert main(["match", "a.png", "sub/b.JPG", "--images", "photos", "--out", "m.json"]) == ERROR
+    assert "begun with other settings (pairs), as .m.json.pairs beside it says" in capsys.readouterr().err
+    assert [each["names"] for each in contents("m.json")] == both
+
+
+def test_a_file_is_known_by_its_content(pair, capsys):
+    three()
+    written, when = Path("m.json").read_bytes(), Path("m.json").stat().st_mtime_ns
+    Path("m.json").write_text("mine")
+    os.utime("m.json", ns=(when, when))
+    assert main([*LIST, "--out", "m.json"]) == ERROR
+    assert "m.json is there already" in capsys.readouterr().err
+    assert Path("m.json").read_text() == "mine"
+    Path("m.json").write_bytes(written)
+    assert main([*LIST, "--out", "m.json"]) == ERROR
+    assert "2 of 3 pairs were matched before" in capsys.readouterr().err
+
+
+def test_pairs_that_failed_when_a_file_was_begun_anew_are_tried_again(pair, capsys, monkeypatch):
+    three()
+    seen = interrupted_at(monkeypatch, None)
+    three(["--overwrite"])
+    assert len(seen) == 3, "begun anew"
+    assert main([*LIST, "--out", "m.json", "--overwrite"]) == ERROR
+    assert seen[3:] == [("a.png", "none.png")]
+    capsys.readouterr()
+    assert main([*LIST, "--out", "m.json", "--overwrite", "--ratio", "0.9"]) == ERROR
+    assert len(seen) == 7, "begun anew with other settings"
+    assert main([*LIST, "--out", "m.json", "--ratio", "0.9"]) == ERROR
+    assert seen[7:] == [("a.png", "none.png")]
+
+
+def test_what_failed_as_a_whole_leaves_nothing(pair):
+    assert main(["match", "photos/a.png", "photos/none.png", "--out", "m.json"]) == ERROR
+    assert not Path(".m.json.pairs").exists()
+    assert not Path("m.json").exists()
+
+
+def test_an_old_result_of_an_image_that_is_gone_does_not_count(pair, capsys):
+    """With --json all pairs are matched, so it fails: the others stay for another run."""
+    three()
+    Path("photos/c.png").unlink()
+    assert main([*LIST, "--out", "m.json", "--json"]) == ERROR
+    assert [each["names"] for each in contents("m.json")] == [["a.png", "sub/b.JPG"]]
+    assert Path(".m.json.pairs").exists()
 
 
 def rewritten(path, image):
@@ -609,6 +678,23 @@ def test_of_other_pictures_no_match_is_shown_as_if_it_fitted(pair, capsys):
         assert main(["match", *names.split(), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["verified"] is verified
         assert kp.match_pair(*names.split())["verified"] is verified
+
+
+@pytest.mark.parametrize("words", [[], ["--unrefined"]])
+def test_evidence_is_of_matches_as_they_were_found(pair, monkeypatch, words):
+    asked = []
+    found = {"verified": True, "verified_H": True}
+    monkeypatch.setattr("kp.features.evidence.evidence", lambda *known: asked.append(known) or found)
+    flags = ["match", "photos/a.png", "photos/sub/b.JPG", "--error", "7", *words]
+    assert main([*flags, "--out", "m.json"]) == 0
+    (result,) = contents("m.json")
+    xy0, xy1, H_0to1, F_0to1, threshold, keypoints1 = asked[0]
+    at1 = np.array(result["matches"])[:, 1]
+    assert np.array_equal(xy0.numpy(), np.float32(result["keypoints0"]))
+    assert np.array_equal(xy1.numpy(), keypoints1.numpy()[at1])
+    assert np.array_equal(xy1.numpy(), np.float32(result["keypoints1"])) == bool(words)
+    assert threshold == 7
+    assert [matrix.tolist() for matrix in (H_0to1, F_0to1)] == [result["H_0to1"], result["F_0to1"]]
 
 
 def test_a_homography_that_is_no_evidence_is_not_shown(pair, capsys, monkeypatch):

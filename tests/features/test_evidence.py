@@ -33,6 +33,45 @@ def test_a_homography_of_places_that_are_far_from_each_other():
     assert log_false_alarms(ANY, GRID[:5], GRID[:5], 3.0, FAR) == pytest.approx(-3.8496, abs=1e-3)
 
 
+def test_repeated_matches_count_once():
+    """As of files that have a keypoint in several sizes or turns at one place."""
+    moved = GRID[:10].clone()
+    moved[6:] += AWAY
+    found = log_false_alarms(ANY, GRID[:10].repeat(30, 1), moved.repeat(30, 1), 3.0, FAR)
+    assert found == pytest.approx(-4.8207, abs=1e-3)
+
+
+def test_the_bound():
+    """Of 10 matches 7 fit: 10^-9.24, which is not enough; 8: 6 x 45 x 70 x 0.00002827^4 = 10^-13.9."""
+    moved = GRID[:10].clone()
+    moved[7:] += AWAY
+    assert not evidence(GRID[:10], moved, ANY, None, 3.0, FAR)["verified"]
+    moved[7] = GRID[7]
+    assert log_false_alarms(ANY, GRID[:10], moved, 3.0, FAR) == pytest.approx(-13.9179, abs=1e-3)
+    assert evidence(GRID[:10], moved, ANY, None, 3.0, FAR)["verified_H"]
+
+
+def test_what_is_behind_the_camera_fits_nothing():
+    """H sends x to 1e4 / (x - 250): 8 of 12 places are left of the horizon, 4 right of it. Its sign does not matter."""
+    H = torch.tensor([[0.0, 0, 1e4], [0, 1, 0], [1, 0, -250]], dtype=torch.float64)
+    h = torch.cat([GRID, torch.ones(12, 1)], dim=1).double() @ H.T
+    there = h[:, :2] / h[:, 2:]
+    for sign in (1, -1):
+        all_fit = log_false_alarms(sign * H, GRID[:8], there[:8], 0.01, 100 * FAR)
+        behind = log_false_alarms(sign * H, GRID, there, 0.01, 100 * FAR)
+        assert all_fit < behind - math.log10(8 / 4 * 495) + 0.01  # 8 of 12 fit: C(12, 8) = 495
+
+
+def test_of_many_keypoints_some_are_taken_from_all():
+    """Of 6000 keypoints, the last half at the place of each match: 1 / 2 / 64 of them within 3 px of it."""
+    xy0 = torch.cat([GRID[0] + torch.tensor([4.0, 0]) * torch.arange(6.0)[:, None], GRID[6:10]])
+    moved = xy0.clone()
+    moved[6:] += AWAY
+    keypoints = torch.cat([FAR.repeat(1500, 1), GRID[0].expand(3000, 2)])
+    expected = math.log10(6 * 210 * 15 * (1 / 2 / 64) ** 2)
+    assert log_false_alarms(ANY, xy0, moved, 3.0, keypoints) == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_homography_that_gathers_places_where_there_are_many():
     """Of 10 matches 6 fit, 4 to 20 px from each other: 5 of 10 are other ones within 8 x 3 px of each place, 1 / 64 of
     them within 3 px: 6 x 210 x 15 x (5 / 10 / 64)^2 = 1.15. Of 4 keypoints 2 are near: the same; 3 are: 2.60.
