@@ -279,38 +279,34 @@ def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
     if not result["verified"]:
         return lines[0] + "; too few to tell from chance: the images may have nothing in common"
-    turn, larger, smaller = _change(result)
-    changes = []
-    if abs(turn) >= _SAID_TURN:
-        way = "" if round(abs(turn)) == 180 else " clockwise" if turn > 0 else " anticlockwise"
-        changes.append(f"turned by about {abs(turn):.0f} degrees{way}")
-    if larger >= _SAID_TIMES * smaller:
-        changes.append(f"about {larger:.2g} times as large along one direction and {smaller:.2g} across it")
-    elif max(larger, 1 / smaller) >= _SAID_TIMES:
-        changes.append(f"about {math.sqrt(larger * smaller):.2g} times as large")
-    if changes:
-        lines[0] += f"; things in {name1} are {', '.join(changes)}"
     if not result["verified_H"]:
-        lines[0] += "; too few of the homography to tell from chance"
-    elif args.pairs is None:
+        return lines[0] + "; too few of the homography to tell from chance"
+    if changes := _changes(result):
+        lines[0] += f"; things in {name1} are {', '.join(changes)}"
+    if args.pairs is None:
         lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
         lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
     return "\n".join(lines)
 
 
-def _change(result: dict[str, Any]) -> tuple[float, float, float]:
-    """By how many degrees things are turned in image 1, and how many times as large they are along one direction, and
-    across it: by the homography, amid the matches that it fits; else about as :func:`kp.match` chose.
-    """
+def _changes(result: dict[str, Any]) -> list[str]:
+    """How things are turned, and how large they are, in image 1: by the homography, amid the matches that it fits."""
     from kp.geometry.coords import jacobian
     from kp.geometry.homography import rotation, scale, tilt
 
-    if not result["verified_H"]:
-        return result["rotation"], result["scale"], result["scale"]
     amid = result["keypoints0"][result["inliers"]].double().median(0).values
     J = jacobian(result["H_0to1"][None], amid[None, None])[0]
-    size, shape = float(scale(J)), math.sqrt(float(tilt(J)))
-    return float(rotation(J)), size * shape, size / shape
+    turn, times, shape = (float(of(J)) for of in (rotation, scale, tilt))
+    said = []
+    if abs(turn) >= _SAID_TURN:
+        way = "" if round(abs(turn)) == 180 else " clockwise" if turn > 0 else " anticlockwise"
+        said.append(f"turned by about {abs(turn):.0f} degrees{way}")
+    if shape >= _SAID_TIMES:
+        along, across = times * math.sqrt(shape), times / math.sqrt(shape)
+        said.append(f"about {along:.2g} times as large along one direction and {across:.2g} across it")
+    elif max(times, 1 / times) >= _SAID_TIMES:
+        said.append(f"about {times:.2g} times as large")
+    return said
 
 
 def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:
