@@ -20,7 +20,6 @@ changed since. Until all are matched, .NAME.pairs beside --out NAME holds what w
 
 import argparse
 import json
-import math
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from functools import lru_cache
@@ -41,8 +40,6 @@ from kp.support.errors import one_line
 from kp.support.files import digest
 
 _GREY_IMAGES = 8  # images that are kept, of the last pairs
-_SAID_TURN = 3.0  # degrees: smaller turns are not told
-_SAID_TIMES = 1.1  # nor are smaller changes of size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Match, print, write, draw. Raises ValueError at the end if an image could not be read."""
+    from kp.cli.match_text import told
     from kp.features.estimate import choose_estimator
     from kp.features.pair_store import PairStore
     from kp.support.process import print_line
@@ -94,7 +92,8 @@ def run(args: argparse.Namespace) -> None:
             store = opened.enter_context(closing(PairStore(args.out, _settings(args), args.overwrite)))
         for names in pairs:
             read = [] if args.features is not None and args.unrefined else [_path(args, name) for name in names]
-            if store is not None and store.is_current(names, read) and args.pairs is not None and not args.json:
+            listed = args.pairs is not None and not args.json  # else the result is printed or drawn
+            if store is not None and listed and store.is_current(names, read):
                 earlier += 1
                 continue
             try:
@@ -110,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
             if args.json:
                 plain.append(_plain(result))
             else:
-                print_line(_text(result, args))
+                print_line(told(result, args.error, args.estimator, matrix=args.pairs is None))
         if earlier:
             say(f"{earlier} of {len(pairs)} pairs were matched before")
         if args.json:
@@ -150,9 +149,7 @@ class _Matcher:
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.estimate import estimate
-        from kp.features.evidence import evidence
-        from kp.features.match import match
+        from kp.features.match import fitted, match
         from kp.features.refine import refine
 
         paths = [_path(self.args, name) for name in (name0, name1)]
@@ -167,10 +164,7 @@ class _Matcher:
             xy1 = refine(*(self.grey(path, self.args.exif) for path in paths), xy0, xy1, *turned, self.args.estimator)
         result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
         result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
-        for key, model, fit in (("H_0to1", "homography", "inliers"), ("F_0to1", "fundamental", "inliers_F")):
-            result[key], result[fit] = estimate(xy0, xy1, self.args.error, model, self.args.estimator)
-        matrices = result["H_0to1"], result["F_0to1"]
-        return result | evidence(xy0, as_found, *matrices, self.args.error, f1["keypoints"][0])
+        return result | fitted(xy0, xy1, as_found, f1["keypoints"][0], self.args.error, self.args.estimator)
 
 
 def _path(args: argparse.Namespace, name: str | Path) -> Path:
@@ -269,44 +263,6 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _plain(result: dict[str, Any]) -> dict[str, Any]:
     """For JSON."""
     return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in result.items()}
-
-
-def _text(result: dict[str, Any], args: argparse.Namespace) -> str:
-    """What to print of a pair."""
-    (name0, name1), (count0, count1) = result["names"], result["counts"]
-    kinds = f"{int(result['inliers'].sum())} of a homography, {int(result['inliers_F'].sum())} of a fundamental matrix"
-    fits = f"{len(result['matches'])} matches; error below {args.error:g} px ({args.estimator}): {kinds}"
-    lines = [f"{name0} ({count0} keypoints), {name1} ({count1}): {fits}"]
-    if not result["verified"]:
-        return lines[0] + "; too few to tell from chance: the images may have nothing in common"
-    if not result["verified_H"]:
-        return lines[0] + "; too few of the homography to tell from chance"
-    if changes := _changes(result):
-        lines[0] += f"; things in {name1} are {', '.join(changes)}"
-    if args.pairs is None:
-        lines.append(f"homography, pixels of {name0} to pixels of {name1}:")
-        lines += ["  " + " ".join(f"{value:14.6g}" for value in row) for row in result["H_0to1"].tolist()]
-    return "\n".join(lines)
-
-
-def _changes(result: dict[str, Any]) -> list[str]:
-    """How things are turned, and how large they are, in image 1: by the homography, amid the matches that it fits."""
-    from kp.geometry.coords import jacobian
-    from kp.geometry.homography import rotation, scale, tilt
-
-    amid = result["keypoints0"][result["inliers"]].double().median(0).values
-    J = jacobian(result["H_0to1"][None], amid[None, None])[0]
-    turn, times, shape = (float(of(J)) for of in (rotation, scale, tilt))
-    said = []
-    if abs(turn) >= _SAID_TURN:
-        way = "" if round(abs(turn)) == 180 else " clockwise" if turn > 0 else " anticlockwise"
-        said.append(f"turned by about {abs(turn):.0f} degrees{way}")
-    if shape >= _SAID_TIMES:
-        along, across = times * math.sqrt(shape), times / math.sqrt(shape)
-        said.append(f"about {along:.2g} times as large along one direction and {across:.2g} across it")
-    elif max(times, 1 / times) >= _SAID_TIMES:
-        said.append(f"about {times:.2g} times as large")
-    return said
 
 
 def _draw(args: argparse.Namespace, result: dict[str, Any]) -> None:

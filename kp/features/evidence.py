@@ -30,6 +30,7 @@ def evidence(
     """Whether more matches (M, 2), (M, 2), as they were found, fit than by chance.
 
     Args:
+        H_0to1, F_0to1: (3, 3), the homography and the fundamental matrix, or None, see :func:`kp.match_pair`.
         threshold: largest error of a match that fits, in pixels, but not less than 3.
         keypoints1: all of image 1, (N, 2).
 
@@ -43,6 +44,7 @@ def evidence(
 
 
 def _verifies(F_0to1: Tensor | None, xy0: Tensor, xy1: Tensor, threshold: float, keypoints1: Tensor) -> bool:
+    """Whether a fundamental matrix (3, 3) is evidence; see :func:`evidence`."""
     if F_0to1 is None:
         return False
     errors = _errors(F_0to1, *(xy.cpu().double() for xy in (xy0, xy1)), "fundamental")

@@ -136,19 +136,24 @@ def match_pair(
     as_found = xy1
     if refined:
         xy1 = refine(image0, image1, xy0, xy1, paired["rotation"], paired["scale"], estimator, extractor.exif)
+    fits = fitted(xy0, xy1, as_found, found[1]["keypoints"][0], threshold, estimator)
+    return paired | fits | {"keypoints0": xy0, "keypoints1": xy1, "features0": found[0], "features1": found[1]}
+
+
+def fitted(
+    xy0: Tensor, xy1: Tensor, as_found: Tensor, keypoints1: Tensor, threshold: float, estimator: str
+) -> dict[str, Any]:
+    """The homography and the fundamental matrix that fit most matches, as of :func:`match_pair`, from ``H_0to1`` on.
+
+    Args:
+        xy0, xy1: the matches, (M, 2) each, in pixels.
+        as_found: (M, 2), the places in image 1 before they were refined: of these it is said what is evidence.
+        keypoints1: all of image 1, (N, 2).
+    """
     H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
     F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
-    return paired | {
-        "keypoints0": xy0,
-        "keypoints1": xy1,
-        "H_0to1": H_0to1,
-        "inliers": inliers,
-        "F_0to1": F_0to1,
-        "inliers_F": inliers_F,
-        **evidence(xy0, as_found, H_0to1, F_0to1, threshold, found[1]["keypoints"][0]),
-        "features0": found[0],
-        "features1": found[1],
-    }
+    found = {"H_0to1": H_0to1, "inliers": inliers, "F_0to1": F_0to1, "inliers_F": inliers_F}
+    return found | evidence(xy0, as_found, H_0to1, F_0to1, threshold, keypoints1)
 
 
 def _chosen(aligned: Aligned) -> dict[str, float]:

@@ -56,9 +56,6 @@ class Store:
         self.parts = self._known()
         self.names = self.parts | finished
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
     def is_current(self, name: str, image: Path | None) -> bool:
         """Whether the features of an image are there, and its file was not changed since; None: there is no file."""
         if name not in self.names:

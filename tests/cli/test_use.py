@@ -514,6 +514,17 @@ def test_pairs_that_failed_when_a_file_was_begun_anew_are_tried_again(pair, caps
     assert seen[7:] == [("a.png", "none.png")]
 
 
+def test_two_images_are_printed_and_drawn_also_after_an_interruption(pair, capsys, monkeypatch):
+    flags = ["match", "photos/a.png", "photos/sub/b.JPG", "--out", "m.json", "--draw", "m.png"]
+    with monkeypatch.context() as patched:
+        patched.setattr(PairStore, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(flags) != 0
+    capsys.readouterr()
+    assert main(flags) == 0
+    assert "of a homography" in capsys.readouterr().out
+    assert cv2.imread("m.png") is not None
+
+
 def test_what_failed_as_a_whole_leaves_nothing(pair):
     assert main(["match", "photos/a.png", "photos/none.png", "--out", "m.json"]) == ERROR
     assert not Path(".m.json.pairs").exists()
@@ -684,7 +695,7 @@ def test_of_other_pictures_no_match_is_shown_as_if_it_fitted(pair, capsys):
 def test_evidence_is_of_matches_as_they_were_found(pair, monkeypatch, words):
     asked = []
     found = {"verified": True, "verified_H": True}
-    monkeypatch.setattr("kp.features.evidence.evidence", lambda *known: asked.append(known) or found)
+    monkeypatch.setattr("kp.features.match.evidence", lambda *known: asked.append(known) or found)
     flags = ["match", "photos/a.png", "photos/sub/b.JPG", "--error", "7", *words]
     assert main([*flags, "--out", "m.json"]) == 0
     (result,) = contents("m.json")
@@ -700,7 +711,7 @@ def test_evidence_is_of_matches_as_they_were_found(pair, monkeypatch, words):
 def test_a_homography_that_is_no_evidence_is_not_shown(pair, capsys, monkeypatch):
     """Also where a fundamental matrix is: its matches are drawn, all in its colour."""
     found = {"verified": True, "verified_H": False}
-    monkeypatch.setattr("kp.features.evidence.evidence", lambda *_: found)
+    monkeypatch.setattr("kp.features.match.evidence", lambda *_: found)
     assert main(["match", "photos/a.png", "photos/sub/b.JPG", "--draw", "m.png"]) == 0
     out = capsys.readouterr().out
     assert out.endswith("; too few of the homography to tell from chance\n")

@@ -86,8 +86,8 @@ def test_a_homography_that_gathers_places_where_there_are_many():
 
 
 def test_a_fundamental_matrix():
-    """Of 12 matches in rows 100 px apart 10 fit, so by chance one in 12 does: 3 x 5 x 66 x 120 / 12^3 = 68.75. With 5
-    of 10 keypoints in the row of each it is one in two: 3 x 5 x 66 x 120 / 2^3 = 14850.
+    """Of 12 matches in rows 100 px apart 10 fit, so by chance one in 12 does: 3 x 5 x 66 x 120 / 12^3 = 68.75. With
+    10 of 12 keypoints in the row of all 10: 3 x 5 x 66 x 120 x (10 / 12)^3.
     """
     rows = torch.stack([torch.arange(12.0) * 7, torch.arange(12.0) * 100], dim=1)
     moved = rows + torch.tensor([30.0, 0])
@@ -97,7 +97,7 @@ def test_a_fundamental_matrix():
     rows, moved = rows.clone(), moved.clone()
     rows[:10, 1] = moved[:10, 1] = 0.0
     found = log_false_alarms(SIDEWAYS, rows, moved, 3.0, rows, "fundamental")
-    assert found == pytest.approx(math.log10(3 * 5 * 66 * 120 * (10 / 12) ** 3), abs=1e-3)  # 10 of 12 keypoints
+    assert found == pytest.approx(math.log10(3 * 5 * 66 * 120 * (10 / 12) ** 3), abs=1e-3)
 
 
 def test_the_error_of_a_fundamental_matrix_is_the_sampson_distance():

@@ -179,7 +179,7 @@ def test_a_store_goes_on_where_it_was_interrupted(tmp_path, form):
     first.put("x" * 300, features(seed=1))
     first.close()  # as when the process ends
     again = Store(out, form, {"threshold": 0.1})
-    assert "x" * 300 in again
+    assert "x" * 300 in again.names
     again.put("b", features(seed=2))
     again.finish()
     assert files.names_in(out) == ["b", "x" * 300]
@@ -201,7 +201,7 @@ def test_a_store_is_not_shared_or_mixed(tmp_path):
     with pytest.raises(ValueError, match="made with another threshold"):
         Store(tmp_path / "f.h5", "h5", {"threshold": 0.2})
     added = Store(tmp_path / "f.h5", "h5", {"threshold": 0.1})
-    assert "a" in added
+    assert "a" in added.names
     added.put("b", features())
     added.finish()
     assert files.names_in(tmp_path / "f.h5") == ["a", "b"]
