@@ -144,6 +144,10 @@ def test_random_matches_are_no_evidence(spread, estimator):
                 xy1[1:] = 60 * torch.rand(count - 1, 2, generator=g)
             matrices = [estimate(xy0, xy1, 3.0, model, estimator)[0] for model in ("homography", "fundamental")]
             assert not evidence(xy0, xy1, *matrices, 3.0, xy1)["verified"], count
+            if spread == "even":
+                right = torch.rand(20, 2, generator=g) * torch.tensor([640.0, 480])
+                more = torch.cat([xy0, right]), torch.cat([xy1, right])
+                assert evidence(*more, ANY, None, 3.0, more[1])["verified_H"], count
     right = torch.rand(20, 2, generator=g) * torch.tensor([640.0, 480])
     xy0, xy1 = torch.cat([xy0, right]), torch.cat([xy1, right])
     matrices = [estimate(xy0, xy1, 3.0, model, estimator)[0] for model in ("homography", "fundamental")]
