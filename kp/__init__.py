@@ -13,7 +13,7 @@ _NAMES = {  # imported when they are first used, so that ``import kp`` alone is 
     "Extractor": "kp.features.extract",
     "describe": "kp.features.describe",
     "match": "kp.features.match",
-    "match_pair": "kp.features.match",
+    "match_pair": "kp.features.match_pair",
     "refine": "kp.features.refine",
     "save": "kp.features.files",
     "load": "kp.features.files",

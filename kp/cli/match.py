@@ -127,9 +127,12 @@ class _Matcher:
     """Matches images by name; keypoints are found once in each."""
 
     def __init__(self, args: argparse.Namespace) -> None:
+        from kp.features.match_pair import describer
+
         self.args = args
         scales = 1 if args.upright else DESCRIPTOR_SCALES
         self.extractor = make_extractor(args, scales) if args.features is None else None
+        self.describe = None if self.extractor is None else describer(self.extractor, args.descriptors)
         self.found: dict[str, Any] = {}
         self.grey = lru_cache(_GREY_IMAGES)(_grey)  # a list of pairs names most images several times
 
@@ -149,22 +152,17 @@ class _Matcher:
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.match import fitted, match
-        from kp.features.refine import refine
+        from kp.features.match_pair import match_features
 
         paths = [_path(self.args, name) for name in (name0, name1)]
         f0, f1 = self.features(name0), self.features(name1)
         in_place = self.args.out is not None and self.args.out.suffix.lower() != ".json"  # keypoints count, not places
         context = not (self.args.unrefined or in_place)
-        found = match(f0, f1, self.args.ratio or None, self.args.upright, context)
-        xy0, xy1 = (f["keypoints"][0, at].cpu() for f, at in zip((f0, f1), found["matches"].unbind(1), strict=True))
-        as_found = xy1
-        if not self.args.unrefined:
-            turned = found["rotation"], found["scale"]
-            xy1 = refine(*(self.grey(path, self.args.exif) for path in paths), xy0, xy1, *turned, self.args.estimator)
-        result = found | {"names": (name0, name1), "keypoints0": xy0, "keypoints1": xy1}
-        result["counts"] = [f["keypoints"].shape[1] for f in (f0, f1)]
-        return result | fitted(xy0, xy1, as_found, f1["keypoints"][0], self.args.error, self.args.estimator)
+        images = None if self.args.unrefined else tuple(self.grey(path, self.args.exif) for path in paths)
+        choices = self.args.ratio or None, self.args.upright, context, self.args.error, self.args.estimator
+        found = match_features((f0, f1), images, self.describe, *choices)
+        found |= {name: found[name].cpu() for name in ("matches", "scores", "keypoints0", "keypoints1")}
+        return found | {"names": (name0, name1), "counts": [f["keypoints"].shape[1] for f in (f0, f1)]}
 
 
 def _path(args: argparse.Namespace, name: str | Path) -> Path:

@@ -31,8 +31,9 @@ from torch import Tensor
 
 from kp.data.hpatches import ImageSequence
 from kp.evaluation.feature_matching import measure_pair
-from kp.evaluation.features import REFINED, Feature, is_oracle
+from kp.evaluation.features import REFINED, Feature, describer, is_oracle
 from kp.features.describe import Described
+from kp.features.second_look import Describe
 from kp.support.errors import named
 from kp.support.parallel import map_items
 
@@ -75,7 +76,7 @@ def measure_sequence(
             facts = {"feature": name, "sequence": sequence.name, "split": sequence.split, "kind": sequence.kind}
             for number in range(2, len(images) + 1):
                 for count in points:
-                    scores = _pair_scores(sequence, images, described, number, count, name)
+                    scores = _pair_scores(sequence, images, described, number, count, name, describer(feature))
                     records.append(facts | {"image": number, "points": count} | scores)
     return records
 
@@ -87,10 +88,11 @@ def _pair_scores(
     number: int,
     count: int,
     name: str,
+    describe: Describe | None,
 ) -> dict[str, float | None]:
     pair = images[0], images[number - 1]
     size0, size1 = (tuple(image.shape[-2:]) for image in pair)
     H_0to1 = sequence.homography(number, size0)[0]
-    choices = pair if name.endswith(REFINED) else None, is_oracle(name)
+    choices = pair if name.endswith(REFINED) else None, is_oracle(name), describe
     scores = measure_pair(described[0], described[number - 1], H_0to1, size0, size1, count, *choices)
     return {name: round(value, _DIGITS) if math.isfinite(value) else None for name, value in scores.items()}

@@ -17,6 +17,7 @@ from kp.features.describe import Described
 from kp.features.estimate import estimate
 from kp.features.match import match
 from kp.features.refine import refine
+from kp.features.second_look import Describe, look_again
 from kp.geometry.coords import Size, covisible, invert, warp_points
 
 ACCURACY_THRESHOLDS = tuple(range(1, 11))  # pixels: of the mean matching accuracy, as D2-Net plots it
@@ -33,11 +34,13 @@ def measure_pair(
     count: int,
     images: tuple[Tensor, Tensor] | None = None,
     oracle: bool = False,
+    describe: Describe | None = None,
 ) -> dict[str, float]:
     """What the best ``count`` points of each view give, against the true H_0to1 (3, 3), as plain numbers.
 
-    With ``images`` (1, 1, H, W) the matches are made with context, and refined by :func:`kp.refine`. ``oracle``: they
-    are the true ones, by :func:`true_matches`.
+    With ``images`` (1, 1, H, W) the matches are made with context, and refined by :func:`kp.refine`; with ``describe``
+    after a second look (:mod:`kp.features.second_look`). ``oracle``: they are the true ones, by :func:`true_matches`,
+    of the first.
 
     ``dimensions`` of the descriptor; ``keypoints``, the mean of the two views; ``matches``; ``right_matches``, within
     3 px; ``matching_score``; ``matching_accuracy_1px`` to ``_10px``, the share of matches that are right, 0 without a
@@ -46,6 +49,9 @@ def measure_pair(
     """
     one, two = features0.best(count), features1.best(count)
     found = true_matches(one.xy, two.xy, H_0to1) if oracle else matched(one, two, context=images is not None)
+    if images is not None and describe is not None and not oracle:
+        seen = tuple({"keypoints": each.xy} | each.features() for each in (one, two))
+        found |= look_again(images, seen, found["matches"], describe, context=True, estimator="poselib")
     pairs = found["matches"]
     xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
     if images is not None:

@@ -31,6 +31,8 @@ from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import OURS, FindKeypoints
 from kp.features.describe import METHODS, Described, describe, of_bits
 from kp.features.extract import Extractor
+from kp.features.match_pair import describer as own_describer
+from kp.features.second_look import Describe
 from kp.support.errors import one_line
 
 Feature = Callable[[Tensor], Described]
@@ -104,6 +106,33 @@ class Mix:
         return Described(xy, self.describe(image, xy))
 
 
+@dataclass(frozen=True)
+class _Ours:
+    """What an extractor finds in an image; ``upright``: to be compared as it is."""
+
+    extractor: Extractor
+    upright: bool = False
+
+    def __call__(self, image: Tensor) -> Described:
+        found = self.extractor.extract(image)
+        if "descriptors" not in found:
+            raise ValueError(
+                "these weights give no descriptors: choose others, or describe their points, as kp+rootsift"
+            )
+        found = {name: values[0].float().cpu() for name, values in found.items()}
+        names = ("keypoints", "descriptors") + (() if self.upright else ("scaled_descriptors", "turn", "tilts"))
+        return Described(*(found.get(name) for name in names))
+
+
+def describer(feature: Feature) -> Describe | None:
+    """How a feature describes places of other images; None where it cannot, as OpenCV's, or shall not."""
+    if isinstance(feature, _Ours):
+        return None if feature.upright else own_describer(feature.extractor)
+    if not hasattr(feature, "describe"):
+        return None
+    return lambda image, xy: {"descriptors": feature.describe(image, xy)}
+
+
 def _parts(name: str) -> tuple[str, str]:
     """The detector and the descriptor of a name."""
     detector, plus, descriptor = name.removesuffix(REFINED).partition("+")
@@ -115,7 +144,7 @@ def _make(detector: str, descriptor: str, count: int, where: Where) -> Feature:
         feature = _complete(detector, count, where)
         return _tried(feature) if detector in OURS else feature
     if descriptor == UPRIGHT:
-        return _tried(partial(_ours, extractor=_extractor(detector, count, where, descriptor_scales=1), upright=True))
+        return _tried(_Ours(_extractor(detector, count, where, descriptor_scales=1), upright=True))
     find = _points(detector, count, where)
     if descriptor == ORACLE:
         return Mix(find, _undescribed)
@@ -126,7 +155,7 @@ def _make(detector: str, descriptor: str, count: int, where: Where) -> Feature:
 
 def _complete(name: str, count: int, where: Where) -> Feature:
     if name in OURS:
-        return partial(_ours, extractor=_extractor(name, count, where))
+        return _Ours(_extractor(name, count, where))
     if name in OPENCV:
         return partial({"sift": _sift, "orb": _orb}[name], count=count)
     return learned_features.make(name, count, where.baseline_weights, where.device)
@@ -158,15 +187,6 @@ def _tried(feature: Feature) -> Feature:
 def _extractor(name: str, count: int, where: Where, **options: Any) -> Extractor:
     weights = name if name in MODELS else where.weights
     return Extractor(weights, max_num_keypoints=count, device=where.device, **options)
-
-
-def _ours(image: Tensor, *, extractor: Extractor, upright: bool = False) -> Described:
-    found = extractor.extract(image)
-    if "descriptors" not in found:
-        raise ValueError("these weights give no descriptors: choose others, or describe their points, as kp+rootsift")
-    found = {name: values[0].float().cpu() for name, values in found.items()}
-    names = ("keypoints", "descriptors") + (() if upright else ("scaled_descriptors", "turn", "tilts"))
-    return Described(*(found.get(name) for name in names))
 
 
 def _our_points(image: Tensor, *, extractor: Extractor) -> Tensor:

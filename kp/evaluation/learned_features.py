@@ -6,7 +6,7 @@ thresholds and suppression, in float32, on the image at its own size. The weight
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,9 +38,9 @@ class _Spec(NamedTuple):
 def make(name: str, count: int, directory: Path | None = None, device: torch.device = _CPU) -> Callable:
     """The feature of that name: an image (1, C, H, W) -> ``Described``, at most ``count`` points, best first.
 
-    Raises Unavailable where its weights cannot be had.
+    Its method ``describe`` is that of :func:`make_describer`. Raises Unavailable where its weights cannot be had.
     """
-    return partial(_find, model=_load(name, count, directory, device), spec=_SPECS[name])
+    return _Learned(_load(name, count, directory, device), _SPECS[name])
 
 
 def make_describer(name: str, directory: Path | None = None, device: torch.device = _CPU) -> Callable:
@@ -49,7 +49,7 @@ def make_describer(name: str, directory: Path | None = None, device: torch.devic
     XFeat's map is read as XFeat reads it, bicubically; DISK's at the nearest pixel, because its own points are whole
     pixels; ALIKED samples its map around each point. Raises Unavailable where the weights cannot be had.
     """
-    return partial(_describe, model=_load(name, 1, directory, device), spec=_SPECS[name])
+    return make(name, 1, directory, device).describe
 
 
 def _load(name: str, count: int, directory: Path | None, device: torch.device) -> nn.Module:
@@ -57,19 +57,23 @@ def _load(name: str, count: int, directory: Path | None, device: torch.device) -
     return spec.build(learned_baselines.load(spec.baseline, directory, device), count).eval().to(device)
 
 
-@torch.inference_mode()
-def _find(image: Tensor, *, model: nn.Module, spec: _Spec) -> Described:
-    xy, descriptors, scores = spec.find(model, _to_model(image, model))
-    order = scores.argsort(descending=True, stable=True)
-    return Described(xy[order].float().cpu(), descriptors[order].float().cpu())
+@dataclass(frozen=True)
+class _Learned:
+    model: nn.Module
+    spec: _Spec
 
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Described:
+        xy, descriptors, scores = self.spec.find(self.model, _to_model(image, self.model))
+        order = scores.argsort(descending=True, stable=True)
+        return Described(xy[order].float().cpu(), descriptors[order].float().cpu())
 
-@torch.inference_mode()
-def _describe(image: Tensor, xy: Tensor, *, model: nn.Module, spec: _Spec) -> Tensor:
-    if not len(xy):
-        return torch.zeros(0, 1)
-    image = _to_model(image, model)
-    return normalize(spec.describe(model, image, xy.to(image)), dim=1).cpu()
+    @torch.inference_mode()
+    def describe(self, image: Tensor, xy: Tensor) -> Tensor:
+        if not len(xy):
+            return torch.zeros(0, 1)
+        image = _to_model(image, self.model)
+        return normalize(self.spec.describe(self.model, image, xy.to(image)), dim=1).cpu()
 
 
 def _to_model(image: Tensor, model: nn.Module) -> Tensor:

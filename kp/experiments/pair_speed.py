@@ -10,7 +10,8 @@ from kp.config import DESCRIBED
 from kp.data import photographs
 from kp.features.estimate import choose_estimator, estimate
 from kp.features.extract import Extractor
-from kp.features.match import match, match_pair
+from kp.features.match import match
+from kp.features.match_pair import match_pair
 from kp.features.refine import refine
 
 _FILES = ("motorcycle_left.png", "motorcycle_right.png")  # of the built-in photographs

@@ -91,6 +91,14 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     return pair.aligned(chosen)
 
 
+def unchanged(
+    features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], context: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The descriptors of two images that are seen alike, with ``context`` as of :func:`align` if there are any."""
+    pair, as_it_is = _Pair(features0, features1), _Change(0, 0, 0)
+    return pair.compared(as_it_is._replace(context=context and pair.has_context(as_it_is)))
+
+
 class _Pair:
     """Two images' descriptors in all sizes, (S, N, D) each, and the matrices that change them."""
 

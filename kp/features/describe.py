@@ -18,7 +18,7 @@ from kornia.feature import (
 )
 from torch import Tensor
 
-from kp.features.images import to_grey_image
+from kp.features.images import places_in, to_grey_image
 from kp.models.keypoints import Keypoints
 from kp.support.device import full_precision
 from kp.support.errors import one_line
@@ -89,15 +89,9 @@ def describe(
         raise ValueError(f"no descriptor is called {method!r}: there are {', '.join(METHODS)}")
     if not 1 <= patch_radius <= PATCH:
         raise ValueError(f"patch_radius must be from 1 to {PATCH} pixels, not {patch_radius}")
-    xy = features.get("keypoints", torch.empty(0))
-    if xy.ndim != 3 or len(xy) != 1:
-        raise ValueError(f"keypoints of one image have the shape (1, N, 2), not {tuple(xy.shape)}")
-    grey = to_grey_image(image, exif).grey.to(xy.device)
-    size = [float(side) for side in reversed(grey.shape[-2:])]
-    if "image_size" in features and features["image_size"][0].tolist() != size:
-        raise ValueError(f"the image has {size[0]:g} x {size[1]:g} pixels, and the features are of another size")
-    if not xy.isfinite().all():
-        raise ValueError("keypoints have positions that are NaN or infinite")
+    grey = to_grey_image(image, exif).grey
+    xy = places_in(grey, features)
+    grey = grey.to(xy.device)
     with full_precision(grey.device):
         found = METHODS[method](grey, xy[0].float(), patch_radius)[None].float()
     found = found.masked_fill(found.norm(dim=2, keepdim=True) < _LEAST_NORM, 0)  # of an even patch

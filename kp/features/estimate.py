@@ -63,6 +63,12 @@ def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor |
     return estimate(xy0, xy1, threshold)[0]
 
 
+def in_front(H_0to1: Tensor, xy0: Tensor) -> Tensor:
+    """The same homography (3, 3), float64, with the sign that has most of the places (M, 2) in front of the camera."""
+    w = xy0.to(H_0to1) @ H_0to1[2, :2] + H_0to1[2, 2]
+    return H_0to1 * w.median().sign()
+
+
 def _by_opencv(points0: np.ndarray, points1: np.ndarray, threshold: float, model: str) -> tuple[Any, Any]:
     """OpenCV's random numbers start from the same seed in each call."""
     settings = {"maxIters": _MAX_ITERATIONS, "confidence": _CONFIDENCE}

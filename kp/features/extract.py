@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kp.config import DESCRIPTOR_SCALES, DETECTION_THRESHOLD, WEIGHTS
 from kp.features.found import Found
-from kp.features.images import EXIF, GreyImage, near_invalid, to_grey_image, to_mask
+from kp.features.images import EXIF, GreyImage, near_invalid, places_in, to_grey_image, to_mask
 from kp.geometry.coords import Size, resize
 from kp.models.checkpoint import load_detector
 from kp.models.corner import CornerDetector
@@ -139,6 +139,37 @@ class Extractor(nn.Module):
         } | self._of_all([grey.shape])
 
     @torch.no_grad()
+    def describe(self, image: "Source", features: Mapping[str, Tensor]) -> Features:
+        """Own descriptors of any places of an image, as of the keypoints of another detector.
+
+        Args:
+            image: as of :meth:`extract`.
+            features: ``keypoints`` (1, N, 2), in pixels of the image; optional ``valid`` (1, N), which of them are.
+
+        Returns:
+            ``descriptors``, ``scaled_descriptors``, ``turn`` and ``tilts`` as of :meth:`extract`, zero for keypoints
+            that are not valid.
+
+        Raises:
+            ValueError: the weights have no describer, or the keypoints cannot be of this image.
+
+        Example:
+            >>> features |= Extractor("described").describe("photo.jpg", features)
+        """
+        if not self.describes:
+            raise ValueError('these weights give no descriptors: take kp.Extractor("described"), or kp.describe')
+        grey = self._loaded(image).grey
+        xy = places_in(grey, features).to(self.device).float()
+        resized, back = self._resized(grey)
+        descriptors = self._nothing().descriptors
+        if xy.shape[1]:
+            descriptors = self.detector.describe_in_sizes(resized, (xy + 0.5) / back - 0.5, self.descriptor_scales)
+        if "valid" in features:
+            descriptors = descriptors.masked_fill(~features["valid"][..., None, None].to(self.device), 0)
+        scaled = {"scaled_descriptors": descriptors} if self.descriptor_scales > 1 else {}
+        return {"descriptors": descriptors[:, :, 0]} | scaled | self._matrices(1)
+
+    @torch.no_grad()
     def forward(self, data: Mapping[str, Tensor]) -> Features:
         """A batch of images, padded to one size, with exactly ``max_num_keypoints`` places for each.
 
@@ -182,9 +213,19 @@ class Extractor(nn.Module):
         """What is of images (B), whose shapes end with (H, W), and not of a keypoint."""
         sizes = [[float(shape[-1]), float(shape[-2])] for shape in shapes]
         found = {"image_size": torch.tensor(sizes, dtype=torch.float32, device=self.device).reshape(-1, 2)}
+        return found | self._matrices(len(shapes))
+
+    def _matrices(self, count: int) -> Features:
+        """Those that change descriptors, for so many images."""
         matrices = {"turn": self._turn, "tilts": self._tilts}
-        of_each = {name: each.expand(len(shapes), *each.shape) for name, each in matrices.items() if each is not None}
-        return found | of_each
+        return {name: each.expand(count, *each.shape) for name, each in matrices.items() if each is not None}
+
+    def _resized(self, grey: Tensor) -> tuple[Tensor, Tensor]:
+        """An image (1, 1, H, W) in the size in which it is looked at, and how many of its pixels (2,) one there is."""
+        height, width = grey.shape[-2:]
+        if self.resize is not None and (scale := self.resize / max(height, width)) != 1:
+            grey = resize(grey, tuple(max(round(scale * side), 1) for side in (height, width))).clamp(0, 1)
+        return grey, torch.tensor([width / grey.shape[-1], height / grey.shape[-2]], device=self.device)
 
     def _loaded(self, image: "Source") -> GreyImage:
         grey, valid = to_grey_image(image, self.exif)
@@ -202,11 +243,8 @@ class Extractor(nn.Module):
 
     def _find(self, image: GreyImage, allowed: Tensor | None) -> Found:
         """The keypoints (B = 1), at most ``max_num_keypoints``, in pixels of the image."""
-        size = tuple(image.grey.shape[-2:])
-        grey, (height, width) = image.grey, size
-        if self.resize is not None and (scale := self.resize / max(size)) != 1:
-            height, width = (max(round(scale * side), 1) for side in size)
-            grey = resize(grey, (height, width)).clamp(0, 1)
+        grey, back = self._resized(image.grey)
+        height, width = grey.shape[-2:]
         mask = self._mask(image.valid, allowed, (height, width))
         if min(height, width) <= max(2, 2 * self.remove_borders) or (mask is not None and not mask.any()):
             return self._nothing()
@@ -224,9 +262,8 @@ class Extractor(nn.Module):
         if self.describes:
             found, descriptors = self._described(grey, found)
         covariances = self.detector.covariances(grey, found.xy) if self.covariances else None
-        if (height, width) == size:
+        if grey is image.grey:
             return Found(found, descriptors, covariances)
-        back = torch.tensor([size[1] / width, size[0] / height], device=self.device)
         if covariances is not None:
             covariances = back[:, None] * covariances * back
         return Found(Keypoints((found.xy + 0.5) * back - 0.5, found.scores, found.valid), descriptors, covariances)

@@ -1,6 +1,6 @@
 """What people call an image, as gray (1, 1, H, W) in [0, 1] with a mask: files, PIL, numpy, torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -99,6 +99,19 @@ def to_mask(mask: "Source", size: tuple[int, int]) -> Tensor:
             raise ImageError("the mask has NaN: give True where there may be keypoints")
         values = values > (0.5 if values.max() <= 1 else 0)
     return (values != 0)[None, None]
+
+
+def places_in(grey: Tensor, features: Mapping[str, Tensor]) -> Tensor:
+    """The ``keypoints`` (1, N, 2) of an image (1, 1, H, W). Raises ValueError where they cannot be of this image."""
+    xy = features.get("keypoints", torch.empty(0))
+    if xy.ndim != 3 or len(xy) != 1 or xy.shape[2] != 2:
+        raise ValueError(f"keypoints of one image have the shape (1, N, 2), not {tuple(xy.shape)}")
+    size = [float(side) for side in reversed(grey.shape[-2:])]
+    if "image_size" in features and features["image_size"][0].tolist() != size:
+        raise ValueError(f"the image has {size[0]:g} x {size[1]:g} pixels, and the features are of another size")
+    if not xy.isfinite().all():
+        raise ValueError("keypoints have positions that are NaN or infinite")
+    return xy
 
 
 def near_invalid(valid: Tensor, border: int) -> Tensor:

@@ -19,7 +19,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from kp.features.estimate import choose_estimator, estimate
+from kp.features.estimate import choose_estimator, estimate, in_front
 from kp.features.images import to_grey_image
 from kp.geometry.coords import jacobian, sample_windows, warp_points
 
@@ -110,12 +110,11 @@ def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, estimator: str) -> tu
     if H_0to1 is None or fits.sum() < _FEWEST:
         return changes, torch.zeros_like(fits, device=xy0.device)
     places0 = xy0.cpu().double()
-    w = places0[fits] @ H_0to1[2, :2] + H_0to1[2, 2]
-    H_0to1 = (H_0to1 * w.median().sign())[None]  # the sign that has the plane in front of the camera
-    places1, in_front = (each[0].to(xy1.device) for each in warp_points(places0[None], H_0to1))
+    H_0to1 = in_front(H_0to1, places0[fits])[None]
+    places1, ahead = (each[0].to(xy1.device) for each in warp_points(places0[None], H_0to1))
     of_plane = jacobian(H_0to1, places0[None])[0].to(xy0)
     reach = _NEAR * torch.linalg.det(of_plane).abs().sqrt().clamp(1, _SIZES)  # pixels of image 1
-    near = in_front & ((places1 - xy1).norm(dim=1) < reach)
+    near = ahead & ((places1 - xy1).norm(dim=1) < reach)
     return torch.where(near[:, None, None], of_plane, changes), fits.to(xy0.device)
 
 

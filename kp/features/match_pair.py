@@ -1,0 +1,128 @@
+"""Two images' matches, with the homography and the fundamental matrix that fit most of them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from kp.config import DESCRIBED
+from kp.features.describe import DEFAULT_METHOD, describe
+from kp.features.estimate import choose_estimator, estimate
+from kp.features.evidence import evidence
+from kp.features.extract import Extractor
+from kp.features.images import to_grey_image
+from kp.features.match import compared, match
+from kp.features.refine import refine
+from kp.features.second_look import Describe, look_again
+
+if TYPE_CHECKING:
+    from kp.features.images import Source
+
+
+def match_pair(
+    image0: "Source",
+    image1: "Source",
+    extractor: Extractor | None = None,
+    descriptor: str | None = None,
+    ratio: float | None = None,
+    threshold: float = 3.0,
+    estimator: str | None = None,
+    upright: bool = False,
+    refined: bool = True,
+) -> dict[str, Any]:
+    """Two images' matches, and the homography and fundamental matrix that fit most of them.
+
+    Args:
+        extractor: None: one with the weights ``described``, else as by default.
+        descriptor: see :func:`describe`. None: that of the extractor's weights; RootSIFT where they have none.
+        ratio, upright: see :func:`match`.
+        threshold: pixels: largest error of a match that fits.
+        estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
+        refined: match with ``context`` (see :func:`match`); where a homography is evidence that the images are not seen
+            alike, describe one of them anew, as the other sees it, unless ``upright`` (:mod:`kp.features.second_look`);
+            and move the keypoints of image 1 to where the pictures fit (:func:`kp.refine`). The indices of such matches
+            may name a keypoint beside the right one.
+
+    Returns:
+        ``keypoints0``, ``keypoints1`` (M, 2), matched, in pixels, and ``scores`` (M,); ``matches`` (M, 2), indices into
+        ``features0``, ``features1``, whose keypoints are as they were found; ``H_0to1`` (3, 3), float64, pixels of
+        image 0 to pixels of image 1, or None, with ``inliers`` (M,) bool; ``F_0to1`` (3, 3), x1' F x0 = 0, or None,
+        with ``inliers_F``. A homography fits a plane, or a camera that only turns; a fundamental matrix any scene that
+        stands still. ``verified``: whether either fits more matches than chance explains (see
+        :mod:`kp.features.evidence`); ``verified_H``: whether the homography does. Where nothing does, the images may
+        have nothing in common.
+
+    Raises:
+        ValueError: an image cannot be read, or an argument is out of bounds.
+
+    Example:
+        >>> result = match_pair("a.jpg", "b.jpg")
+        >>> if result["verified"]:
+        ...     print(result["H_0to1"], result["inliers"].sum())
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold must be above 0 pixels, not {threshold}")
+    estimator = choose_estimator(estimator)
+    extractor = extractor or Extractor(DESCRIBED)
+    found, images = [], []
+    for image in (image0, image1):
+        features = extractor.extract(image)
+        if descriptor is not None or "descriptors" not in features:
+            method = descriptor or DEFAULT_METHOD
+            features["descriptors"] = describe(image, features, method, exif=extractor.exif)
+        found.append(features)
+        images.append(to_grey_image(image, extractor.exif).grey if refined else None)
+    seen = (images[0], images[1]) if refined else None
+    by = describer(extractor, descriptor) if refined else None
+    pair = match_features((found[0], found[1]), seen, by, ratio, upright, refined, threshold, estimator)
+    return pair | {"features0": found[0], "features1": found[1]}
+
+
+def match_features(
+    features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    images: tuple[Tensor, Tensor] | None = None,
+    by: Describe | None = None,
+    ratio: float | None = None,
+    upright: bool = False,
+    context: bool = True,
+    threshold: float = 3.0,
+    estimator: str = "opencv",
+) -> dict[str, Any]:
+    """What :func:`match_pair` returns, but ``features0`` and ``features1``, of two images whose features are known.
+
+    Args:
+        features: of each image, ``keypoints`` (1, N, 2) and what :func:`kp.match` compares.
+        images: grey, (1, 1, H, W) each. None: matches are not refined.
+        by: describes places of an image as the keypoints were. None: no image is looked at again.
+        ratio, upright, context: see :func:`kp.match`.
+        threshold, estimator: see :func:`match_pair`.
+    """
+    found = match(*features, ratio, upright, context)
+    keypoints = [each["keypoints"][0] for each in features]
+    if images is not None and by is not None and not upright:
+        both = [compared(each) | {"keypoints": xy} for each, xy in zip(features, keypoints, strict=True)]
+        found |= look_again(images, (both[0], both[1]), found["matches"], by, ratio, context, estimator)
+    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, found["matches"].unbind(1), strict=True))
+    as_found = xy1
+    if images is not None:
+        xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
+    H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
+    F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
+    fits = {"H_0to1": H_0to1, "inliers": inliers, "F_0to1": F_0to1, "inliers_F": inliers_F}
+    fits |= evidence(xy0, as_found, H_0to1, F_0to1, threshold, keypoints[1])
+    return found | {"keypoints0": xy0, "keypoints1": xy1} | fits
+
+
+def describer(extractor: Extractor, descriptor: str | None = None) -> Describe:
+    """What describes places of an image by the descriptors of an extractor's weights, or by those of a name, see
+    :func:`match_pair`. ``own`` are those of the weights.
+    """
+
+    def of_weights(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
+        found = extractor.describe(image, {"keypoints": xy[None]})
+        return {name: found[name][0] for name in ("descriptors", "scaled_descriptors") if name in found}
+
+    def by_name(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
+        return {"descriptors": describe(image, {"keypoints": xy[None]}, descriptor or DEFAULT_METHOD)[0]}
+
+    return of_weights if extractor.describes and descriptor in (None, "own") else by_name

@@ -1,0 +1,94 @@
+"""A second look at two images: one of them warped to look like the other, and described anew.
+
+The first look (:mod:`kp.features.alignment`) compares descriptors in few turns, sizes and tilts, all keypoints in the
+same. Its matches have a homography. Where this is evidence and says that the images are not seen alike, the image that
+shows more is warped to the frame of the other, so its keypoints are described as the other image sees them: in any
+turn, size and tilt, and each in its own. No keypoint moves. The second look counts if a homography fits more of its
+matches.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kp.features.alignment import unchanged
+from kp.features.estimate import estimate, in_front
+from kp.features.evidence import evidence
+from kp.features.neighbours import mutual_neighbours
+from kp.geometry.coords import Size, inside, invert, jacobian, resize, resize_matrix, warp_image, warp_points
+
+Describe = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""A grey image (1, 1, H, W) and places (N, 2) in it, in pixels -> what is compared: ``descriptors`` (N, D), and
+``scaled_descriptors`` (N, S, D) if there are any."""
+
+_ALIKE = 0.1  # times its length a small vector changes between images that are seen alike, at most
+_FIT = 3.0  # pixels: the largest error of a match that a homography fits
+_SIZES = 16.0  # times more, at most, an image shows of a thing
+
+
+@torch.no_grad()
+def look_again(
+    images: tuple[Tensor, Tensor],
+    features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    matches: Tensor,
+    describe: Describe,
+    ratio: float | None = None,
+    context: bool = False,
+    estimator: str = "opencv",
+) -> dict[str, Any]:
+    """Better ``matches`` (M, 2) and their ``scores`` (M,), if there are any, as :func:`kp.match` gives them; else {}.
+
+    Args:
+        images: grey, (1, 1, H, W) each.
+        features: of each image, ``keypoints`` (N, 2) in pixels, and what was compared, as :class:`Describe` gives it.
+        matches: (M, 2), indices of keypoints of image 0 and of image 1.
+        describe: describes keypoints of a warped image as those of ``features`` were described.
+        ratio, context: see :func:`kp.match`.
+        estimator: of the homographies: see :func:`kp.match_pair`.
+    """
+    keypoints = [each["keypoints"] for each in features]
+    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, matches.unbind(1), strict=True))
+    H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
+    if H_0to1 is None or not evidence(xy0, xy1, H_0to1, None, _FIT, keypoints[1])["verified_H"]:
+        return {}
+    H_0to1 = in_front(H_0to1, xy0[fits])
+    amid = xy0[fits].cpu().double().median(0).values
+    change = jacobian(H_0to1[None], amid[None, None])[0, 0]  # pixels of image 1 per pixel of image 0
+    if torch.linalg.matrix_norm(change - torch.eye(2, dtype=torch.float64), 2) < _ALIKE:
+        return {}
+    size = float(torch.linalg.det(change).abs().sqrt())
+    if not 1 / _SIZES < size < _SIZES:
+        return {}
+    one, two = features
+    if size <= 1:
+        one = _described(images[0], keypoints[0], H_0to1, size, tuple(images[1].shape[-2:]), describe)
+    else:
+        two = _described(images[1], keypoints[1], invert(H_0to1), 1 / size, tuple(images[0].shape[-2:]), describe)
+    pairs, scores = mutual_neighbours(*unchanged(one, two, context), ratio)
+    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, pairs.unbind(1), strict=True))
+    more = estimate(xy0, xy1, _FIT, "homography", estimator)[1].sum() > fits.sum()
+    return {"matches": pairs, "scores": scores} if more else {}
+
+
+def _described(
+    image: Tensor, xy: Tensor, H: Tensor, scale: float, size: Size, describe: Describe
+) -> Mapping[str, Tensor]:
+    """What is compared of an image (1, 1, H, W), described at ``xy`` (N, 2) as another of ``size`` sees it.
+
+    Zero for keypoints that the other does not see.
+
+    Args:
+        H: (3, 3), pixels of the image to pixels of the other.
+        scale: times the image is as large in the other, at most 1.
+    """
+    whole = tuple(image.shape[-2:])
+    small = tuple(max(2, round(scale * side)) for side in whole)
+    from_small = (H @ invert(resize_matrix(whole, small))).float().to(xy.device)
+    seen = warp_image(resize(image.to(xy.device), small), from_small[None], size, padding="border")
+    places, ahead = (each[0] for each in warp_points(xy[None].cpu().double(), H[None]))
+    there = (ahead & inside(places, size)).nonzero()[:, 0]
+    found = describe(seen.clamp(0, 1), places[there].float().to(xy.device))
+    there = there.to(xy.device)
+    return {name: each.new_zeros(len(xy), *each.shape[1:]).index_copy(0, there, each) for name, each in found.items()}
