@@ -11,7 +11,7 @@ that only turns; a fundamental matrix fits any scene that stands still. Where to
 to 3 px or --error to be told from chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false (of the
 homography "verified_H"), and no line is drawn as if it fitted; mirrored images and repeating patterns can fit all the
 same. Pictures may be turned by any angle, and one may be taken from up to four times nearer, or from the side: a plane
-may look up to three times narrower.
+may look up to three times narrower. Once a homography says how, one picture is described anew as the other sees it.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1; the same command tries it again, and pairs that were added to the list or whose images were
@@ -65,10 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "the images, in steps of 11 degrees, as if one were 2 or 4 times smaller, and as if either were seen from "
     text += "the side"
     parser.add_argument("--upright", action="store_true", help=text)
-    text = "leave keypoints where they were found; by default those of the second image are moved to where the "
-    text += "pictures fit, to parts of a pixel, from a corner near the right one to that, in what is printed, drawn "
-    text += "and written as .json, and own descriptors are compared in two sizes at once; .h5 and .db name keypoints, "
-    text += "which stay: leave this step out for speed"
+    text = (
+        "take the first matches as they are, for speed; by default, where a homography shows that the images are not "
+    )
+    text += "seen alike, one is described anew as the other sees it, at the same keypoints, unless --upright or "
+    text += "--features; and matched keypoints of the second image are moved to where the pictures fit, to parts of a "
+    text += (
+        "pixel, from a corner near the right one to that, in what is printed, drawn and written as .json, for which "
+    )
+    text += "own descriptors are compared in two sizes at once; .h5 and .db name keypoints, which stay"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)

@@ -10,7 +10,9 @@ ratio test. Descriptors of kp's own weights are compared in that turn (of eight)
 tilt of the two images in which most of them have a clear match, as kp.match does; described+upright compares them as
 they are. NAME+refined moves the matched points of image k to where the pictures fit (kp.refine), also from a keypoint
 near the right one: a step for all features, which "kp match" and kp.match_pair take. Ours tell it their turn and sizes,
-and are compared at half the size, too, where this costs no clear match (kp.match's context). The places it finds count.
+and are compared at half the size, too, where this costs no clear match (kp.match's context). Before, where a homography
+of the first matches is evidence that two images are not seen alike, one is described anew as the other sees it, at the
+same points, and matched again, by all descriptors but those of OpenCV's sift and orb. The places that are found count.
 DETECTOR+oracle matches the points of one by the given homography, one to one and within 3 px: no descriptor has more
 right matches as found. MMA is the share of matches right to 1, 3 and 5 px of image k, 0 without a match. A match is
 right within 3 px. The matching score is the number of right matches divided by that of points that the other view sees,

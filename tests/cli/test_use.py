@@ -695,7 +695,7 @@ def test_of_other_pictures_no_match_is_shown_as_if_it_fitted(pair, capsys):
 def test_evidence_is_of_matches_as_they_were_found(pair, monkeypatch, words):
     asked = []
     found = {"verified": True, "verified_H": True}
-    monkeypatch.setattr("kp.features.match.evidence", lambda *known: asked.append(known) or found)
+    monkeypatch.setattr("kp.features.match_pair.evidence", lambda *known: asked.append(known) or found)
     flags = ["match", "photos/a.png", "photos/sub/b.JPG", "--error", "7", *words]
     assert main([*flags, "--out", "m.json"]) == 0
     (result,) = contents("m.json")
@@ -711,7 +711,7 @@ def test_evidence_is_of_matches_as_they_were_found(pair, monkeypatch, words):
 def test_a_homography_that_is_no_evidence_is_not_shown(pair, capsys, monkeypatch):
     """Also where a fundamental matrix is: its matches are drawn, all in its colour."""
     found = {"verified": True, "verified_H": False}
-    monkeypatch.setattr("kp.features.match.evidence", lambda *_: found)
+    monkeypatch.setattr("kp.features.match_pair.evidence", lambda *_: found)
     assert main(["match", "photos/a.png", "photos/sub/b.JPG", "--draw", "m.png"]) == 0
     out = capsys.readouterr().out
     assert out.endswith("; too few of the homography to tell from chance\n")

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 import kp
 from kp.evaluation import learned_baselines
 from kp.evaluation.feature_matching import matched
-from kp.evaluation.features import COMPLETE, UPRIGHT, Where, check_names, make_features
+from kp.evaluation.features import COMPLETE, UPRIGHT, Where, check_names, describer, make_features
 from kp.evaluation.protocols import PROTOCOLS
 from kp.evaluation.registry import make_detectors, score_maps
 
@@ -181,6 +181,21 @@ def test_upright_descriptors_are_the_same_and_are_not_turned():
         assert torch.equal(own(image).descriptors, upright(image).descriptors)
     matches = [matched(feature(picture), feature(turned))["matches"] for feature in (own, upright)]
     assert len(matches[0]) > 2 * len(matches[1])
+
+
+@pytest.mark.parametrize("name", ["kp", "kp+rootsift", "kp+orb", *LEARNED, *(f"kp+{name}" for name in LEARNED)])
+def test_places_of_other_images_are_described_in_the_same_way(where, image, name):
+    feature = one(name, 20, where._replace(weights="described"))
+    found = feature(image)
+    again = describer(feature)(image, found.xy)
+    assert torch.allclose(again["descriptors"], found.descriptors, atol=1e-3)
+    if name == "kp":
+        assert torch.allclose(again["scaled_descriptors"], found.scaled_descriptors, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sift", "orb", f"kp+{UPRIGHT}"])
+def test_what_cannot_or_shall_not_describe_again(name):
+    assert describer(one(name, 20, Where("described"))) is None
 
 
 def test_a_refined_feature_is_the_same_feature_made_once(tmp_path):

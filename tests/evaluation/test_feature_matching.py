@@ -1,6 +1,7 @@
 """What matches of complete features are worth: points and descriptors by hand."""
 
 import math
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from skimage import data
 
 import kp
+from kp.evaluation.feature_benchmark import measure_sequence
 from kp.evaluation.feature_matching import matched, matching_score, measure_pair, true_matches
-from kp.evaluation.features import make_features
+from kp.evaluation.features import describer, make_features
 from kp.features.describe import Described
+from kp.geometry.coords import resize, resize_matrix
 
 SHIFT = torch.tensor([[1.0, 0, 10], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)  # 10 px to the right
 SIZE = (100, 100)
@@ -78,6 +81,54 @@ def test_own_descriptors_are_matched_with_context_where_they_are_refined():
         counts.append(len(kp.match(*features, context=context)["matches"]))
         assert measure_pair(*both, shift, (200, 200), (200, 200), 2000, given)["matches"] == counts[-1]
     assert counts[0] != counts[1]
+
+
+def test_refined_matches_are_those_of_a_second_look():
+    """Two thirds of the size, which is none of those that are compared at first; an oracle needs no look."""
+    image0 = torch.from_numpy(data.camera()[:360, :420]).float()[None, None] / 255
+    image1 = resize(image0, (240, 280)).clamp(0, 1)
+    H_0to1 = resize_matrix((360, 420), (240, 280))
+    feature = make_features(["described"], 300)[0]["described"]
+    both, sizes = (feature(image0), feature(image1)), ((360, 420), (240, 280))
+    by = describer(feature)
+    first, second = (measure_pair(*both, H_0to1, *sizes, 300, (image0, image1), False, each) for each in (None, by))
+    assert second["right_matches"] > first["right_matches"]
+    assert second["matching_accuracy_3px"] > first["matching_accuracy_3px"]
+    rough = measure_pair(*both, H_0to1, *sizes, 300, None, False, by)
+    assert rough == measure_pair(*both, H_0to1, *sizes, 300)
+    oracle = [measure_pair(*both, H_0to1, *sizes, 300, (image0, image1), True, each) for each in (None, by)]
+    assert oracle[0] == oracle[1]
+
+
+def test_a_benchmark_gives_a_second_look_to_refined_features_alone(monkeypatch):
+    """Of one sequence of two images: which of the names are told how to describe."""
+    asked = {}
+
+    def measured(*given):
+        asked[len(asked)] = given[6:]
+        return {}
+
+    monkeypatch.setattr("kp.evaluation.feature_benchmark.measure_pair", measured)
+    pictures = [torch.rand((1, 1, 64, 64), generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    sequence = SimpleNamespace(
+        name="v_a",
+        split="v",
+        kind="",
+        images=[lambda: pictures[0], lambda: pictures[1]],
+        homography=lambda *_: SHIFT[None],
+    )
+    names = ["kp+rootsift", "kp+rootsift+refined", "sift+refined", "kp+oracle+refined"]
+    measure_sequence(sequence, make_features(names, 9)[0], [9])
+    assert [(images is not None, oracle) for images, oracle, _ in asked.values()] == [
+        (False, False),
+        (True, False),
+        (True, False),
+        (True, True),
+    ]
+    by = [each[2] for each in asked.values()]
+    assert by[2] is None
+    xy = torch.full((3, 2), 30.0)
+    assert by[1](pictures[0], xy)["descriptors"].shape == (3, 128)
 
 
 def test_an_oracle_matches_as_many_points_as_it_can():

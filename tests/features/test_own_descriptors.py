@@ -134,3 +134,47 @@ def test_the_shipped_descriptors_match_a_turned_photograph_in_other_light(photo)
     found = kp.match_pair(photo, turned, kp.Extractor(DESCRIBED, max_num_keypoints=300))
     assert found["inliers"].float().mean() > 0.7
     assert found["inliers"].sum() > 80
+
+
+@pytest.mark.parametrize("options", [{}, {"resize": 200}, {"descriptor_scales": 1}, {"resize": 500}])
+def test_places_are_described_as_the_extractors_own_are(options):
+    extractor = kp.Extractor("described", max_num_keypoints=50, **options)
+    picture = data.camera()[:300, :400]
+    found = extractor.extract(picture)
+    again = extractor.describe(picture, found)
+    assert again.keys() == found.keys() - {"keypoints", "keypoint_scores", "image_size"}
+    for name, values in again.items():
+        assert values.shape == found[name].shape
+        assert torch.allclose(values, found[name], atol=1e-3), name
+    elsewhere = extractor.describe(picture, {"keypoints": found["keypoints"] + 9.0})
+    assert not torch.allclose(elsewhere["descriptors"], found["descriptors"], atol=0.1)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    shuffled = extractor.describe(picture, {"keypoints": found["keypoints"][:, order]})
+    assert torch.allclose(shuffled["descriptors"], again["descriptors"][:, order], atol=1e-4)
+
+
+def test_no_places_and_places_that_are_not_valid():
+    extractor = kp.Extractor("described")
+    picture = data.camera()[:100, :120]
+    none = extractor.describe(picture, {"keypoints": torch.zeros(1, 0, 2)})
+    assert none["descriptors"].shape == (1, 0, 128)
+    valid = torch.tensor([[True, False]])
+    found = extractor.describe(picture, {"keypoints": torch.tensor([[[40.0, 30], [60, 50]]]), "valid": valid})
+    assert torch.equal(found["descriptors"].any(2), valid)
+    assert torch.equal(found["scaled_descriptors"].flatten(2).any(2), valid)
+
+
+@pytest.mark.parametrize(
+    ("weights", "features", "message"),
+    [
+        ("ranked", {"keypoints": torch.zeros(1, 1, 2)}, "these weights give no descriptors"),
+        ("described", {}, "the shape \\(1, N, 2\\)"),
+        ("described", {"keypoints": torch.zeros(4, 2)}, "the shape \\(1, N, 2\\), not \\(4, 2\\)"),
+        ("described", {"keypoints": torch.zeros(1, 4, 3)}, "the shape \\(1, N, 2\\), not \\(1, 4, 3\\)"),
+        ("described", {"keypoints": torch.full((1, 1, 2), torch.nan)}, "NaN or infinite"),
+        ("described", {"keypoints": torch.zeros(1, 1, 2), "image_size": torch.tensor([[9.0, 9]])}, "of another size"),
+    ],
+)
+def test_places_that_cannot_be_described_are_refused(weights, features, message):
+    with pytest.raises(ValueError, match=message):
+        kp.Extractor(weights).describe(np.zeros((64, 80), np.uint8), features)
