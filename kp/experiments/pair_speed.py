@@ -10,9 +10,11 @@ from kp.config import DESCRIBED
 from kp.data import photographs
 from kp.features.estimate import choose_estimator, estimate
 from kp.features.extract import Extractor
-from kp.features.match import match
-from kp.features.match_pair import match_pair
+from kp.features.images import to_grey_image
+from kp.features.match import compared, match
+from kp.features.match_pair import describer, match_pair
 from kp.features.refine import refine
+from kp.features.second_look import look_again
 
 _FILES = ("motorcycle_left.png", "motorcycle_right.png")  # of the built-in photographs
 _COUNT = 1000  # keypoints of an image, at most
@@ -28,9 +30,15 @@ def works(device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     found = match(*features, context=True)
     xy0, xy1 = (each["keypoints"][0, at] for each, at in zip(features, found["matches"].unbind(1), strict=True))
     of = f"of {len(xy0)} matches"
+    turned = cv2.rotate(images[1], cv2.ROTATE_90_CLOCKWISE)  # is not seen alike
+    pair = features[0], extractor.extract(turned)
+    seen = tuple(to_grey_image(image).grey for image in (images[0], turned))
+    both = tuple(compared(each) | {"keypoints": each["keypoints"][0]} for each in pair)
+    first, by = match(*pair, context=True)["matches"], describer(extractor)
     yield "keypoints and descriptors of both", lambda: [extractor.extract(image) for image in images]
     yield "matches", lambda: match(*features, context=True)
     yield "matches, upright", lambda: match(*features, upright=True)
+    yield "second look at a turned picture", lambda: look_again(seen, both, first, by, None, True, estimator)
     yield f"refined places {of}", lambda: refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
     yield f"homography {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "homography", estimator)
     yield f"fundamental matrix {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "fundamental", estimator)
