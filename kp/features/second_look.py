@@ -18,12 +18,13 @@ from kp.features.estimate import estimate, in_front
 from kp.features.evidence import evidence
 from kp.features.neighbours import mutual_neighbours
 from kp.geometry.coords import Size, inside, invert, jacobian, resize, resize_matrix, warp_image, warp_points
+from kp.geometry.homography import scale
 
 Describe = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """A grey image (1, 1, H, W) and places (N, 2) in it, in pixels -> what is compared: ``descriptors`` (N, D), and
 ``scaled_descriptors`` (N, S, D) if there are any."""
 
-_ALIKE = 0.1  # times its length a small vector changes between images that are seen alike, at most
+_ALIKE = 0.1  # times its length a small vector changes between images that are seen alike, in the middle
 _FIT = 3.0  # pixels: the largest error of a match that a homography fits
 _SIZES = 16.0  # times more, at most, an image shows of a thing
 
@@ -54,11 +55,10 @@ def look_again(
     if H_0to1 is None or not evidence(xy0, xy1, H_0to1, None, _FIT, keypoints[1])["verified_H"]:
         return {}
     H_0to1 = in_front(H_0to1, xy0[fits])
-    amid = xy0[fits].cpu().double().median(0).values
-    change = jacobian(H_0to1[None], amid[None, None])[0, 0]  # pixels of image 1 per pixel of image 0
-    if torch.linalg.matrix_norm(change - torch.eye(2, dtype=torch.float64), 2) < _ALIKE:
+    changes = jacobian(H_0to1[None], xy0[fits].cpu().double()[None])[0]  # pixels of image 1 per pixel of image 0
+    if torch.linalg.matrix_norm(changes - torch.eye(2).double(), 2).median() < _ALIKE:
         return {}
-    size = float(torch.linalg.det(change).abs().sqrt())
+    size = float(scale(changes).median())
     if not 1 / _SIZES < size < _SIZES:
         return {}
     one, two = features
@@ -73,7 +73,7 @@ def look_again(
 
 
 def _described(
-    image: Tensor, xy: Tensor, H: Tensor, scale: float, size: Size, describe: Describe
+    image: Tensor, xy: Tensor, H: Tensor, times: float, size: Size, describe: Describe
 ) -> Mapping[str, Tensor]:
     """What is compared of an image (1, 1, H, W), described at ``xy`` (N, 2) as another of ``size`` sees it.
 
@@ -81,10 +81,10 @@ def _described(
 
     Args:
         H: (3, 3), pixels of the image to pixels of the other.
-        scale: times the image is as large in the other, at most 1.
+        times: as large the image is in the other, at most 1.
     """
     whole = tuple(image.shape[-2:])
-    small = tuple(max(2, round(scale * side)) for side in whole)
+    small = tuple(max(2, round(times * side)) for side in whole)
     from_small = (H @ invert(resize_matrix(whole, small))).float().to(xy.device)
     seen = warp_image(resize(image.to(xy.device), small), from_small[None], size, padding="border")
     places, ahead = (each[0] for each in warp_points(xy[None].cpu().double(), H[None]))

@@ -231,3 +231,17 @@ def test_a_change_that_is_too_large_is_left():
     xy = squares(apart=1.0)
     features = [known(20 * xy, torch.arange(81)), known(xy, torch.arange(81))]
     assert look_again([GREY, GREY], features, torch.arange(70)[:, None].expand(-1, 2), refused) == {}
+
+
+def test_a_plane_that_is_near_at_one_side_is_not_seen_alike(extractor):
+    """Its middle is as large as before."""
+    H = np.array([[1.0, 0, 0], [0, 1, 0], [2e-3, 0, 1]])
+    H = (
+        similar(1, 0)
+        @ np.array([[1, 0, 240], [0, 1, 200], [0, 0, 1]])
+        @ H
+        @ np.array([[1, 0, -240], [0, 1, -200], [0, 0, 1.0]])
+    )
+    greys, features, by = pair(H, extractor)
+    first, second = (match_features(features, greys, each) for each in (None, by))
+    assert right(second, H) > right(first, H) > 50
