@@ -24,7 +24,7 @@ Describe = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """A grey image (1, 1, H, W) and places (N, 2) in it, in pixels -> what is compared: ``descriptors`` (N, D), and
 ``scaled_descriptors`` (N, S, D) if there are any."""
 
-_ALIKE = 0.1  # times its length a small vector changes between images that are seen alike, in the middle
+_ALIKE = 0.1  # share of its length by which a small vector may change between images seen alike: median of matches
 _FIT = 3.0  # pixels: the largest error of a match that a homography fits
 _SIZES = 16.0  # times more, at most, an image shows of a thing
 
