@@ -65,15 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "the images, in steps of 11 degrees, as if one were 2 or 4 times smaller, and as if either were seen from "
     text += "the side"
     parser.add_argument("--upright", action="store_true", help=text)
-    text = (
-        "take the first matches as they are, for speed; by default, where a homography shows that the images are not "
-    )
-    text += "seen alike, one is described anew as the other sees it, at the same keypoints, unless --upright or "
-    text += "--features; and matched keypoints of the second image are moved to where the pictures fit, to parts of a "
+    text = "take the first matches as they are, for speed. By default an image that a homography shows to be seen "
     text += (
-        "pixel, from a corner near the right one to that, in what is printed, drawn and written as .json, for which "
+        "otherwise, as turned or from the side, is described once more, as the other sees it (not with --upright or "
     )
-    text += "own descriptors are compared in two sizes at once; .h5 and .db name keypoints, which stay"
+    text += "--features); then keypoints of the second image are moved to where the pictures fit, to parts of a pixel, "
+    text += "from a corner near the right one to that, in what is printed, drawn and written as .json, for which own "
+    text += "descriptors are compared in two sizes at once. .h5 and .db name keypoints, which stay"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
@@ -137,7 +135,8 @@ class _Matcher:
         self.args = args
         scales = 1 if args.upright else DESCRIPTOR_SCALES
         self.extractor = make_extractor(args, scales) if args.features is None else None
-        self.describe = None if self.extractor is None else describer(self.extractor, args.descriptors)
+        named = None if args.descriptors == "own" else args.descriptors
+        self.describe = None if self.extractor is None else describer(self.extractor, named)
         self.found: dict[str, Any] = {}
         self.grey = lru_cache(_GREY_IMAGES)(_grey)  # a list of pairs names most images several times
 
@@ -260,7 +259,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     if args.features is not None:
         by = {"features": f"{args.features} {digest(args.features)}"}
     images = None if args.images is None else str(args.images)
-    return by | {"images": images, "pairs": listed} | {name: getattr(args, name) for name in names}
+    looks = 1 if args.unrefined or args.upright or args.features is not None else 2
+    return by | {"looks": looks, "images": images, "pairs": listed} | {name: getattr(args, name) for name in names}
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ they are. NAME+refined moves the matched points of image k to where the pictures
 near the right one: a step for all features, which "kp match" and kp.match_pair take. Ours tell it their turn and sizes,
 and are compared at half the size, too, where this costs no clear match (kp.match's context). Before, where a homography
 of the first matches is evidence that two images are not seen alike, one is described anew as the other sees it, at the
-same points, and matched again, by all descriptors but those of OpenCV's sift and orb. The places that are found count.
+same points, too: points are as alike as in the look that has them more alike. So for all but the complete features sift
+and orb, NAME+upright and oracles. The places that are found count.
 DETECTOR+oracle matches the points of one by the given homography, one to one and within 3 px: no descriptor has more
 right matches as found. MMA is the share of matches right to 1, 3 and 5 px of image k, 0 without a match. A match is
 right within 3 px. The matching score is the number of right matches divided by that of points that the other view sees,
@@ -75,10 +76,11 @@ def measure_sequence(
             described = seen.pop(found, None) or [feature(image) for image in images]
             if name == found and name + REFINED in features:
                 seen[name] = described
+            describe = describer(feature)
             facts = {"feature": name, "sequence": sequence.name, "split": sequence.split, "kind": sequence.kind}
             for number in range(2, len(images) + 1):
                 for count in points:
-                    scores = _pair_scores(sequence, images, described, number, count, name, describer(feature))
+                    scores = _pair_scores(sequence, images, described, number, count, name, describe)
                     records.append(facts | {"image": number, "points": count} | scores)
     return records
 

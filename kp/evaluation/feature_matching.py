@@ -15,9 +15,9 @@ from torch import Tensor
 from kp.evaluation.matching import accuracy, corner_error, match_errors
 from kp.features.describe import Described
 from kp.features.estimate import estimate
-from kp.features.match import match
+from kp.features.match_pair import match_places
 from kp.features.refine import refine
-from kp.features.second_look import Describe, look_again
+from kp.features.second_look import Describe
 from kp.geometry.coords import Size, covisible, invert, warp_points
 
 ACCURACY_THRESHOLDS = tuple(range(1, 11))  # pixels: of the mean matching accuracy, as D2-Net plots it
@@ -48,14 +48,13 @@ def measure_pair(
     that each estimator fits with 3 px, infinite without one.
     """
     one, two = features0.best(count), features1.best(count)
-    found = true_matches(one.xy, two.xy, H_0to1) if oracle else matched(one, two, context=images is not None)
-    if images is not None and describe is not None and not oracle:
-        seen = tuple({"keypoints": each.xy} | each.features() for each in (one, two))
-        found |= look_again(images, seen, found["matches"], describe, context=True, estimator="poselib")
-    pairs = found["matches"]
-    xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
-    if images is not None:
-        xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], "poselib")
+    if oracle:
+        pairs = true_matches(one.xy, two.xy, H_0to1)
+        xy0, xy1 = one.xy[pairs[:, 0]], two.xy[pairs[:, 1]]
+        xy1 = xy1 if images is None else refine(*images, xy0, xy1, estimator="poselib")
+    else:
+        found = matched(one, two, images, describe)
+        pairs, xy0, xy1 = (found[name] for name in ("matches", "keypoints0", "keypoints1"))
     errors = match_errors(xy0, xy1, H_0to1)
     right = errors <= RIGHT
     shares = accuracy(errors.tolist(), ACCURACY_THRESHOLDS) if len(errors) else [0.0] * len(ACCURACY_THRESHOLDS)
@@ -73,13 +72,21 @@ def measure_pair(
     return scores
 
 
-def matched(features0: Described, features1: Described, context: bool = False) -> dict[str, Any]:
-    """What :func:`kp.match` says: ``matches`` (M, 2), index pairs. A point whose descriptor is zero has none."""
-    return match(features0.features(), features1.features(), context=context)
+def matched(
+    features0: Described,
+    features1: Described,
+    images: tuple[Tensor, Tensor] | None = None,
+    describe: Describe | None = None,
+) -> dict[str, Any]:
+    """What :func:`kp.match_pair` says of matches, with ``images`` refined: ``matches`` (M, 2), index pairs, and their
+    places. A point whose descriptor is zero has none.
+    """
+    both = tuple({"keypoints": each.xy[None]} | each.features() for each in (features0, features1))
+    return match_places(both, images, describe, context=images is not None, estimator="poselib")
 
 
-def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> dict[str, Any]:
-    """What :func:`matched` says, of an oracle that knows H_0to1 (3, 3).
+def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> Tensor:
+    """The index pairs (M, 2) of an oracle that knows H_0to1 (3, 3).
 
     As many pairs of points within 3 px as there can be when none is matched twice; of all such sets the nearest (the
     assignment problem). So no descriptor has more right matches as found.
@@ -89,7 +96,7 @@ def true_matches(xy0: Tensor, xy1: Tensor, H_0to1: Tensor) -> dict[str, Any]:
     near = (distances <= RIGHT) & in_front[0, :, None]
     costs = torch.where(near, distances - 2 * RIGHT * max(near.shape), 0.0)  # one pair more is worth any distances
     matches = torch.from_numpy(np.stack(linear_sum_assignment(costs.numpy()), axis=1))
-    return {"matches": matches[near[matches[:, 0], matches[:, 1]]], "rotation": 0.0, "scale": 1.0}
+    return matches[near[matches[:, 0], matches[:, 1]]]
 
 
 def matching_score(xy0: Tensor, xy1: Tensor, right: Tensor, H_0to1: Tensor, size0: Size, size1: Size) -> float:

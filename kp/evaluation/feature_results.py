@@ -43,8 +43,8 @@ def settings(source: str, points: Sequence[int], **choices: Any) -> dict[str, An
         "oracle": "DETECTOR+oracle: the most pairs of points within 3 px by the given homography, one to one",
         "refined": "NAME+refined: descriptors of kp's own weights are compared at half the size, too; where a "
         "homography of the first matches is evidence that the images are not seen alike, one is described anew as the "
-        "other sees it, but by sift and orb; the matched points of image k are moved to where the pictures fit, by "
-        "kp.refine, and count there",
+        "other sees it, too (not by the complete features sift and orb, NAME+upright and oracles); the matched points "
+        "of image k are moved to where the pictures fit, by kp.refine, and count there",
         "matching_accuracy": "share of matches that the true homography sends within so many px of view 1; 0 without a "
         "match",
         "right_matches": "matches right to 3 px",

@@ -14,7 +14,7 @@ from kp.features.images import to_grey_image
 from kp.features.match import compared, match
 from kp.features.match_pair import describer, match_pair
 from kp.features.refine import refine
-from kp.features.second_look import look_again
+from kp.features.second_look import second_look
 
 _FILES = ("motorcycle_left.png", "motorcycle_right.png")  # of the built-in photographs
 _COUNT = 1000  # keypoints of an image, at most
@@ -38,7 +38,7 @@ def works(device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "keypoints and descriptors of both", lambda: [extractor.extract(image) for image in images]
     yield "matches", lambda: match(*features, context=True)
     yield "matches, upright", lambda: match(*features, upright=True)
-    yield "second look at a turned picture", lambda: look_again(seen, both, first, by, None, True, estimator)
+    yield "second look at a turned picture", lambda: second_look(seen, both, first, by, True, estimator)
     yield f"refined places {of}", lambda: refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
     yield f"homography {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "homography", estimator)
     yield f"fundamental matrix {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "fundamental", estimator)

@@ -91,12 +91,10 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     return pair.aligned(chosen)
 
 
-def unchanged(
-    features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], context: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The descriptors of two images that are seen alike, with ``context`` as of :func:`align` if there are any."""
-    pair, as_it_is = _Pair(features0, features1), _Change(0, 0, 0)
-    return pair.compared(as_it_is._replace(context=context and pair.has_context(as_it_is)))
+def as_they_are(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], context: bool = False) -> Aligned:
+    """The descriptors of two images that are seen alike, with ``context`` as of :func:`align` if there is any."""
+    pair, nothing = _Pair(features0, features1), _Change(0, 0, 0)
+    return pair.aligned(nothing._replace(context=context and pair.has_context(nothing)))
 
 
 class _Pair:

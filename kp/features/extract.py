@@ -142,8 +142,10 @@ class Extractor(nn.Module):
     def describe(self, image: "Source", features: Mapping[str, Tensor]) -> Features:
         """Own descriptors of any places of an image, as of the keypoints of another detector.
 
+        What is outside of the image is taken for what is at its edge.
+
         Args:
-            image: as of :meth:`extract`.
+            image: one, as of :meth:`extract`.
             features: ``keypoints`` (1, N, 2), in pixels of the image; optional ``valid`` (1, N), which of them are.
 
         Returns:
@@ -165,7 +167,8 @@ class Extractor(nn.Module):
         if xy.shape[1]:
             descriptors = self.detector.describe_in_sizes(resized, (xy + 0.5) / back - 0.5, self.descriptor_scales)
         if "valid" in features:
-            descriptors = descriptors.masked_fill(~features["valid"][..., None, None].to(self.device), 0)
+            valid = torch.as_tensor(features["valid"]).bool().to(self.device)
+            descriptors = descriptors.masked_fill(~valid[..., None, None], 0)
         scaled = {"scaled_descriptors": descriptors} if self.descriptor_scales > 1 else {}
         return {"descriptors": descriptors[:, :, 0]} | scaled | self._matrices(1)
 

@@ -103,7 +103,7 @@ def to_mask(mask: "Source", size: tuple[int, int]) -> Tensor:
 
 def places_in(grey: Tensor, features: Mapping[str, Tensor]) -> Tensor:
     """The ``keypoints`` (1, N, 2) of an image (1, 1, H, W). Raises ValueError where they cannot be of this image."""
-    xy = features.get("keypoints", torch.empty(0))
+    xy = torch.as_tensor(features.get("keypoints", torch.empty(0)))
     if xy.ndim != 3 or len(xy) != 1 or xy.shape[2] != 2:
         raise ValueError(f"keypoints of one image have the shape (1, N, 2), not {tuple(xy.shape)}")
     size = [float(side) for side in reversed(grey.shape[-2:])]

@@ -1,6 +1,6 @@
 """Mutual nearest neighbours of the descriptors of two images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,22 +48,34 @@ def match(
         >>> found = match(features0, features1, ratio=0.9)
         >>> features0["keypoints"][0, found["matches"][:, 0]]  # (M, 2)
     """
+    check_ratio(ratio)
+    return nearest([first_look(features0, features1, upright, context)], ratio)
+
+
+def check_ratio(ratio: float | None) -> None:
+    """Raises ValueError where it is out of bounds."""
     if ratio is not None and not 0 < ratio <= 1:
         raise ValueError(f"ratio must be in (0, 1], not {ratio}")
+
+
+def first_look(
+    features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], upright: bool = False, context: bool = False
+) -> Aligned:
+    """What :func:`match` compares, and how. Raises ValueError as it does."""
     each = [compared(features) for features in (features0, features1)]
     one, two = (features["descriptors"] for features in each)
-    if not min(len(one), len(two)):  # files may not say how long the descriptors of no keypoints are
-        none = torch.empty(0, 2, dtype=torch.long, device=one.device)
-        return {"matches": none, "scores": one.new_zeros(0)} | _chosen(Aligned(one, two))
+    if not min(len(one), len(two)):
+        return Aligned(one, two)
     if one.shape[1] != two.shape[1]:
         raise ValueError(f"descriptors of {one.shape[1]} and of {two.shape[1]} numbers cannot be matched")
-    aligned = Aligned(one, two.to(one.device)) if upright else align(*each, context)
-    pairs, scores = mutual_neighbours(aligned.descriptors0, aligned.descriptors1, ratio)
-    return {"matches": pairs, "scores": scores} | _chosen(aligned)
+    return Aligned(one, two.to(one.device)) if upright else align(*each, context)
 
 
-def _chosen(aligned: Aligned) -> dict[str, float]:
-    return {name: getattr(aligned, name) for name in ("rotation", "scale", "tilt")}
+def nearest(looks: Sequence[Aligned], ratio: float | None = None) -> dict[str, Any]:
+    """What :func:`match` gives, of two images that were compared in some looks; how is said of the first."""
+    pairs, scores = mutual_neighbours([(each.descriptors0, each.descriptors1) for each in looks], ratio)
+    chosen = {name: getattr(looks[0], name) for name in ("rotation", "scale", "tilt")}
+    return {"matches": pairs, "scores": scores} | chosen
 
 
 def compared(features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from kp.features.estimate import choose_estimator, estimate
 from kp.features.evidence import evidence
 from kp.features.extract import Extractor
 from kp.features.images import to_grey_image
-from kp.features.match import compared, match
+from kp.features.match import check_ratio, compared, first_look, nearest
 from kp.features.refine import refine
-from kp.features.second_look import Describe, look_again
+from kp.features.second_look import Describe, second_look
 
 if TYPE_CHECKING:
     from kp.features.images import Source
@@ -39,7 +39,7 @@ def match_pair(
         threshold: pixels: largest error of a match that fits.
         estimator: ``poselib`` or ``opencv``; None: PoseLib where it is installed.
         refined: match with ``context`` (see :func:`match`); where a homography is evidence that the images are not seen
-            alike, describe one of them anew, as the other sees it, unless ``upright`` (:mod:`kp.features.second_look`);
+            alike, describe one of them as the other sees it, too, unless ``upright`` (:mod:`kp.features.second_look`);
             and move the keypoints of image 1 to where the pictures fit (:func:`kp.refine`). The indices of such matches
             may name a keypoint beside the right one.
 
@@ -64,18 +64,19 @@ def match_pair(
         raise ValueError(f"threshold must be above 0 pixels, not {threshold}")
     estimator = choose_estimator(estimator)
     extractor = extractor or Extractor(DESCRIBED)
-    found, images = [], []
+    found = []
     for image in (image0, image1):
         features = extractor.extract(image)
         if descriptor is not None or "descriptors" not in features:
             method = descriptor or DEFAULT_METHOD
             features["descriptors"] = describe(image, features, method, exif=extractor.exif)
         found.append(features)
-        images.append(to_grey_image(image, extractor.exif).grey if refined else None)
-    seen = (images[0], images[1]) if refined else None
-    by = describer(extractor, descriptor) if refined else None
-    pair = match_features((found[0], found[1]), seen, by, ratio, upright, refined, threshold, estimator)
-    return pair | {"features0": found[0], "features1": found[1]}
+    features, images, by = (found[0], found[1]), None, None
+    if refined:
+        images = tuple(to_grey_image(image, extractor.exif).grey for image in (image0, image1))
+        by = describer(extractor, descriptor)
+    paired = match_features(features, images, by, ratio, upright, refined, threshold, estimator)
+    return paired | {"features0": found[0], "features1": found[1]}
 
 
 def match_features(
@@ -97,26 +98,44 @@ def match_features(
         ratio, upright, context: see :func:`kp.match`.
         threshold, estimator: see :func:`match_pair`.
     """
-    found = match(*features, ratio, upright, context)
-    keypoints = [each["keypoints"][0] for each in features]
-    if images is not None and by is not None and not upright:
-        both = [compared(each) | {"keypoints": xy} for each, xy in zip(features, keypoints, strict=True)]
-        found |= look_again(images, (both[0], both[1]), found["matches"], by, ratio, context, estimator)
-    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, found["matches"].unbind(1), strict=True))
-    as_found = xy1
-    if images is not None:
-        xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
+    found = match_places(features, images, by, ratio, upright, context, estimator)
+    xy0, xy1 = found["keypoints0"], found["keypoints1"]
+    keypoints1 = features[1]["keypoints"][0]
+    as_found = keypoints1[found["matches"][:, 1]]
     H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
     F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
     fits = {"H_0to1": H_0to1, "inliers": inliers, "F_0to1": F_0to1, "inliers_F": inliers_F}
-    fits |= evidence(xy0, as_found, H_0to1, F_0to1, threshold, keypoints[1])
-    return found | {"keypoints0": xy0, "keypoints1": xy1} | fits
+    return found | fits | evidence(xy0, as_found, H_0to1, F_0to1, threshold, keypoints1)
+
+
+def match_places(
+    features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+    images: tuple[Tensor, Tensor] | None = None,
+    by: Describe | None = None,
+    ratio: float | None = None,
+    upright: bool = False,
+    context: bool = True,
+    estimator: str = "opencv",
+) -> dict[str, Any]:
+    """What :func:`kp.match` returns, and ``keypoints0``, ``keypoints1`` (M, 2), the matched places, refined where
+    there are images. The arguments are those of :func:`match_features`.
+    """
+    check_ratio(ratio)
+    looks = [first_look(*features, upright, context)]
+    found = nearest(looks, ratio)
+    keypoints = [each["keypoints"][0] for each in features]
+    if images is not None and by is not None and not upright:
+        both = [compared(each) | {"keypoints": xy} for each, xy in zip(features, keypoints, strict=True)]
+        again = second_look(images, (both[0], both[1]), found["matches"], by, context, estimator)
+        found = found if again is None else nearest([*looks, again], ratio)
+    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, found["matches"].unbind(1), strict=True))
+    if images is not None:
+        xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
+    return found | {"keypoints0": xy0, "keypoints1": xy1}
 
 
 def describer(extractor: Extractor, descriptor: str | None = None) -> Describe:
-    """What describes places of an image by the descriptors of an extractor's weights, or by those of a name, see
-    :func:`match_pair`. ``own`` are those of the weights.
-    """
+    """What describes places of an image by the ``descriptor`` of :func:`match_pair`."""
 
     def of_weights(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
         found = extractor.describe(image, {"keypoints": xy[None]})
@@ -125,4 +144,4 @@ def describer(extractor: Extractor, descriptor: str | None = None) -> Describe:
     def by_name(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
         return {"descriptors": describe(image, {"keypoints": xy[None]}, descriptor or DEFAULT_METHOD)[0]}
 
-    return of_weights if extractor.describes and descriptor in (None, "own") else by_name
+    return of_weights if extractor.describes and descriptor is None else by_name

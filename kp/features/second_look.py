@@ -3,26 +3,26 @@
 The first look (:mod:`kp.features.alignment`) compares descriptors in few turns, sizes and tilts, all keypoints in the
 same. Its matches have a homography. Where this is evidence and says that the images are not seen alike, the image that
 shows more is warped to the frame of the other, so its keypoints are described as the other image sees them: in any
-turn, size and tilt, and each in its own. No keypoint moves. The second look counts if a homography fits more of its
-matches.
+turn, size and tilt, and each in its own. No keypoint moves. The first look counts, too: two keypoints are as alike as
+in the look in which they are more alike, so what is not on the plane of the homography loses nothing.
+
+Matches of the second look are not independent of the homography. It was evidence by those of the first.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from kp.features.alignment import unchanged
+from kp.features.alignment import Aligned, as_they_are
 from kp.features.estimate import estimate, in_front
 from kp.features.evidence import evidence
-from kp.features.neighbours import mutual_neighbours
 from kp.geometry.coords import Size, inside, invert, jacobian, resize, resize_matrix, warp_image, warp_points
 from kp.geometry.homography import scale
 
 Describe = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """A grey image (1, 1, H, W) and places (N, 2) in it, in pixels -> what is compared: ``descriptors`` (N, D), and
-``scaled_descriptors`` (N, S, D) if there are any."""
+``scaled_descriptors`` (N, S, D) if there are any, on any device."""
 
 _ALIKE = 0.1  # share of its length by which a small vector may change between images seen alike: median of matches
 _FIT = 3.0  # pixels: the largest error of a match that a homography fits
@@ -30,46 +30,47 @@ _SIZES = 16.0  # times more, at most, an image shows of a thing
 
 
 @torch.no_grad()
-def look_again(
+def second_look(
     images: tuple[Tensor, Tensor],
     features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     matches: Tensor,
     describe: Describe,
-    ratio: float | None = None,
     context: bool = False,
     estimator: str = "opencv",
-) -> dict[str, Any]:
-    """Better ``matches`` (M, 2) and their ``scores`` (M,), if there are any, as :func:`kp.match` gives them; else {}.
+) -> Aligned | None:
+    """The descriptors of a second look, zero for keypoints that it does not show; None where there is none.
 
     Args:
         images: grey, (1, 1, H, W) each.
-        features: of each image, ``keypoints`` (N, 2) in pixels, and what was compared, as :class:`Describe` gives it.
-        matches: (M, 2), indices of keypoints of image 0 and of image 1.
+        features: of each image, ``keypoints`` (N, 2) in pixels, and what was compared, as ``Describe`` gives it.
+        matches: (M, 2), of the first look, indices of keypoints of image 0 and of image 1.
         describe: describes keypoints of a warped image as those of ``features`` were described.
-        ratio, context: see :func:`kp.match`.
-        estimator: of the homographies: see :func:`kp.match_pair`.
+        context: see :func:`kp.match`.
+        estimator: of the homography: see :func:`kp.match_pair`.
     """
     keypoints = [each["keypoints"] for each in features]
     xy0, xy1 = (xy[at] for xy, at in zip(keypoints, matches.unbind(1), strict=True))
     H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
     if H_0to1 is None or not evidence(xy0, xy1, H_0to1, None, _FIT, keypoints[1])["verified_H"]:
-        return {}
+        return None
     H_0to1 = in_front(H_0to1, xy0[fits])
     changes = jacobian(H_0to1[None], xy0[fits].cpu().double()[None])[0]  # pixels of image 1 per pixel of image 0
-    if torch.linalg.matrix_norm(changes - torch.eye(2).double(), 2).median() < _ALIKE:
-        return {}
-    size = float(scale(changes).median())
-    if not 1 / _SIZES < size < _SIZES:
-        return {}
+    changes = changes[changes.flatten(1).isfinite().all(1)]
+    size = float(scale(changes).median()) if len(changes) else 0.0
+    if not 1 / _SIZES < size < _SIZES or _alike(changes):
+        return None
     one, two = features
     if size <= 1:
         one = _described(images[0], keypoints[0], H_0to1, size, tuple(images[1].shape[-2:]), describe)
     else:
         two = _described(images[1], keypoints[1], invert(H_0to1), 1 / size, tuple(images[0].shape[-2:]), describe)
-    pairs, scores = mutual_neighbours(*unchanged(one, two, context), ratio)
-    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, pairs.unbind(1), strict=True))
-    more = estimate(xy0, xy1, _FIT, "homography", estimator)[1].sum() > fits.sum()
-    return {"matches": pairs, "scores": scores} if more else {}
+    return as_they_are(one, two, context)
+
+
+def _alike(changes: Tensor) -> bool:
+    """Whether images are seen alike, of which small vectors change by matrices (M, 2, 2)."""
+    moved = torch.linalg.matrix_norm(changes - torch.eye(2).to(changes), 2)
+    return float(moved.median()) < _ALIKE
 
 
 def _described(
@@ -90,5 +91,6 @@ def _described(
     places, ahead = (each[0] for each in warp_points(xy[None].cpu().double(), H[None]))
     there = (ahead & inside(places, size)).nonzero()[:, 0]
     found = describe(seen.clamp(0, 1), places[there].float().to(xy.device))
+    found = {name: values.to(xy.device) for name, values in found.items()}
     there = there.to(xy.device)
     return {name: each.new_zeros(len(xy), *each.shape[1:]).index_copy(0, there, each) for name, each in found.items()}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from forked import Forked, unread
+from PIL import Image
 from skimage import data
 
 import kp
@@ -18,6 +19,8 @@ from kp.cli.errors import ERROR
 from kp.cli.main import MODULES, main
 from kp.cli.match import _Matcher
 from kp.features import files
+from kp.features.images import to_grey_image
+from kp.features.match_pair import describer, match_features
 from kp.features.pair_store import PairStore
 from kp.models.checkpoint import SHIPPED
 
@@ -221,6 +224,60 @@ def test_a_match_prints_its_homography_and_draws(pair, capsys):
     assert cv2.imread("m.png").shape == (260, 320 + 8 + 330, 3)
 
 
+@pytest.fixture
+def turned(photos):
+    """A photograph, and the same turned by 20 degrees and 0.8 times as large."""
+    H = cv2.getRotationMatrix2D((160, 120), 20, 0.8)
+    cv2.imwrite("t.png", cv2.warpAffine(ASTRONAUT, H, (320, 240), borderMode=cv2.BORDER_REFLECT))
+    return ["photos/sub/b.JPG", "t.png"]
+
+
+@pytest.mark.parametrize("words", [[], ["--descriptors", "own"], ["--descriptors", "rootsift"], ["--ratio", "0.9"]])
+def test_a_pair_is_looked_at_twice_as_by_the_library(turned, capsys, words):
+    found = {}
+    for more in ([], ["--upright"], ["--unrefined"]):
+        assert main(["match", *turned, "--json", *words, *more]) == 0
+        found[" ".join(more)] = json.loads(capsys.readouterr().out)
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    named = {"rootsift": "rootsift"}.get(options.get("--descriptors"))
+    alike = kp.match_pair(*turned, descriptor=named, ratio=float(options.get("--ratio", 0)) or None)
+    assert found[""]["matches"] == alike["matches"].tolist()
+    assert sum(found[""]["inliers"]) > max(sum(found[name]["inliers"]) for name in ("--upright", "--unrefined"))
+
+
+def test_indices_that_are_written_are_of_two_looks_too(turned):
+    Path("pairs.txt").write_text(" ".join(turned))
+    written = {}
+    for more in ([], ["--unrefined"]):
+        assert main(["match", "--pairs", "pairs.txt", "--out", "m.h5", "--overwrite", *more]) == 0
+        with pytest.importorskip("h5py").File("m.h5") as file:
+            names: list[str] = []
+            file.visit(lambda name, names=names: names.append(name) if name.endswith("matches0") else None)
+            written[" ".join(more)] = file[names[0]][()]
+    assert (written[""] >= 0).sum() > (written["--unrefined"] >= 0).sum() > 50
+    extractor = kp.Extractor("described")
+    features = tuple(extractor.extract(name) for name in turned)
+    greys = tuple(to_grey_image(name).grey for name in turned)
+    found = match_features(features, greys, describer(extractor), context=False, estimator="poselib")["matches"]
+    assert torch.equal(torch.from_numpy(written[""]).long()[found[:, 0]], found[:, 1])
+    assert (written[""] >= 0).sum() == len(found)
+
+
+def test_a_turned_file_is_looked_at_again_as_it_is_shown(turned, capsys):
+    """The second picture is stored lying on its side and says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(cv2.imread("t.png")[..., ::-1])).save("lying.png", exif=exif)
+    counts = []
+    for name in ("t.png", "lying.png"):
+        assert main(["match", turned[0], name, "--exif", "apply", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        counts.append((len(found["matches"]), sum(found["inliers"])))
+        alike = kp.match_pair(turned[0], name, kp.Extractor("described", exif="apply"))
+        assert alike["matches"].tolist() == found["matches"]
+    assert counts[0] == counts[1]
+
+
 def test_images_in_a_folder_of_their_own_are_matched_and_drawn(pair):
     images = ["--images", "photos", "--draw"]
     assert main(["match", "a.png", "sub/b.JPG", *images, "m.png"]) == 0
@@ -257,9 +314,9 @@ def test_matches_are_refined_unless_asked_not_to(pair, capsys):
         there = cv2.perspectiveTransform(np.array(found[-1]["keypoints0"])[:, None], H_0TO1)[:, 0]
         off.append(np.linalg.norm(there - found[-1]["keypoints1"], axis=1))
     features = [kp.Extractor("described").extract(name) for name in pair]
-    for each, context in zip(found, (True, False), strict=True):
-        assert each["matches"] == kp.match(*features, context=context)["matches"].tolist()
-    assert main(["match", *pair, "--out", "m.h5"]) == 0  # keypoints, which stay
+    assert found[0]["matches"] == kp.match_pair(*pair)["matches"].tolist()
+    assert found[1]["matches"] == kp.match(*features)["matches"].tolist()
+    assert main(["match", *pair, "--out", "m.h5", "--unrefined"]) == 0
     names = "photos-sub-b.JPG", "b.png"
     with pytest.importorskip("h5py").File("m.h5") as file:
         kept = file["/".join(names)]["matches0"][()]
@@ -604,7 +661,7 @@ def test_features_of_a_file_are_matched(pair, capsys):
     Path("pairs.txt").write_text("a.png b.JPG\n")
     features = ["match", "--pairs", "pairs.txt", "--features", "f.h5", "--unrefined"]
     assert main([*features, "--out", "m.h5"]) == 0
-    assert main([*LIST, "--out", "anew.h5", "--max-keypoints", "300"]) == 0
+    assert main([*LIST, "--out", "anew.h5", "--max-keypoints", "300", "--unrefined"]) == 0
     assert contents("m.h5") == contents("anew.h5")
     assert json.loads(h5_settings("m.h5"))["features"].startswith("f.h5 ")
     kept = Path("f.h5").read_bytes()

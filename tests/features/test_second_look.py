@@ -9,9 +9,10 @@ import torch
 from skimage import data
 
 import kp
-from kp.features.estimate import in_front
+from kp.features.estimate import estimate, in_front
 from kp.features.match_pair import describer, match_features
-from kp.features.second_look import look_again
+from kp.features.neighbours import mutual_neighbours
+from kp.features.second_look import second_look
 
 PHOTO = data.astronaut()[:400, :480]
 SIZE = (360, 440)  # of the other image
@@ -135,8 +136,14 @@ def known(xy, codes):
     return {"keypoints": xy, "descriptors": torch.eye(100)[codes]}
 
 
+def same(count):
+    """Matches of keypoints with the same number."""
+    return torch.arange(count)[:, None].expand(-1, 2)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("back", [False, True])
-def test_the_image_that_shows_more_is_described_as_the_other_sees_it(back):
+def test_the_image_that_shows_more_is_described_as_the_other_sees_it(monkeypatch, back, sign):
     """Half as large and turned by 90 degrees, so that some are outside. Image 0 or 1 shows more."""
     xy = squares()
     H = np.array([[0, -0.5, 150], [0.5, 0, 10], [0, 0, 1.0]])
@@ -145,46 +152,79 @@ def test_the_image_that_shows_more_is_described_as_the_other_sees_it(back):
     inside = (other >= 0).all(1) & (other <= torch.tensor([139.0, 199])).all(1)
     assert 50 < inside.sum() < 81
     codes = torch.arange(81)
-    wrong = codes.clone()
-    wrong[inside.nonzero()[:10, 0]] = 99  # ten are not matched at first
     asked = []
 
     def describe(image, places):
         asked.append((image, places))
         return {"descriptors": torch.eye(100)[codes[inside]]}
 
+    def signed(*given):
+        H_0to1, fits = estimate(*given)
+        return sign * H_0to1, fits
+
+    monkeypatch.setattr("kp.features.second_look.estimate", signed)
     images = [seen, torch.zeros(1, 1, *small)]
-    features = [known(xy, wrong), known(other[inside], codes[inside])]
-    named = torch.stack([inside.nonzero()[:, 0], torch.arange(int(inside.sum()))], dim=1)
+    features = [known(xy, codes), known(other[inside], codes[inside])]
     if back:
-        images, features, named = images[::-1], features[::-1], named.flip(1)
-    first = kp.match(*features)["matches"]
-    found = look_again(images, features, first, describe)
+        images, features = images[::-1], features[::-1]
+    found = second_look(images, features, kp.match(*features)["matches"], describe)
     ((image, places),) = asked
     assert torch.allclose(places, other[inside], atol=1e-3)
     assert image.shape == (1, 1, *small)
     wanted = cv2.warpPerspective(cv2.GaussianBlur(seen[0, 0].numpy(), (0, 0), 0.9), H, small[::-1])
     off = [np.abs(image[0, 0].numpy() - np.roll(wanted, by, 1))[12:-5, 5:-5].mean() for by in (0, 1)]
     assert off[0] < 0.01 < off[1]  # of the image: its first rows are outside of the other
-    assert torch.equal(found["matches"], named)
-    assert torch.allclose(found["scores"], torch.ones(int(inside.sum())))
+    more, less = (found.descriptors1, found.descriptors0) if back else found[:2]
+    assert torch.equal(more, torch.eye(100)[codes] * inside[:, None])  # zero where the other does not see it
+    assert torch.equal(less, torch.eye(100)[codes[inside]])
+    assert (found.rotation, found.scale, found.tilt) == (0, 1, 1)
 
 
-def test_a_second_look_that_fits_fewer_matches_does_not_count():
-    xy = squares()
-    features = [known(xy, torch.arange(81)), known(0.8 * xy, torch.arange(81))]
-    first = kp.match(*features)["matches"]
-    assert len(first) == 81
-    shown = torch.arange(81).clone()
-    for lost, counts in ((0, False), (30, False)):
-        shown[:lost] = 99
-        found = look_again(
-            [GREY, GREY], features, first, lambda _, xy: {"descriptors": torch.eye(100)[shown[: len(xy)]]}
-        )
-        assert bool(found) is counts
-    some = first[:60]  # now all 81 are more
-    found = look_again([GREY, GREY], features, some, lambda _, xy: {"descriptors": torch.eye(100)[: len(xy)]})
-    assert len(found["matches"]) == 81
+def test_of_two_looks_the_one_counts_in_which_places_are_more_alike():
+    """Cosines of the first look: .96 0 .8 / 0 .8 .6 / .8 .48 .48; of the second, of place 2 alone: 0 .28 .96."""
+    one = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.6, 0, 0.8]])
+    two = torch.tensor([[0.96, 0, 0.28], [0, 0.8, 0.6], [0.8, 0.6, 0]])
+    again = (
+        torch.tensor([[0.0, 0, 0], [0, 0, 0], [0, 0, 1]]),
+        torch.tensor([[1.0, 0, 0], [0, 0.96, 0.28], [0, 0.28, 0.96]]),
+    )
+    assert mutual_neighbours([(one, two)])[0].tolist() == [[0, 0], [1, 1]]
+    assert mutual_neighbours([again])[0].tolist() == [[2, 2]]
+    pairs, scores = mutual_neighbours([(one, two), again])
+    assert pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert scores.tolist() == pytest.approx([0.96, 0.8, 0.96])
+    # distances are the roots of 2 - 2 cos: .283 of .96, .632 of .8, .894 of .6, 1.2 of .28
+    assert mutual_neighbours([(one, two), again], 0.5)[0].tolist() == [[0, 0], [2, 2]]
+    assert mutual_neighbours([(one, two), again], 0.3)[0].tolist() == []  # next to 2 is 0, by the first look
+
+
+def test_what_is_not_on_the_plane_of_the_homography_loses_nothing(extractor):
+    """Two walls beside each other, of which one turns away; each with its own homography."""
+    walls = np.hstack([cv2.resize(each, (350, 400)) for each in (data.astronaut(), data.coffee())])
+    views = [
+        np.array([[0.6, 0, 60], [-0.12, 0.9, 30], [-3e-4, 0, 1]]),
+        np.array([[1.15, 0, -150], [0.1, 1, -30], [3e-4, 0, 1]]),
+    ]
+    left = np.zeros((400, 700), np.uint8)
+    left[:, :350] = 255
+    seen = [cv2.warpPerspective(walls, H, (700, 420), flags=cv2.INTER_AREA) for H in views]
+    both = np.where(cv2.warpPerspective(left, views[0], (700, 420))[..., None] > 127, *seen)
+    for method in (None, "rootsift"):
+        features = [extractor.extract(image) for image in (walls, both)]
+        if method:
+            features = [{"keypoints": f["keypoints"]} for f in features]
+            for image, each in zip((walls, both), features, strict=True):
+                each["descriptors"] = kp.describe(image, each, method)
+        greys = [torch.from_numpy(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY)).float()[None, None] / 255 for i in (walls, both)]
+        counts = []
+        for by in (None, describer(extractor, method)):
+            found = match_features(features, greys, by)
+            on_left = found["keypoints0"][:, 0] < 350
+            of_each = [found["keypoints1"] - there(found["keypoints0"], H) for H in views]
+            off = torch.where(on_left[:, None], *of_each).norm(dim=1)
+            counts.append([int((off[side] < 3).sum()) for side in (on_left, ~on_left)])
+        assert sum(counts[1]) > sum(counts[0])
+        assert min(two / one for one, two in zip(*counts, strict=True)) > 0.95
 
 
 def test_the_ratio_and_the_context_are_those_of_the_first_look(extractor):
@@ -199,24 +239,21 @@ def test_the_ratio_and_the_context_are_those_of_the_first_look(extractor):
     assert len(set(counts.values())) == 4
 
 
-def test_a_floor_below_its_horizon_is_described_where_it_is(extractor):
-    """Keypoints above the horizon, as the first pixel, are described nowhere."""
-    H = np.array([[0.9, -0.3, 60], [0, 0.35, 0], [0, -1.6e-3, 1.2]])
-    back = np.linalg.inv(H)
-    image0 = cv2.warpPerspective(PHOTO, back, (480, 400), borderMode=cv2.BORDER_REFLECT)
-    features = [extractor.extract(image) for image in (image0, PHOTO)]
-    greys = [torch.from_numpy(image[..., 1]).float()[None, None] / 255 for image in (image0, PHOTO)]
-    asked = []
-    by = describer(extractor)
-
-    def describe(image, xy):
-        asked.append(xy)
-        return by(image, xy)
-
-    first, second = (match_features(features, greys, each) for each in (None, describe))
-    assert len(asked) == 1
-    assert asked[0].isfinite().all()
-    assert right(second, H) >= right(first, H) > 30
+def test_nothing_beyond_the_horizon_is_described():
+    """With w = 1 - x / 250 places are sent to 600 + 60 / w, 300 + 0.6 y / w: some from beyond the horizon inside."""
+    xy = squares(12, 30.0)
+    w = 1 - xy[:, 0] / 250
+    other = torch.stack([600 + 60 / w, 300 + 0.6 * xy[:, 1] / w], dim=1)
+    ahead = w > 0.2
+    beyond = (w < 0) & ((other >= 0) & (other < 1000)).all(1)
+    assert beyond.sum() > 10
+    features = [known(xy, torch.zeros(len(xy)).long()), known(other[ahead], torch.zeros(int(ahead.sum())).long())]
+    matches = torch.stack([ahead.nonzero()[:, 0], torch.arange(int(ahead.sum()))], dim=1)
+    images = torch.zeros(1, 1, 400, 400), torch.zeros(1, 1, 1000, 1000)
+    found = second_look(images, features, matches, lambda _, places: {"descriptors": torch.ones(len(places), 100)})
+    described = found.descriptors0.any(1)
+    assert not described[w < 0].any()
+    assert described[ahead & (other < 999).all(1)].all()
 
 
 def test_a_homography_of_either_sign_has_its_places_in_front():
@@ -226,11 +263,30 @@ def test_a_homography_of_either_sign_has_its_places_in_front():
         assert torch.allclose(in_front(each, xy) / in_front(each, xy)[2, 2].abs(), H)
 
 
-def test_a_change_that_is_too_large_is_left():
-    """A thing that is twenty times larger."""
-    xy = squares(apart=1.0)
-    features = [known(20 * xy, torch.arange(81)), known(xy, torch.arange(81))]
-    assert look_again([GREY, GREY], features, torch.arange(70)[:, None].expand(-1, 2), refused) == {}
+@pytest.mark.parametrize(("times", "looked"), [(12, True), (20, False), (1 / 12, True), (1 / 20, False)])
+def test_a_change_that_is_too_large_is_left(times, looked):
+    xy = squares(apart=10.0)
+    features = [known(times * xy, torch.arange(81)), known(xy, torch.arange(81))]
+    if times < 1:  # places of neither image are nearer to each other than those of the lattice
+        features = [{**each, "keypoints": 20 * each["keypoints"]} for each in features]
+    big = torch.zeros(1, 1, 2400, 2400)
+    found = second_look([big, big], features, same(81), lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
+    assert (found is not None) is looked
+
+
+def test_the_estimator_is_the_one_that_is_asked_for(monkeypatch, extractor):
+    asked = []
+
+    def estimated(*given):
+        asked.append(given[-1])
+        return estimate(*given[:-1], "opencv")
+
+    for module in ("second_look", "refine", "match_pair"):
+        monkeypatch.setattr(f"kp.features.{module}.estimate", estimated)
+    greys, features, by = pair(VIEWS["turned"], extractor)
+    monkeypatch.setattr("kp.features.refine.choose_estimator", lambda name: name)
+    match_features(features, greys, by, estimator="another")
+    assert asked == ["another"] * 4
 
 
 def test_a_plane_that_is_near_at_one_side_is_not_seen_alike(extractor):
