@@ -64,7 +64,7 @@ def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor |
 
 
 def in_front(H_0to1: Tensor, xy0: Tensor) -> Tensor:
-    """The same homography (3, 3) of :func:`estimate`, its sign such that most places (M, 2) are in front of the camera."""
+    """The homography (3, 3) of :func:`estimate` with the sign that has most places (M, 2) in front of the camera."""
     w = xy0.cpu().double() @ H_0to1[2, :2] + H_0to1[2, 2]
     return H_0to1 * w.median().sign()
 
