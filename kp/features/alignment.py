@@ -148,10 +148,11 @@ class _Pair:
         descriptors0, descriptors1 = self.compared(change, _VOTERS)
         if min(len(descriptors0), len(descriptors1)) < 2:
             return 0.0
-        nearest, at = (descriptors0 @ descriptors1.mT).topk(2, dim=1)
-        distances = (1 - nearest).clamp(min=0)  # half their squares
-        clear = distances[:, 0] < _RATIO**2 * distances[:, 1]
-        votes = len(at[clear, 0].unique())
+        cosines = descriptors0 @ descriptors1.mT
+        nearest, at = cosines.max(1)
+        second = cosines.scatter_(1, at[:, None], -1.0).amax(1)  # in half of the time of topk
+        clear = (1 - nearest).clamp(min=0) < _RATIO**2 * (1 - second).clamp(min=0)  # half of squared distances
+        votes = len(at[clear].unique())
         if change.turn % _FINER:
             return votes * _BETWEEN
         return votes if any(change[:3]) or change.tilt is not None else votes + _CHANCE
