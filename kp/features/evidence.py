@@ -3,7 +3,8 @@
 Any four matches have a homography, so some homography fits a few matches of any two images. The number of false alarms
 (Moisan and Stival, IJCV 2004) says how many would fit as many if each place of image 0 were matched with any place of
 image 1. Matches are taken as they were found: places that were moved to where the images fit are no independent
-measurements of a homography that decided where they were sought.
+measurements of a homography that decided where they were sought. Nor are matches of a second look, in which one image
+was seen by a homography: those of the first count.
 
 Nor are matches quite independent otherwise: descriptors near the edge of an image see the edge, so places at the right
 edge of one are matched with such of the other. The bound is far below 1 for this.

@@ -1,6 +1,6 @@
 """Mutual nearest neighbours of the descriptors of two images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ def match(
         >>> features0["keypoints"][0, found["matches"][:, 0]]  # (M, 2)
     """
     check_ratio(ratio)
-    return nearest([first_look(features0, features1, upright, context)], ratio)
+    return nearest(first_look(features0, features1, upright, context), ratio)
 
 
 def check_ratio(ratio: float | None) -> None:
@@ -71,10 +71,10 @@ def first_look(
     return Aligned(one, two.to(one.device)) if upright else align(*each, context)
 
 
-def nearest(looks: Sequence[Aligned], ratio: float | None = None) -> dict[str, Any]:
-    """What :func:`match` gives, of two images that were compared in some looks; how is said of the first."""
-    pairs, scores = mutual_neighbours([(each.descriptors0, each.descriptors1) for each in looks], ratio)
-    chosen = {name: getattr(looks[0], name) for name in ("rotation", "scale", "tilt")}
+def nearest(aligned: Aligned, ratio: float | None = None) -> dict[str, Any]:
+    """What :func:`match` gives of what it compares."""
+    pairs, scores = mutual_neighbours([(aligned.descriptors0, aligned.descriptors1)], ratio)
+    chosen = {name: getattr(aligned, name) for name in ("rotation", "scale", "tilt")}
     return {"matches": pairs, "scores": scores} | chosen
 
 

@@ -13,7 +13,7 @@ from kp.features.extract import Extractor
 from kp.features.images import to_grey_image
 from kp.features.match import check_ratio, compared, first_look, nearest
 from kp.features.refine import refine
-from kp.features.second_look import Describe, second_look
+from kp.features.second_look import Describe, both_looks, second_look
 
 if TYPE_CHECKING:
     from kp.features.images import Source
@@ -100,12 +100,13 @@ def match_features(
     """
     found = match_places(features, images, by, ratio, upright, context, estimator)
     xy0, xy1 = found["keypoints0"], found["keypoints1"]
-    keypoints1 = features[1]["keypoints"][0]
-    as_found = keypoints1[found["matches"][:, 1]]
     H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
     F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
     fits = {"H_0to1": H_0to1, "inliers": inliers, "F_0to1": F_0to1, "inliers_F": inliers_F}
-    return found | fits | evidence(xy0, as_found, H_0to1, F_0to1, threshold, keypoints1)
+    keypoints0, keypoints1 = (each["keypoints"][0] for each in features)
+    at0, at1 = found.pop("first_matches").unbind(1)  # those of a second look are not independent of a homography
+    as_found = keypoints0[at0], keypoints1[at1]
+    return found | fits | evidence(*as_found, H_0to1, F_0to1, threshold, keypoints1)
 
 
 def match_places(
@@ -117,17 +118,18 @@ def match_places(
     context: bool = True,
     estimator: str = "opencv",
 ) -> dict[str, Any]:
-    """What :func:`kp.match` returns, and ``keypoints0``, ``keypoints1`` (M, 2), the matched places, refined where
-    there are images. The arguments are those of :func:`match_features`.
+    """What :func:`kp.match` returns, ``keypoints0``, ``keypoints1`` (M, 2), the matched places, refined where there are
+    images, and ``first_matches``, those of the first look. The arguments are those of :func:`match_features`.
     """
     check_ratio(ratio)
-    looks = [first_look(*features, upright, context)]
-    found = nearest(looks, ratio)
-    keypoints = [each["keypoints"][0] for each in features]
+    first = first_look(*features, upright, context)
+    found = nearest(first, ratio)
+    found["first_matches"] = found["matches"]
+    keypoints = (features[0]["keypoints"][0], features[1]["keypoints"][0])
     if images is not None and by is not None and not upright:
         both = [compared(each) | {"keypoints": xy} for each, xy in zip(features, keypoints, strict=True)]
-        again = second_look(images, (both[0], both[1]), found["matches"], by, context, estimator)
-        found = found if again is None else nearest([*looks, again], ratio)
+        second = second_look(images, (both[0], both[1]), found["matches"], by, context, estimator)
+        found |= {} if second is None else both_looks(first, second, keypoints, ratio, estimator)
     xy0, xy1 = (xy[at] for xy, at in zip(keypoints, found["matches"].unbind(1), strict=True))
     if images is not None:
         xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)

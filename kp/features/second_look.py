@@ -3,13 +3,13 @@
 The first look (:mod:`kp.features.alignment`) compares descriptors in few turns, sizes and tilts, all keypoints in the
 same. Its matches have a homography. Where this is evidence and says that the images are not seen alike, the image that
 shows more is warped to the frame of the other, so its keypoints are described as the other image sees them: in any
-turn, size and tilt, and each in its own. No keypoint moves. The first look counts, too: two keypoints are as alike as
-in the look in which they are more alike, so what is not on the plane of the homography loses nothing.
-
-Matches of the second look are not independent of the homography. It was evidence by those of the first.
+turn, size and tilt, and each in its own. No keypoint moves. What one homography fits of the matches of the second look
+counts. The other keypoints are matched by both looks, and two of them are as alike as in the look in which they are
+more alike, so what is not on the plane of the homography loses next to nothing.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from kp.features.alignment import Aligned, as_they_are
 from kp.features.estimate import estimate, in_front
 from kp.features.evidence import evidence
+from kp.features.neighbours import mutual_neighbours
 from kp.geometry.coords import Size, inside, invert, jacobian, resize, resize_matrix, warp_image, warp_points
 from kp.geometry.homography import scale
 
@@ -65,6 +66,26 @@ def second_look(
     else:
         two = _described(images[1], keypoints[1], invert(H_0to1), 1 / size, tuple(images[0].shape[-2:]), describe)
     return as_they_are(one, two, context)
+
+
+def both_looks(
+    first: Aligned,
+    second: Aligned,
+    keypoints: tuple[Tensor, Tensor],
+    ratio: float | None = None,
+    estimator: str = "opencv",
+) -> dict[str, Any]:
+    """The ``matches`` and ``scores`` of two looks at the ``keypoints`` (N0, 2) and (N1, 2), as of :func:`kp.match`."""
+    looks = [(each.descriptors0, each.descriptors1) for each in (first, second)]
+    pairs, scores = mutual_neighbours(looks[1:], ratio)
+    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, pairs.unbind(1), strict=True))
+    fits = estimate(xy0, xy1, _FIT, "homography", estimator)[1].to(pairs.device)
+    pairs, scores = pairs[fits], scores[fits]
+    others, their_scores = mutual_neighbours(looks, ratio)
+    free = ~torch.stack([torch.isin(others[:, side], pairs[:, side]) for side in (0, 1)]).any(0)
+    pairs, scores = torch.cat([pairs, others[free]]), torch.cat([scores, their_scores[free]])
+    order = pairs[:, 0].argsort()
+    return {"matches": pairs[order], "scores": scores[order]}
 
 
 def _alike(changes: Tensor) -> bool:

@@ -9,10 +9,11 @@ import torch
 from skimage import data
 
 import kp
+from kp.features.alignment import Aligned
 from kp.features.estimate import estimate, in_front
 from kp.features.match_pair import describer, match_features
 from kp.features.neighbours import mutual_neighbours
-from kp.features.second_look import second_look
+from kp.features.second_look import both_looks, second_look
 
 PHOTO = data.astronaut()[:400, :480]
 SIZE = (360, 440)  # of the other image
@@ -286,7 +287,7 @@ def test_the_estimator_is_the_one_that_is_asked_for(monkeypatch, extractor):
     greys, features, by = pair(VIEWS["turned"], extractor)
     monkeypatch.setattr("kp.features.refine.choose_estimator", lambda name: name)
     match_features(features, greys, by, estimator="another")
-    assert asked == ["another"] * 4
+    assert asked == ["another"] * 5
 
 
 def test_a_plane_that_is_near_at_one_side_is_not_seen_alike(extractor):
@@ -301,3 +302,37 @@ def test_a_plane_that_is_near_at_one_side_is_not_seen_alike(extractor):
     greys, features, by = pair(H, extractor)
     first, second = (match_features(features, greys, each) for each in (None, by))
     assert right(second, H) > right(first, H) > 50
+
+
+def test_what_one_homography_fits_of_the_second_look_counts_before_all_else():
+    """Of 81 places the second look sees 60 as they are, though not quite; the first has each like the next."""
+    xy = squares()
+    codes, count = torch.eye(100), 60
+    quite = 0.9 * codes[:81] + math.sqrt(1 - 0.9**2) * codes[99]
+    shown = (torch.arange(81) < count)[:, None]
+    second = Aligned(quite * shown, codes[:81])
+    first = Aligned(codes[:81], codes[:81].roll(1, 0))  # place k of image 0 is most alike to place k + 1 of image 1
+    found = both_looks(first, second, (xy, 2 * xy))
+    wanted = [[k, k] for k in range(count)] + [[k, k + 1] for k in range(count, 80)]  # 80 has 0, which is taken
+    assert found["matches"].tolist() == wanted
+    assert torch.allclose(found["scores"], torch.tensor([0.9] * count + [1.0] * 20))
+    alone = mutual_neighbours([first[:2], second[:2]])[0]
+    assert alone.tolist() == [[k, (k + 1) % 81] for k in range(81)]
+
+
+def test_evidence_is_of_the_first_look(extractor, monkeypatch):
+    """Matches of the second are seen by a homography."""
+    greys, features, by = pair(VIEWS["turned"], extractor)
+    asked = []
+    found = {"verified": True, "verified_H": True}
+    monkeypatch.setattr("kp.features.match_pair.evidence", lambda *given: asked.append(given) or found)
+    second = match_features(features, greys, by)
+    first = kp.match(*features, context=True)["matches"]
+    assert not torch.equal(first, second["matches"])
+    ((xy0, xy1, H_0to1, _, threshold, keypoints1),) = asked
+    assert torch.equal(xy0, features[0]["keypoints"][0, first[:, 0]])
+    assert torch.equal(xy1, features[1]["keypoints"][0, first[:, 1]])
+    assert torch.equal(H_0to1, second["H_0to1"])
+    assert threshold == 3
+    assert torch.equal(keypoints1, features[1]["keypoints"][0])
+    assert "first_matches" not in second
