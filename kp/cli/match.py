@@ -11,11 +11,12 @@ that only turns; a fundamental matrix fits any scene that stands still. Where to
 to 3 px or --error to be told from chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false (of the
 homography "verified_H"), and no line is drawn as if it fitted; mirrored images and repeating patterns can fit all the
 same. Pictures may be turned by any angle, and one may be taken from up to four times nearer, or from the side: a plane
-may look up to three times narrower. Once a homography says how, one picture is described anew as the other sees it.
+may look up to three times narrower. Once a homography says how, one picture is described as the other sees it, too.
 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1; the same command tries it again, and pairs that were added to the list or whose images were
-changed since. Until all are matched, .NAME.pairs beside --out NAME holds what was matched so far.
+changed since. Until all are matched, .NAME.pairs beside --out NAME holds what was matched so far; then --overwrite
+matches all anew.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from kp.support.errors import one_line
 from kp.support.files import digest
 
 _GREY_IMAGES = 8  # images that are kept, of the last pairs
+_VERSION = 2  # of the matches that the same flags give
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +67,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "the images, in steps of 11 degrees, as if one were 2 or 4 times smaller, and as if either were seen from "
     text += "the side"
     parser.add_argument("--upright", action="store_true", help=text)
-    text = "take the first matches as they are, for speed. By default an image that a homography shows to be seen "
+    text = "take the first matches as they are, for speed. By default there are two steps more. An image that a "
     text += (
-        "otherwise, as turned or from the side, is described once more, as the other sees it (not with --upright or "
+        "homography shows to be seen otherwise, as turned or from the side, is described once more, as the other sees "
     )
-    text += "--features); then keypoints of the second image are moved to where the pictures fit, to parts of a pixel, "
-    text += "from a corner near the right one to that, in what is printed, drawn and written as .json, for which own "
-    text += "descriptors are compared in two sizes at once. .h5 and .db name keypoints, which stay"
+    text += (
+        "it, and both descriptions count (not with --upright or --features). And keypoints of the second image move to "
+    )
+    text += (
+        "where the pictures fit, to parts of a pixel, from a corner near the right one to that, in what is printed, "
+    )
+    text += "drawn and written as .json; own descriptors are compared in two sizes at once for this. In .h5 and .db "
+    text += "keypoints are named, and stay"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
@@ -217,7 +224,7 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     if args.overwrite and args.out is None:
         raise ValueError("--overwrite replaces --out: name one")
     if not 0 <= args.ratio <= 1:
-        raise ValueError(f"--ratio must be in [0, 1], not {args.ratio}")
+        raise ValueError(f"--ratio must be in (0, 1], or 0 for no test, not {args.ratio}")
     if not 0 < args.error < float("inf"):
         raise ValueError(f"--error must be above 0 pixels, not {args.error}")
     if args.images is not None and not args.images.is_dir():
@@ -259,8 +266,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     if args.features is not None:
         by = {"features": f"{args.features} {digest(args.features)}"}
     images = None if args.images is None else str(args.images)
-    looks = 1 if args.unrefined or args.upright or args.features is not None else 2
-    return by | {"looks": looks, "images": images, "pairs": listed} | {name: getattr(args, name) for name in names}
+    by |= {"version": _VERSION, "images": images, "pairs": listed}
+    return by | {name: getattr(args, name) for name in names}
 
 
 def _plain(result: dict[str, Any]) -> dict[str, Any]:

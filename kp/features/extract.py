@@ -156,6 +156,8 @@ class Extractor(nn.Module):
             ValueError: the weights have no describer, or the keypoints cannot be of this image.
 
         Example:
+            >>> points = cv2.ORB_create().detect(cv2.imread("photo.jpg"))
+            >>> features = {"keypoints": np.float32([point.pt for point in points])[None]}
             >>> features |= Extractor("described").describe("photo.jpg", features)
         """
         if not self.describes:

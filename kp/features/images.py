@@ -103,9 +103,15 @@ def to_mask(mask: "Source", size: tuple[int, int]) -> Tensor:
 
 def places_in(grey: Tensor, features: Mapping[str, Tensor]) -> Tensor:
     """The ``keypoints`` (1, N, 2) of an image (1, 1, H, W). Raises ValueError where they cannot be of this image."""
-    xy = torch.as_tensor(features.get("keypoints", torch.empty(0)))
+    wanted = "keypoints of one image have the shape (1, N, 2)"
+    if not isinstance(features, Mapping) or "keypoints" not in features:
+        raise ValueError(f'{wanted}: give them as {{"keypoints": xy}}, or what extract returned')
+    try:
+        xy = torch.as_tensor(features["keypoints"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{wanted}: of OpenCV's make np.float32([point.pt for point in points])[None]") from error
     if xy.ndim != 3 or len(xy) != 1 or xy.shape[2] != 2:
-        raise ValueError(f"keypoints of one image have the shape (1, N, 2), not {tuple(xy.shape)}")
+        raise ValueError(f"{wanted}, not {tuple(xy.shape)}{': give xy[None]' if xy.ndim == 2 else ''}")
     size = [float(side) for side in reversed(grey.shape[-2:])]
     if "image_size" in features and features["image_size"][0].tolist() != size:
         raise ValueError(f"the image has {size[0]:g} x {size[1]:g} pixels, and the features are of another size")

@@ -168,8 +168,10 @@ def test_no_places_and_places_that_are_not_valid():
     ("weights", "features", "message"),
     [
         ("ranked", {"keypoints": torch.zeros(1, 1, 2)}, "these weights give no descriptors"),
-        ("described", {}, "the shape \\(1, N, 2\\)"),
-        ("described", {"keypoints": torch.zeros(4, 2)}, "the shape \\(1, N, 2\\), not \\(4, 2\\)"),
+        ("described", {}, 'the shape \\(1, N, 2\\): give them as {"keypoints": xy}'),
+        ("described", [[10.0, 20], [30, 40]], 'the shape \\(1, N, 2\\): give them as {"keypoints": xy}'),
+        ("described", {"keypoints": [cv2.KeyPoint(1, 2, 3)]}, "of OpenCV's make np.float32"),
+        ("described", {"keypoints": torch.zeros(4, 2)}, "\\(1, N, 2\\), not \\(4, 2\\): give xy\\[None\\]"),
         ("described", {"keypoints": torch.zeros(1, 4, 3)}, "the shape \\(1, N, 2\\), not \\(1, 4, 3\\)"),
         ("described", {"keypoints": torch.full((1, 1, 2), torch.nan)}, "NaN or infinite"),
         ("described", {"keypoints": torch.zeros(1, 1, 2), "image_size": torch.tensor([[9.0, 9]])}, "of another size"),
