@@ -7,8 +7,8 @@ kp match --pairs pairs.txt --images photos/ --out database.db    for COLMAP: key
 kp match --pairs pairs.txt --features photos.h5 --out matches.h5 --unrefined     of what kp detect has found; no images
 
 Keypoints that are mutual nearest neighbours by their descriptors are matches. A homography fits a plane, or a camera
-that only turns; a fundamental matrix fits any scene that stands still. Where too few matches, as they were found, fit
-to 3 px or --error to be told from chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false (of the
+that only turns; a fundamental matrix fits any scene that stands still. Where too few first matches, as they were found,
+fit to 3 px or --error to be told from chance (Moisan and Stival, IJCV 2004), this is said, "verified" is false (of the
 homography "verified_H"), and no line is drawn as if it fitted; mirrored images and repeating patterns can fit all the
 same. Pictures may be turned by any angle, and one may be taken from up to four times nearer, or from the side: a plane
 may look up to three times narrower. Once a homography says how, one picture is described as the other sees it, too.
@@ -68,17 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "the side"
     parser.add_argument("--upright", action="store_true", help=text)
     text = "take the first matches as they are, for speed. By default there are two steps more. An image that a "
+    text += "homography shows to be seen otherwise, as turned or from the side, is described once more, as the other "
     text += (
-        "homography shows to be seen otherwise, as turned or from the side, is described once more, as the other sees "
+        "sees it, and both descriptions count (not with --upright or --features). And keypoints of the second image "
     )
+    text += "move to where the pictures fit, to parts of a pixel, from a corner near the right one to that, in what is "
     text += (
-        "it, and both descriptions count (not with --upright or --features). And keypoints of the second image move to "
+        "printed, drawn and written as .json; own descriptors are compared in two sizes at once for this. In .h5 and "
     )
-    text += (
-        "where the pictures fit, to parts of a pixel, from a corner near the right one to that, in what is printed, "
-    )
-    text += "drawn and written as .json; own descriptors are compared in two sizes at once for this. In .h5 and .db "
-    text += "keypoints are named, and stay"
+    text += ".db keypoints are named, and stay"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
