@@ -68,15 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text += "the side"
     parser.add_argument("--upright", action="store_true", help=text)
     text = "take the first matches as they are, for speed. By default there are two steps more. An image that a "
-    text += "homography shows to be seen otherwise, as turned or from the side, is described once more, as the other "
-    text += (
-        "sees it, and both descriptions count (not with --upright or --features). And keypoints of the second image "
-    )
-    text += "move to where the pictures fit, to parts of a pixel, from a corner near the right one to that, in what is "
-    text += (
-        "printed, drawn and written as .json; own descriptors are compared in two sizes at once for this. In .h5 and "
-    )
-    text += ".db keypoints are named, and stay"
+    text += "homography shows to be seen otherwise, as turned or from the side, is described once more, as the "
+    text += "other sees it, and both descriptions count (not with --upright or --features). And keypoints of the "
+    text += "second image move to where the pictures fit, to parts of a pixel, from a corner near the right one to "
+    text += "that, in what is printed, drawn and written as .json; own descriptors are compared in two sizes at "
+    text += "once for this. In .h5 and .db keypoints are named, and stay"
     parser.add_argument("--unrefined", action="store_true", help=text)
     text = "of the matrices (default: poselib where it is installed)"
     parser.add_argument("--estimator", choices=("poselib", "opencv"), help=text)
