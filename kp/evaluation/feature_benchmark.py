@@ -12,8 +12,8 @@ they are. NAME+refined moves the matched points of image k to where the pictures
 near the right one: a step for all features, which "kp match" and kp.match_pair take. Ours tell it their turn and sizes,
 and are compared at half the size, too, where this costs no clear match (kp.match's context). Before, where a homography
 of the first matches is evidence that two images are not seen alike, one is described anew as the other sees it, at the
-same points, too: points are as alike as in the look that has them more alike. So for all but the complete features sift
-and orb, NAME+upright and oracles. The places that are found count.
+same points, too: what one homography fits of these matches counts, and the other points are matched by both looks. So
+for all but the complete features sift and orb, NAME+upright and oracles. The places that are found count.
 DETECTOR+oracle matches the points of one by the given homography, one to one and within 3 px: no descriptor has more
 right matches as found. MMA is the share of matches right to 1, 3 and 5 px of image k, 0 without a match. A match is
 right within 3 px. The matching score is the number of right matches divided by that of points that the other view sees,
