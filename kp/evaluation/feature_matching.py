@@ -38,9 +38,9 @@ def measure_pair(
 ) -> dict[str, float]:
     """What the best ``count`` points of each view give, against the true H_0to1 (3, 3), as plain numbers.
 
-    With ``images`` (1, 1, H, W) the matches are made with context, and refined by :func:`kp.refine`; with ``describe``
-    after a second look (:mod:`kp.features.second_look`). ``oracle``: they are the true ones, by :func:`true_matches`,
-    of the first.
+    With ``images`` (1, 1, H, W) the matches are made with context, with ``describe`` by a second look, too
+    (:mod:`kp.features.second_look`), and refined by :func:`kp.refine`. ``oracle``: they are the true ones, by
+    :func:`true_matches`, and refined.
 
     ``dimensions`` of the descriptor; ``keypoints``, the mean of the two views; ``matches``; ``right_matches``, within
     3 px; ``matching_score``; ``matching_accuracy_1px`` to ``_10px``, the share of matches that are right, 0 without a
