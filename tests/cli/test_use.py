@@ -266,6 +266,7 @@ def test_indices_that_are_written_are_of_two_looks_too(turned):
     assert (written[""] >= 0).sum() == len(found)
 
 
+@pytest.mark.filterwarnings("ignore:lying.png is turned as its EXIF")
 def test_a_turned_file_is_looked_at_again_as_it_is_shown(turned, capsys):
     """The second picture is stored lying on its side and says so."""
     exif = Image.Exif()
