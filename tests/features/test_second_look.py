@@ -336,3 +336,37 @@ def test_evidence_is_of_the_first_look(extractor, monkeypatch):
     assert threshold == 3
     assert torch.equal(keypoints1, features[1]["keypoints"][0])
     assert "first_matches" not in second
+
+
+@pytest.mark.parametrize(
+    ("H", "looked"),
+    [
+        (np.diag([1.13, 1.13, 1.0]), True),
+        (np.diag([1.07, 1.07, 1.0]), False),
+        (similar(1, 7)[:3], True),
+        (similar(1, 4)[:3], False),
+        (np.array([[1, 0, 0], [0, 1, 0], [1.5e-4, 0, 1.0]]), False),  # by more than a tenth at its edge alone
+        (np.array([[1, 0, 0], [0, 1, 0], [6e-4, 0, 1.0]]), True),
+    ],
+)
+def test_a_tenth_of_a_vector_at_half_of_the_matches_is_not_alike(H, looked):
+    xy = squares()
+    features = [known(xy, torch.arange(81)), known(there(xy, H), torch.arange(81))]
+    images = [torch.zeros(1, 1, 500, 500)] * 2
+    found = second_look(images, features, same(81), lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
+    assert (found is not None) is looked
+
+
+@pytest.mark.parametrize("times", [1.2, 1 / 1.2])
+def test_the_image_that_shows_a_little_more_is_the_one_that_is_described(times):
+    xy = squares(apart=20.0)
+    features = [known(xy, torch.arange(81)), known(times * xy, torch.arange(81))]
+    images = torch.zeros(1, 1, 300, 300), torch.zeros(1, 1, 310, 310)
+    asked = []
+
+    def describe(image, places):
+        asked.append(image.shape[-1])
+        return {"descriptors": torch.ones(len(places), 100)}
+
+    second_look(images, features, same(81), describe)
+    assert asked == [300 if times > 1 else 310]  # in the frame of the other
