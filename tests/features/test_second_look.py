@@ -370,3 +370,24 @@ def test_the_image_that_shows_a_little_more_is_the_one_that_is_described(times):
 
     second_look(images, features, same(81), describe)
     assert asked == [300 if times > 1 else 310]  # in the frame of the other
+
+
+def test_both_looks_take_the_ratio():
+    """Place 0 has a distance of .447 to place 0 and of .538 to place 80: nearer by .83."""
+    xy, codes = squares(), torch.eye(100)
+    others = codes[:81].clone()
+    others[80] = 0.95 * codes[0] + math.sqrt(1 - 0.95**2) * codes[98]
+    look = Aligned(0.9 * codes[:81] + math.sqrt(1 - 0.9**2) * codes[99], others)
+    for ratio, first in ((None, 0), (0.8, 1)):
+        assert both_looks(look, look, (xy, 2 * xy), ratio)["matches"].tolist() == [[k, k] for k in range(first, 80)]
+
+
+def test_what_the_homography_does_not_fit_is_matched_by_both_looks():
+    """Places 0 to 69 are on a plane; of those that are not the second look knows 70 to 74, the first 75 to 80."""
+    xy, codes = squares(), torch.eye(100)[:81]
+    there = 2 * xy
+    there[70:] += torch.tensor([60.0, -50])
+    known_by = torch.arange(81)[:, None]
+    second, first = Aligned(codes * (known_by < 75), codes), Aligned(codes * (known_by >= 75), codes)
+    found = both_looks(first, second, (xy, there))
+    assert torch.equal(found["matches"], same(81))
