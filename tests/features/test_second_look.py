@@ -175,6 +175,8 @@ def test_the_image_that_shows_more_is_described_as_the_other_sees_it(monkeypatch
     wanted = cv2.warpPerspective(cv2.GaussianBlur(seen[0, 0].numpy(), (0, 0), 0.9), H, small[::-1])
     off = [np.abs(image[0, 0].numpy() - np.roll(wanted, by, 1))[12:-5, 5:-5].mean() for by in (0, 1)]
     assert off[0] < 0.01 < off[1]  # of the image: its first rows are outside of the other
+    assert torch.allclose(image[0, 0, 2], image[0, 0, 7], atol=0.01), "the edge of the image is repeated"
+    assert image[0, 0, 2].min() > 0.02
     more, less = (found.descriptors1, found.descriptors0) if back else found[:2]
     assert torch.equal(more, torch.eye(100)[codes] * inside[:, None])  # zero where the other does not see it
     assert torch.equal(less, torch.eye(100)[codes[inside]])
@@ -194,6 +196,10 @@ def test_of_two_looks_the_one_counts_in_which_places_are_more_alike():
     pairs, scores = mutual_neighbours([(one, two), again])
     assert pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
     assert scores.tolist() == pytest.approx([0.96, 0.8, 0.96])
+    unlike = torch.tensor([[1.0, 0]]), torch.tensor([[-0.6, 0.8], [-0.5, 0.866]])
+    not_described = torch.zeros(1, 2), unlike[1]
+    assert mutual_neighbours([unlike, not_described])[0].tolist() == [[0, 1]]
+    assert mutual_neighbours([not_described, unlike])[0].tolist() == [[0, 1]]
     # distances are the roots of 2 - 2 cos: .283 of .96, .632 of .8, .894 of .6, 1.2 of .28
     assert mutual_neighbours([(one, two), again], 0.5)[0].tolist() == [[0, 0], [2, 2]]
     assert mutual_neighbours([(one, two), again], 0.3)[0].tolist() == []  # next to 2 is 0, by the first look
