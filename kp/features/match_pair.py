@@ -62,6 +62,7 @@ def match_pair(
     """
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 pixels, not {threshold}")
+    check_ratio(ratio)
     estimator = choose_estimator(estimator)
     extractor = extractor or Extractor(DESCRIBED)
     found = []
@@ -121,7 +122,6 @@ def match_places(
     """What :func:`kp.match` returns, ``keypoints0``, ``keypoints1`` (M, 2), the matched places, refined where there are
     images, and ``first_matches``, those of the first look. The arguments are those of :func:`match_features`.
     """
-    check_ratio(ratio)
     first = first_look(*features, upright, context)
     found = nearest(first, ratio)
     found["first_matches"] = found["matches"]

@@ -500,6 +500,10 @@ def test_pairs_that_could_not_be_matched_are_tried_again(pair, capsys, monkeypat
     written = Path(out).read_bytes()
     assert main([*LIST, "--out", out, "--ratio", "0.9"]) == ERROR
     assert "begun with other settings (ratio)" in capsys.readouterr().err
+    with monkeypatch.context() as later:
+        later.setattr("kp.cli.match._VERSION", 99)
+        assert main([*LIST, "--out", out]) == ERROR
+        assert "begun with other settings (version)" in capsys.readouterr().err
     Path(out).write_bytes(b"mine")
     assert main([*LIST, "--out", out]) == ERROR
     assert f"{out} is there already" in capsys.readouterr().err

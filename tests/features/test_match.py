@@ -176,6 +176,7 @@ def test_without_poselib_opencv_fits(monkeypatch):
         (lambda f: kp.match({"descriptors": torch.rand(2, 3, 8)}, f), r"\(1, N, D\)"),
         (lambda f: kp.match(f, f, ratio=0.0), "ratio"),
         (lambda f: kp.match_pair(IMAGE0, IMAGE1, threshold=0.0), "threshold"),
+        (lambda f: kp.match_pair(IMAGE0, IMAGE1, ratio=1.5), "ratio"),
         (lambda f: kp.match_pair(IMAGE0, IMAGE1, estimator="ransac"), "no estimator"),
     ],
 )
