@@ -157,15 +157,16 @@ class _Matcher:
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""
-        from kp.features.match_pair import match_features
+        from kp.features.match_pair import fitted, match_places
 
         paths = [_path(self.args, name) for name in (name0, name1)]
         f0, f1 = self.features(name0), self.features(name1)
         in_place = self.args.out is not None and self.args.out.suffix.lower() != ".json"  # keypoints count, not places
         context = not (self.args.unrefined or in_place)
         images = None if self.args.unrefined else tuple(self.grey(path, self.args.exif) for path in paths)
-        choices = self.args.ratio or None, self.args.upright, context, self.args.error, self.args.estimator
-        found = match_features((f0, f1), images, self.describe, *choices)
+        choices = self.args.ratio or None, self.args.upright, context, self.args.estimator
+        found = match_places((f0, f1), images, self.describe, *choices)
+        found = fitted(found, (f0, f1), self.args.error, self.args.estimator)
         found |= {name: found[name].cpu() for name in ("matches", "scores", "keypoints0", "keypoints1")}
         return found | {"names": (name0, name1), "counts": [f["keypoints"].shape[1] for f in (f0, f1)]}
 

@@ -95,7 +95,9 @@ def describe(
     with full_precision(grey.device):
         found = METHODS[method](grey, xy[0].float(), patch_radius)[None].float()
     found = found.masked_fill(found.norm(dim=2, keepdim=True) < _LEAST_NORM, 0)  # of an even patch
-    return found.masked_fill(~features["valid"][..., None], 0) if "valid" in features else found
+    if "valid" not in features:
+        return found
+    return found.masked_fill(~torch.as_tensor(features["valid"]).bool().to(found.device)[..., None], 0)
 
 
 @torch.inference_mode()

@@ -76,38 +76,8 @@ def match_pair(
     if refined:
         images = tuple(to_grey_image(image, extractor.exif).grey for image in (image0, image1))
         by = describer(extractor, descriptor)
-    paired = match_features(features, images, by, ratio, upright, refined, threshold, estimator)
-    return paired | {"features0": found[0], "features1": found[1]}
-
-
-def match_features(
-    features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-    images: tuple[Tensor, Tensor] | None = None,
-    by: Describe | None = None,
-    ratio: float | None = None,
-    upright: bool = False,
-    context: bool = True,
-    threshold: float = 3.0,
-    estimator: str = "opencv",
-) -> dict[str, Any]:
-    """What :func:`match_pair` returns, but ``features0`` and ``features1``, of two images whose features are known.
-
-    Args:
-        features: of each image, ``keypoints`` (1, N, 2) and what :func:`kp.match` compares.
-        images: grey, (1, 1, H, W) each. None: matches are not refined.
-        by: describes places of an image as the keypoints were. None: no image is looked at again.
-        ratio, upright, context: see :func:`kp.match`.
-        threshold, estimator: see :func:`match_pair`.
-    """
-    found = match_places(features, images, by, ratio, upright, context, estimator)
-    xy0, xy1 = found["keypoints0"], found["keypoints1"]
-    H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
-    F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
-    fits = {"H_0to1": H_0to1, "inliers": inliers, "F_0to1": F_0to1, "inliers_F": inliers_F}
-    keypoints0, keypoints1 = (each["keypoints"][0] for each in features)
-    at0, at1 = found.pop("first_matches").unbind(1)  # those of a second look are not independent of a homography
-    as_found = keypoints0[at0], keypoints1[at1]
-    return found | fits | evidence(*as_found, H_0to1, F_0to1, threshold, keypoints1)
+    paired = match_places(features, images, by, ratio, upright, refined, estimator)
+    return fitted(paired, features, threshold, estimator) | {"features0": found[0], "features1": found[1]}
 
 
 def match_places(
@@ -119,8 +89,15 @@ def match_places(
     context: bool = True,
     estimator: str = "opencv",
 ) -> dict[str, Any]:
-    """What :func:`kp.match` returns, ``keypoints0``, ``keypoints1`` (M, 2), the matched places, refined where there are
-    images, and ``first_matches``, those of the first look. The arguments are those of :func:`match_features`.
+    """What :func:`kp.match` returns, and the matched places ``keypoints0``, ``keypoints1`` (M, 2), in pixels, refined
+    where there are images, and ``first_matches`` (L, 2), those of the first look.
+
+    Args:
+        features: of each image, ``keypoints`` (1, N, 2) and what :func:`kp.match` compares.
+        images: grey, (1, 1, H, W) each. None: matches are not refined.
+        by: describes places of an image as the keypoints were. None: no image is looked at again.
+        ratio, upright, context: see :func:`kp.match`.
+        estimator: see :func:`match_pair`.
     """
     first = first_look(*features, upright, context)
     found = nearest(first, ratio)
@@ -136,8 +113,27 @@ def match_places(
     return found | {"keypoints0": xy0, "keypoints1": xy1}
 
 
+def fitted(
+    found: dict[str, Any], features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]], threshold: float, estimator: str
+) -> dict[str, Any]:
+    """What :func:`match_pair` returns, but ``features0`` and ``features1``.
+
+    Args:
+        found: what :func:`match_places` gives of the features.
+        threshold: pixels: largest error of a match that fits.
+    """
+    xy0, xy1 = found["keypoints0"], found["keypoints1"]
+    H_0to1, inliers = estimate(xy0, xy1, threshold, "homography", estimator)
+    F_0to1, inliers_F = estimate(xy0, xy1, threshold, "fundamental", estimator)
+    fits = {"H_0to1": H_0to1, "inliers": inliers, "F_0to1": F_0to1, "inliers_F": inliers_F}
+    keypoints0, keypoints1 = (each["keypoints"][0] for each in features)
+    at0, at1 = found["first_matches"].unbind(1)  # those of a second look are not independent of a homography
+    fits |= evidence(keypoints0[at0], keypoints1[at1], H_0to1, F_0to1, threshold, keypoints1)
+    return {name: values for name, values in found.items() if name != "first_matches"} | fits
+
+
 def describer(extractor: Extractor, descriptor: str | None = None) -> Describe:
-    """What describes places of an image by the ``descriptor`` of :func:`match_pair`."""
+    """What describes places (N, 2) of a grey image (1, 1, H, W) by the ``descriptor`` of :func:`match_pair`."""
 
     def of_weights(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
         found = extractor.describe(image, {"keypoints": xy[None]})

@@ -103,7 +103,7 @@ def _described(
 
     Args:
         H: (3, 3), pixels of the image to pixels of the other.
-        times: as large the image is in the other, at most 1.
+        times: how many times as large the image is in the other, at most 1.
     """
     whole = tuple(image.shape[-2:])
     small = tuple(max(2, round(times * side)) for side in whole)

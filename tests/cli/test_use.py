@@ -21,7 +21,7 @@ from kp.cli.match import _Matcher
 from kp.features import files
 from kp.features.estimate import choose_estimator
 from kp.features.images import to_grey_image
-from kp.features.match_pair import describer, match_features
+from kp.features.match_pair import describer, match_places
 from kp.features.pair_store import PairStore
 from kp.models.checkpoint import SHIPPED
 
@@ -259,9 +259,7 @@ def test_indices_that_are_written_are_of_two_looks_too(turned):
     extractor = kp.Extractor("described")
     features = tuple(extractor.extract(name) for name in turned)
     greys = tuple(to_grey_image(name).grey for name in turned)
-    found = match_features(features, greys, describer(extractor), context=False, estimator=choose_estimator())[
-        "matches"
-    ]
+    found = match_places(features, greys, describer(extractor), context=False, estimator=choose_estimator())["matches"]
     assert torch.equal(torch.from_numpy(written[""]).long()[found[:, 0]], found[:, 1])
     assert (written[""] >= 0).sum() == len(found)
 

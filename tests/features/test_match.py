@@ -195,6 +195,8 @@ def test_empty_places_are_never_matched():
     batch = kp.Extractor(max_num_keypoints=400)({"image": image})
     assert 0 < batch["valid"].sum() < 400
     described = batch | {"descriptors": kp.describe(image, batch)}
+    arrays = {name: values.numpy() for name, values in batch.items()}
+    assert torch.equal(kp.describe(image, arrays), described["descriptors"])
     found = kp.match(described, described)["matches"]
     assert found[:, 0].tolist() == batch["valid"][0].nonzero()[:, 0].tolist()
     with pytest.raises(ValueError, match="features of one image"):

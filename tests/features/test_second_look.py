@@ -11,7 +11,7 @@ from skimage import data
 import kp
 from kp.features.alignment import Aligned
 from kp.features.estimate import estimate, in_front
-from kp.features.match_pair import describer, match_features
+from kp.features.match_pair import describer, fitted, match_places
 from kp.features.neighbours import mutual_neighbours
 from kp.features.second_look import both_looks, second_look
 
@@ -49,6 +49,11 @@ def there(xy0, H):
     return torch.from_numpy(cv2.perspectiveTransform(xy0.double().numpy()[:, None], H)[:, 0]).float()
 
 
+def matched(features, images, by, ratio=None, estimator="opencv", **options):
+    found = match_places(features, images, by, ratio, estimator=estimator, **options)
+    return fitted(found, features, 3.0, estimator)
+
+
 def right(found, H):
     return int(((found["keypoints1"] - there(found["keypoints0"], H)).norm(dim=1) < 3).sum())
 
@@ -77,7 +82,7 @@ def pair(H, extractor, method=None, back=False):
 def test_more_matches_are_right_in_any_view(extractor, view, back, method):
     greys, features, by = pair(VIEWS[view], extractor, method, back)
     H = np.linalg.inv(VIEWS[view]) if back else VIEWS[view]
-    first, second = (match_features(features, greys, each) for each in (None, by))
+    first, second = (matched(features, greys, each) for each in (None, by))
     counts = right(first, H), right(second, H)
     assert counts[1] > counts[0] > 50
     assert counts[1] / len(second["matches"]) > counts[0] / len(first["matches"])
@@ -114,14 +119,14 @@ def test_images_that_are_seen_alike_are_not_looked_at_again(extractor):
     for H, light in ((similar(1, 0), 0.5), (similar(1.05, 1), 1.0)):
         greys, features, _ = pair(H, extractor)
         greys[1] *= light
-        assert match_features(features, greys, refused)["verified_H"]
+        assert matched(features, greys, refused)["verified_H"]
 
 
 def test_images_with_nothing_in_common_are_not_looked_at_again(extractor):
     images = [data.astronaut()[:200, :240], data.coffee()[:200, :240]]
     features = [extractor.extract(image) for image in images]
     greys = [torch.from_numpy(image[..., 1]).float()[None, None] / 255 for image in images]
-    found = match_features(features, greys, refused)
+    found = matched(features, greys, refused)
     assert len(found["matches"]) > 30
     assert not found["verified"]
 
@@ -225,7 +230,7 @@ def test_what_is_not_on_the_plane_of_the_homography_loses_nothing(extractor):
         greys = [torch.from_numpy(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY)).float()[None, None] / 255 for i in (walls, both)]
         counts = []
         for by in (None, describer(extractor, method)):
-            found = match_features(features, greys, by)
+            found = matched(features, greys, by)
             on_left = found["keypoints0"][:, 0] < 350
             of_each = [found["keypoints1"] - there(found["keypoints0"], H) for H in views]
             off = torch.where(on_left[:, None], *of_each).norm(dim=1)
@@ -239,7 +244,7 @@ def test_the_ratio_and_the_context_are_those_of_the_first_look(extractor):
     counts = {}
     for ratio in (None, 0.8):
         for context in (False, True):
-            found = match_features(features, greys, by, ratio, context=context)
+            found = matched(features, greys, by, ratio, context=context)
             counts[ratio, context] = len(found["matches"])
     assert counts[None, True] > counts[0.8, True]
     assert counts[None, False] > counts[0.8, False]
@@ -292,7 +297,7 @@ def test_the_estimator_is_the_one_that_is_asked_for(monkeypatch, extractor):
         monkeypatch.setattr(f"kp.features.{module}.estimate", estimated)
     greys, features, by = pair(VIEWS["turned"], extractor)
     monkeypatch.setattr("kp.features.refine.choose_estimator", lambda name: name)
-    match_features(features, greys, by, estimator="another")
+    matched(features, greys, by, estimator="another")
     assert asked == ["another"] * 5
 
 
@@ -306,7 +311,7 @@ def test_a_plane_that_is_near_at_one_side_is_not_seen_alike(extractor):
         @ np.array([[1, 0, -240], [0, 1, -200], [0, 0, 1.0]])
     )
     greys, features, by = pair(H, extractor)
-    first, second = (match_features(features, greys, each) for each in (None, by))
+    first, second = (matched(features, greys, each) for each in (None, by))
     assert right(second, H) > right(first, H) > 50
 
 
@@ -332,7 +337,7 @@ def test_evidence_is_of_the_first_look(extractor, monkeypatch):
     asked = []
     found = {"verified": True, "verified_H": True}
     monkeypatch.setattr("kp.features.match_pair.evidence", lambda *given: asked.append(given) or found)
-    second = match_features(features, greys, by)
+    second = matched(features, greys, by)
     first = kp.match(*features, context=True)["matches"]
     assert not torch.equal(first, second["matches"])
     ((xy0, xy1, H_0to1, _, threshold, keypoints1),) = asked
