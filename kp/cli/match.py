@@ -27,21 +27,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kp.cli.match_features import check_features, described_as_in_file, features_of_file
 from kp.cli.use import (
     add_extractor_flags,
     extractor_settings,
     features_of,
     make_extractor,
     one_line_warnings,
-    refuse_extractor_flags,
     say,
 )
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
 from kp.support.errors import one_line
 from kp.support.files import digest
 
-_GREY_IMAGES = 8  # images that are kept, of the last pairs
-_VERSION = 2  # of the matches that the same flags give
+_KEPT_IMAGES = 8  # of the last pairs
+_VERSION = 3  # of the matches that the same flags give
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--upright", action="store_true", help=text)
     text = "take the first matches as they are, for speed. By default there are two steps more. An image that a "
     text += "homography shows to be seen otherwise, as turned or from the side, is described once more, as the "
-    text += "other sees it, and both descriptions count (not with --upright or --features). And keypoints of the "
+    text += "other sees it, and both descriptions count (not with --upright, nor with --features of another program, "
+    text += "which do not say how they were described). And keypoints of the "
     text += "second image move to where the pictures fit, to parts of a pixel, from a corner near the right one to "
     text += "that, in what is printed, drawn and written as .json; own descriptors are compared in two sizes at "
     text += "once for this. In .h5 and .db keypoints are named, and stay"
@@ -93,7 +94,8 @@ def run(args: argparse.Namespace) -> None:
     with one_line_warnings(), ExitStack() as opened:
         store = None
         if args.out is not None:
-            store = opened.enter_context(closing(PairStore(args.out, _settings(args), args.overwrite)))
+            settings = _settings(args, matcher.describe is not None)
+            store = opened.enter_context(closing(PairStore(args.out, settings, args.overwrite)))
         for names in pairs:
             read = [] if args.features is not None and args.unrefined else [_path(args, name) for name in names]
             listed = args.pairs is not None and not args.json  # else the result is printed or drawn
@@ -137,22 +139,20 @@ class _Matcher:
         scales = 1 if args.upright else DESCRIPTOR_SCALES
         self.extractor = make_extractor(args, scales) if args.features is None else None
         named = None if args.descriptors == "own" else args.descriptors
-        self.describe = None if self.extractor is None else describer(self.extractor, named)
+        anew = self.extractor is not None
+        self.describe = describer(self.extractor, named) if anew else described_as_in_file(args)
         self.found: dict[str, Any] = {}
-        self.grey = lru_cache(_GREY_IMAGES)(_grey)  # a list of pairs names most images several times
+        self.image = lru_cache(_KEPT_IMAGES)(_grey)  # a list of pairs names most images several times
 
     def features(self, name: str) -> Mapping[str, Any]:
         """Those of an image, by its name. Raises ValueError."""
-        from kp.features.files import load
-
+        args = self.args
         if name not in self.found:
-            if self.extractor is not None:
-                self.found[name] = features_of(self.extractor, _path(self.args, name), None, self.args.descriptors)
-            elif "descriptors" in (loaded := load(self.args.features, name)):
-                self.found[name] = loaded
+            if self.extractor is None:
+                self.found[name] = features_of_file(args, name)
             else:
-                flags = "--weights described --descriptors own --descriptor-scales 3"
-                raise ValueError(f"{self.args.features} has no descriptors: kp detect {flags} writes them")
+                image = self.image(_path(args, name), args.exif)
+                self.found[name] = features_of(self.extractor, image, None, args.descriptors)
         return self.found[name]
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class _Matcher:
         f0, f1 = self.features(name0), self.features(name1)
         in_place = self.args.out is not None and self.args.out.suffix.lower() != ".json"  # keypoints count, not places
         context = not (self.args.unrefined or in_place)
-        images = None if self.args.unrefined else tuple(self.grey(path, self.args.exif) for path in paths)
+        images = None if self.args.unrefined else tuple(self.image(path, self.args.exif).grey for path in paths)
         choices = self.args.ratio or None, self.args.upright, context, self.args.estimator
         found = match_places((f0, f1), images, self.describe, *choices)
         found = fitted(found, (f0, f1), self.args.error, self.args.estimator)
@@ -177,10 +177,10 @@ def _path(args: argparse.Namespace, name: str | Path) -> Path:
 
 
 def _grey(path: Path, exif: str) -> Any:
-    """An image as grey, (1, 1, H, W)."""
+    """A :class:`kp.features.images.GreyImage`."""
     from kp.features.images import to_grey_image
 
-    return to_grey_image(path, exif).grey
+    return to_grey_image(path, exif)
 
 
 def _pairs(args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -213,7 +213,8 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     from kp.support.files import check_writable
 
     if args.features is not None:
-        _check_features(args, pairs)
+        check_features(args)
+        _check_images(args, pairs)
     if args.descriptors == "none":
         raise ValueError("matches need --descriptors")
     if args.overwrite and args.out is None:
@@ -237,15 +238,8 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     check_writable(args.draw)
 
 
-def _check_features(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
-    """Raises ValueError where the features of a file cannot be matched."""
-    refuse_extractor_flags(args, "--features", None, DESCRIBED)
-    if args.features.suffix.lower() != ".h5":
-        raise ValueError(f"--features {args.features} must be an .h5, which has images by name")
-    if not args.features.is_file():
-        raise ValueError(f"there is no file --features {args.features}")
-    if args.out is not None and args.out.resolve() == args.features.resolve():
-        raise ValueError(f"--out {args.out} would overwrite --features: name another place")
+def _check_images(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
+    """Raises ValueError where images are needed beside ``--features`` and are not there."""
     needs = "--draw" if args.draw is not None else None if args.unrefined else "to refine matches"
     if needs is not None and not (path := _path(args, pairs[0][0])).is_file():
         raise ValueError(
@@ -253,13 +247,13 @@ def _check_features(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> N
         )
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, looks_again: bool) -> dict[str, Any]:
     """What the matches depend on."""
     names = ("ratio", "error", "upright", "unrefined", "estimator", "exif")
     listed = None if args.pairs is None else str(args.pairs)
     by = extractor_settings(args)
     if args.features is not None:
-        by = {"features": f"{args.features} {digest(args.features)}"}
+        by = {"features": f"{args.features} {digest(args.features)}", "second_look": looks_again}
     images = None if args.images is None else str(args.images)
     by |= {"version": _VERSION, "images": images, "pairs": listed}
     return by | {name: getattr(args, name) for name in names}

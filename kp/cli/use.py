@@ -13,6 +13,8 @@ from tqdm import tqdm
 from kp.config import DETECTION_THRESHOLD, MODELS, WEIGHTS
 from kp.support.files import digest
 
+_OF_FEATURES = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")  # flags, with --weights
+
 DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "hynet")
 
 
@@ -37,26 +39,12 @@ def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 
-def refuse_extractor_flags(args: argparse.Namespace, flag: str, *defaults: Any) -> None:
-    """Raises ValueError where one was given beside a flag that leaves them without a meaning.
-
-    Args:
-        defaults: what :func:`add_extractor_flags` was given.
-    """
-    parser = argparse.ArgumentParser()
-    add_extractor_flags(parser, *defaults)
-    for name, value in vars(parser.parse_args([])).items():
-        if getattr(args, name) != value and name not in ("exif", "device"):
-            raise ValueError(f"{flag} has its keypoints: leave out --{name.replace('_', '-')}")
-
-
 def extractor_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the features of an image depend on, for JSON: the weights by their content."""
     from kp.models.checkpoint import find_weights
 
-    names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")
     weights = f"{Path(args.weights).name} {digest(find_weights(args.weights))}"
-    return {"weights": weights} | {name: getattr(args, name) for name in names}
+    return {"weights": weights} | {name: getattr(args, name) for name in _OF_FEATURES}
 
 
 def make_extractor(args: argparse.Namespace, descriptor_scales: int = 1) -> Any:

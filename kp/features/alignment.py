@@ -27,7 +27,7 @@ _CHANCE = 4  # votes more has what changes nothing: chance gives a few to any of
 _BETWEEN = 0.98  # times as much counts one in a turn between those of 45 degrees: most cameras are held straight
 _FEWEST = 8.0  # votes: with fewer nothing is changed, as chance gives some to any change
 _TRIED = 2  # changes, the best, that are tried with finer turns and with tilts
-_ALIKE = 2 / 3  # of the voters: with so many votes no tilt is tried
+_ALIKE = 2 / 3  # of the voters: with so many votes the images are taken as they are, and no tilt is tried
 
 
 class Aligned(NamedTuple):
@@ -73,7 +73,7 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
     votes = {unchanged: pair.votes(unchanged)}
-    if votes[unchanged] < pair.voters():  # else no change can have more
+    if votes[unchanged] < _ALIKE * pair.voters():
         votes |= {change: pair.votes(change) for change in pair.turned() if change != unchanged}
         tried: dict[_Change, None] = {}  # in order, each once
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TRIED]:
@@ -149,10 +149,10 @@ class _Pair:
         if min(len(descriptors0), len(descriptors1)) < 2:
             return 0.0
         cosines = descriptors0 @ descriptors1.mT
-        nearest, at = cosines.max(1)
-        second = cosines.scatter_(1, at[:, None], -1.0).amax(1)  # takes less time than topk
-        clear = (1 - nearest).clamp(min=0) < _RATIO**2 * (1 - second).clamp(min=0)  # half of squared distances
-        votes = len(at[clear].unique())
+        least = 1 - (1 - cosines.amax(1)).clamp(min=0) / _RATIO**2  # half of a squared distance is 1 - cosine
+        near = cosines.ge_(least[:, None])  # as numbers, whose sums are fast
+        clear = (near.sum(1) == 1).to(near)
+        votes = int((clear @ near).count_nonzero())
         if change.turn % _FINER:
             return votes * _BETWEEN
         return votes if any(change[:3]) or change.tilt is not None else votes + _CHANCE

@@ -125,7 +125,7 @@ class Extractor(nn.Module):
         Raises:
             ImageError: (a ValueError) the image or mask cannot be read, or it is not certain what is meant.
         """
-        if isinstance(image, list | tuple):
+        if isinstance(image, list | tuple) and not isinstance(image, GreyImage):
             stacked = getattr(mask, "ndim", 0) >= 3 and len(mask) == len(image)
             masks = mask if isinstance(mask, list | tuple) or stacked else [mask] * len(image)
             if len(masks) != len(image):

@@ -16,7 +16,7 @@ from kp.models.detector import to_grey
 if TYPE_CHECKING:
     from PIL import Image
 
-    Source = str | Path | Image.Image | np.ndarray | Tensor
+    Source = "str | Path | Image.Image | np.ndarray | Tensor | GreyImage"
 
 EXIF = ("ignore", "apply")  # what to do with the orientation that an image file asks a viewer for
 
@@ -43,7 +43,8 @@ def to_grey_image(image: "Source", exif: str = "ignore") -> GreyImage:
 
     Args:
         image: a path, a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W), (C, H, W) or (1, C, H, W);
-            C = 1, 3, or with opacity 2 or 4. Channels first or last are told apart where only one can be meant.
+            C = 1, 3, or with opacity 2 or 4. Channels first or last are told apart where only one can be meant. What
+            this function returned is returned again.
         exif: ``ignore`` the orientation of files and PIL images (pixels as stored, as COLMAP and hloc do), or
             ``apply`` it.
 
@@ -53,6 +54,8 @@ def to_grey_image(image: "Source", exif: str = "ignore") -> GreyImage:
     """
     if exif not in EXIF:
         raise ValueError(f"exif must be {' or '.join(EXIF)}, not {exif!r}")
+    if isinstance(image, GreyImage):
+        return image
     if isinstance(image, str | Path):
         pixels = read_pixels(Path(image), upright=exif == "apply")
     elif hasattr(image, "getexif"):  # PIL's

@@ -65,18 +65,16 @@ def match_pair(
     check_ratio(ratio)
     estimator = choose_estimator(estimator)
     extractor = extractor or Extractor(DESCRIBED)
-    found = []
-    for image in (image0, image1):
+    images, found = [to_grey_image(image, extractor.exif) for image in (image0, image1)], []
+    for image in images:
         features = extractor.extract(image)
         if descriptor is not None or "descriptors" not in features:
-            method = descriptor or DEFAULT_METHOD
-            features["descriptors"] = describe(image, features, method, exif=extractor.exif)
+            features["descriptors"] = describe(image, features, descriptor or DEFAULT_METHOD)
         found.append(features)
-    features, images, by = (found[0], found[1]), None, None
+    features, greys, by = (found[0], found[1]), None, None
     if refined:
-        images = tuple(to_grey_image(image, extractor.exif).grey for image in (image0, image1))
-        by = describer(extractor, descriptor)
-    paired = match_places(features, images, by, ratio, upright, refined, estimator)
+        greys, by = (images[0].grey, images[1].grey), describer(extractor, descriptor)
+    paired = match_places(features, greys, by, ratio, upright, refined, estimator)
     return fitted(paired, features, threshold, estimator) | {"features0": found[0], "features1": found[1]}
 
 
@@ -132,8 +130,11 @@ def fitted(
     return {name: values for name, values in found.items() if name != "first_matches"} | fits
 
 
-def describer(extractor: Extractor, descriptor: str | None = None) -> Describe:
-    """What describes places (N, 2) of a grey image (1, 1, H, W) by the ``descriptor`` of :func:`match_pair`."""
+def describer(extractor: Extractor | None, descriptor: str | None = None) -> Describe:
+    """What describes places (N, 2) of a grey image (1, 1, H, W) by the ``descriptor`` of :func:`match_pair`.
+
+    Only descriptors of weights need an extractor.
+    """
 
     def of_weights(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
         found = extractor.describe(image, {"keypoints": xy[None]})
@@ -142,4 +143,5 @@ def describer(extractor: Extractor, descriptor: str | None = None) -> Describe:
     def by_name(image: Tensor, xy: Tensor) -> dict[str, Tensor]:
         return {"descriptors": describe(image, {"keypoints": xy[None]}, descriptor or DEFAULT_METHOD)[0]}
 
-    return of_weights if extractor.describes and descriptor is None else by_name
+    own = extractor is not None and extractor.describes and descriptor is None
+    return of_weights if own else by_name

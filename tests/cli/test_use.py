@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import torch
 from forked import Forked, unread
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from skimage import data
 
 import kp
@@ -24,6 +27,7 @@ from kp.features.images import to_grey_image
 from kp.features.match_pair import describer, match_places
 from kp.features.pair_store import PairStore
 from kp.models.checkpoint import SHIPPED
+from kp.support.files import digest
 
 CAMERA, ASTRONAUT = data.camera()[100:340, 80:400], data.astronaut()[:240, :320, ::-1]
 H_0TO1 = np.array([[0.9, 0.1, 10], [-0.1, 0.95, 20], [1e-4, 0, 1]])
@@ -683,7 +687,11 @@ def test_features_of_a_file_are_matched(pair, capsys):
             "there is no image a.png, which is needed to refine matches: --images DIR, or --unref",
         ),
         (["--overwrite"], "--overwrite replaces --out: name one"),
-        (["--features", "f.h5", "--weights", "ranked"], "--features has its keypoints: leave out --weights"),
+        (["--features", "f.h5", "--nms-radius", "2"], "--features has its keypoints: leave out --nms-radius"),
+        *(
+            (["--features", "f.h5", "--weights", "ranked", alone], "--features has its keypoints: leave out --weights")
+            for alone in ("--unrefined", "--upright")
+        ),
         (["--features", "f.h5", "--max-keypoints", "9"], "--features has its keypoints: leave out --max-keypoints"),
         (["--features", "f.h5", "--images", "photos/sub"], "photos/sub/a.png"),
     ):
@@ -698,6 +706,63 @@ def test_features_of_a_file_are_matched(pair, capsys):
     assert "f.h5 has no image 'c.png': it has a.png, b.JPG" in err
     assert "1 of 2 pairs could not be matched" in err
     assert contents("n.h5") == contents("m.h5")
+
+
+@pytest.fixture
+def listed(turned):
+    """A list with a pair of images that are not seen alike, and a command that finds the keypoints of both."""
+    pytest.importorskip("h5py")
+    Path(turned[0]).rename("photos/b.JPG")
+    Path(turned[1]).rename("photos/t.png")
+    Path("pairs.txt").write_text("b.JPG t.png\n")
+    return ["detect", "photos/b.JPG", "photos/t.png", "--out", "f.h5"]
+
+
+def matched(capsys, *flags):
+    """The one pair of a list, and what is said beside it."""
+    capsys.readouterr()
+    assert main([*LIST, "--json", *flags]) == 0
+    out, err = capsys.readouterr()
+    return json.loads(out)[0], err
+
+
+@pytest.mark.parametrize("descriptors", ["own", "rootsift"])
+def test_features_of_a_file_have_a_second_look(listed, capsys, descriptors):
+    """As those found anew: the file says how they were described. That of another program does not."""
+    how = ["--weights", "described", "--descriptors", descriptors, "--resize", "300"]
+    more = ["--descriptor-scales", "3"] if descriptors == "own" else []
+    assert main([*listed, *how, *more]) == 0
+    anew, _ = matched(capsys, *how)
+    assert matched(capsys, "--features", "f.h5") == (anew, "")
+    with pytest.importorskip("h5py").File("f.h5", "a") as file:
+        del file.attrs["kp_settings"]
+    without, err = matched(capsys, "--features", "f.h5")
+    assert not err
+    assert sum(anew["inliers"]) > sum(without["inliers"])
+    first, _ = matched(capsys, *how, "--unrefined")
+    assert without["keypoints1"] != first["keypoints1"], "matches are refined all the same"
+    assert main([*LIST, "--features", "f.h5", "--weights", "ranked"]) == ERROR
+    assert "f.h5 has no descriptors of weights: leave out --weights" in capsys.readouterr().err
+
+
+def test_features_of_own_weights_have_a_second_look_by_them(listed, capsys):
+    with safe_open(SHIPPED["described"], "pt") as file:
+        save_file(load_file(SHIPPED["described"]), "mine.safetensors", file.metadata() | {"note": '"mine"'})
+    shutil.copy(SHIPPED["described"], "other.safetensors")
+    how = ["--weights", "mine.safetensors", "--descriptors", "own"]
+    assert main([*listed, "--descriptor-scales", "3", *how]) == 0
+    anew, _ = matched(capsys, *how)
+    assert matched(capsys, "--features", "f.h5", "--weights", "mine.safetensors") == (anew, "")
+    without, err = matched(capsys, "--features", "f.h5")
+    weights = f"mine.safetensors {digest(Path('mine.safetensors'))}"
+    assert err == f"kp: no image is looked at again: --weights must name the weights {weights} of f.h5\n"
+    assert sum(without["inliers"]) < sum(anew["inliers"])
+    for name, message in (
+        ("other", "f.h5 was described by other weights than --weights other.safetensors"),
+        ("nowhere", "nowhere.safetensors"),
+    ):
+        assert main([*LIST, "--features", "f.h5", "--weights", f"{name}.safetensors"]) == ERROR
+        assert message in capsys.readouterr().err
 
 
 def test_other_features_of_the_same_name_are_not_gone_on_with(pair, capsys, monkeypatch):

@@ -398,6 +398,14 @@ def test_of_an_image_that_is_alike_no_turn_is_tried(extractor, features, monkeyp
     assert len(tried) > 1 + TURNS
 
 
+@pytest.mark.parametrize(("votes", "alike"), [(200, True), (199, False)])
+def test_two_thirds_of_all_votes_are_enough(features, monkeypatch, votes, alike):
+    tried = []
+    monkeypatch.setattr(alignment._Pair, "votes", lambda _, change: tried.append(change) or votes)
+    kp.match(features, features)
+    assert (len(tried) == 1) is alike
+
+
 @pytest.mark.parametrize("count", [2, 3, 5, 8, 12])
 def test_an_image_and_a_few_of_its_own_keypoints_are_not_changed(features, count):
     """Of few descriptors one is by chance much nearer than the others, in one of many turns, sizes and tilts."""

@@ -1,11 +1,18 @@
 """What is taken for an image: one picture is the same gray in any container and type. What is unclear is an error."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
+import kp
+from kp.cli.main import main
 from kp.data.image_files import ImageError
+from kp.features import images
 from kp.features.images import near_invalid, to_grey_image, to_mask
 
 RGB = np.random.default_rng(0).integers(0, 256, (14, 19, 3), dtype=np.uint8)
@@ -105,6 +112,39 @@ def test_transparent_pixels_do_not_show():
         grey, valid = to_grey_image(image)
         assert (grey == 0).all()
         assert valid[0, 0].sum(1).tolist() == [8] * 12
+
+
+def test_what_was_read_is_an_image(tmp_path):
+    """So a file is decoded once, whoever looks at it."""
+    holed = np.random.default_rng(0).random((60, 80)).astype(np.float32)
+    holed[:, :30] = np.nan
+    found = to_grey_image(holed)
+    assert to_grey_image(found) is found
+    extractor = kp.Extractor("described", detection_threshold=0)
+    wanted = extractor.extract(holed)
+    assert wanted["keypoints"][..., 0].min() > 30, "there is nothing on the left"
+    for name, values in extractor.extract(found).items():
+        assert torch.equal(values, wanted[name]), name
+    assert torch.equal(
+        extractor.describe(found, wanted)["descriptors"], extractor.describe(holed, wanted)["descriptors"]
+    )
+
+
+def test_a_pair_of_files_is_read_once(tmp_path, monkeypatch):
+    read, read_pixels = [], images.read_pixels
+    monkeypatch.setattr(images, "read_pixels", lambda path, **more: read.append(path.name) or read_pixels(path, **more))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(name, data.camera()[:200, :240])
+    for descriptor in (None, "rootsift"):
+        assert kp.match_pair("a.png", "b.png", descriptor=descriptor)["verified_H"]
+        assert read == ["a.png", "b.png"]
+        read.clear()
+    for pairs in ("a.png b.png", "a.png b.png\nb.png a.png"):
+        Path("pairs.txt").write_text(pairs)
+        assert main(["match", "--pairs", "pairs.txt"]) == 0
+        assert read == ["a.png", "b.png"]
+        read.clear()
 
 
 def test_nothing_has_a_value():
