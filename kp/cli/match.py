@@ -215,8 +215,6 @@ def _check(args: argparse.Namespace, pairs: list[tuple[str, str]]) -> None:
     if args.features is not None:
         check_features(args)
         _check_images(args, pairs)
-    if args.descriptors == "none":
-        raise ValueError("matches need --descriptors")
     if args.overwrite and args.out is None:
         raise ValueError("--overwrite replaces --out: name one")
     if not 0 <= args.ratio <= 1:

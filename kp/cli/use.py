@@ -19,11 +19,13 @@ DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "h
 
 
 def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None, weights: str = WEIGHTS) -> None:
-    """The flags of :class:`kp.Extractor`, and the descriptor; None: that of the weights, or RootSIFT."""
+    """The flags of :class:`kp.Extractor`, and the descriptor by default; None: that of the weights, or RootSIFT, and not
+    ``none``.
+    """
     group = parser.add_argument_group("keypoints")
     text = f"shipped ones ({', '.join(MODELS)}) or a file that training wrote (default: {weights})"
     group.add_argument("--weights", default=weights, metavar="NAME|FILE", help=text)
-    text = "at most so many for each image; 0: all (default: 1024)"
+    text = "at most so many for each image; 0: all above --threshold (default: 1024)"
     group.add_argument("--max-keypoints", type=int, default=1024, metavar="N", help=text)
     text = "least score of a keypoint, in [0, 1); 0: any (default: %(default)s, above the noise of a camera)"
     group.add_argument("--threshold", type=float, default=DETECTION_THRESHOLD, metavar="T", help=text)
@@ -35,7 +37,8 @@ def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None
     group.add_argument("--exif", choices=("ignore", "apply"), default="ignore", help=text)
     default = descriptors or "own, or rootsift where the weights have none"
     text = f"of each keypoint (default: {default}); own: the weights'; hardnet, sosnet and hynet download theirs"
-    group.add_argument("--descriptors", choices=DESCRIPTORS, default=descriptors, help=text)
+    offered = [name for name in DESCRIPTORS if descriptors is not None or name != "none"]
+    group.add_argument("--descriptors", choices=offered, default=descriptors, help=text)
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
 
 

@@ -3,7 +3,8 @@
 The networks of Kornia have random weights, which cost as much as trained ones. A random score map has maxima all over,
 so that there are 1000 keypoints. What is timed is what Kornia's users call: ``detectAndCompute`` of XFeat and
 ``forward`` of ALIKED and DISK, with their descriptors, and ``forward`` of ``KeyNetDetector``: Key.Net's response on a
-pyramid of the image, keypoints with a scale and no descriptor, no orientation and no affine shape.
+pyramid of the image, keypoints with a scale and no descriptor, no orientation and no affine shape. Of OpenCV it is
+``detect``, and of ORB and SIFT also ``detectAndCompute``.
 """
 
 from collections.abc import Callable
@@ -29,6 +30,12 @@ REFERENCE = "xfeat"
 ONNX, COMPILED = f"{WEIGHTS}, onnxruntime", f"{WEIGHTS}, torch.compile"  # of a graph with the keypoints in it
 COUNT = 1000
 
+_OPENCV = {
+    "fast": cv2.FastFeatureDetector_create,
+    "orb": partial(cv2.ORB_create, COUNT),
+    "sift": partial(cv2.SIFT_create, COUNT),
+}
+
 Find = Callable[[Tensor], object]  # of a grey image (1, 1, H, W) in [0, 1]
 
 
@@ -52,7 +59,9 @@ def detectors(onnx_file: Path) -> dict[str, Timed]:
         **{name: Timed(partial(_ours, name), descriptors=name == DESCRIBED) for name in SHIPPED},
         ONNX: Timed(partial(_onnxruntime, onnx_file)),
         COMPILED: Timed(_compiled, compiled=True),
-        **{name: Timed(partial(_classical, name)) for name in ("harris", "fast", "orb", "sift")},
+        "harris": Timed(_harris),
+        **{name: Timed(partial(_opencv, name)) for name in _OPENCV},
+        **{f"{name}, detectAndCompute": Timed(partial(_opencv, name, True), True) for name in ("orb", "sift")},
     }
 
 
@@ -110,9 +119,11 @@ def _random(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     return make().eval()
 
 
-def _classical(name: str) -> Find:
-    if name == "harris":
-        return lambda image: extract_keypoints(BASELINES["harris"](image), COUNT, subpixel=True)
-    create = {"fast": cv2.FastFeatureDetector_create, "orb": cv2.ORB_create, "sift": cv2.SIFT_create}[name]
-    detector = create() if name == "fast" else create(COUNT)
-    return lambda image: detector.detect(to_gray8(image), None)
+def _harris() -> Find:
+    return lambda image: extract_keypoints(BASELINES["harris"](image), COUNT, subpixel=True)
+
+
+def _opencv(name: str, descriptors: bool = False) -> Find:
+    detector = _OPENCV[name]()
+    find = detector.detectAndCompute if descriptors else detector.detect
+    return lambda image: find(to_gray8(image), None)

@@ -242,8 +242,9 @@ NAMES: dict[str, Callable[[Read], str]] = {
     "inference": _inference,
     "inference-sizes": lambda read: inference_tables.by_size(_all_costs(read)).markdown(),
     **{
-        f"ratio-{name}-{threads}": partial(_ratio, name=name, threads=threads)
-        for name in ("default", "ranked", "described")
+        f"ratio-{name}-{threads}": partial(_ratio, name=f"{name}{more}", threads=threads)
+        for more, names in {"": ("default", "ranked", "described"), ", detectAndCompute": ("orb", "sift")}.items()
+        for name in names
         for threads in (1, 2)
     },
     **{

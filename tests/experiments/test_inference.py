@@ -21,11 +21,15 @@ def test_every_detector_finds_keypoints(tmp_path):
     """But for those whose making takes a minute: onnxruntime has a test below, torch.compile takes longer still."""
     found, image = detectors(tmp_path), inference._image(SIZE)
     kornia, opencv = {"xfeat", "aliked", "aliked-t16", "disk", "keynet"}, {"harris", "fast", "orb", "sift"}
-    assert set(found) == {*kornia, *opencv, *SHIPPED, "corner", ONNX, COMPILED}
-    assert {name for name, one in found.items() if one.descriptors} == kornia - {"keynet"} | {"described"}
+    whole = {"orb, detectAndCompute", "sift, detectAndCompute"}
+    assert set(found) == {*kornia, *opencv, *whole, *SHIPPED, "corner", ONNX, COMPILED}
+    assert {name for name, one in found.items() if one.descriptors} == kornia - {"keynet"} | whole | {"described"}
     with torch.inference_mode():
         for name in found.keys() - {ONNX, COMPILED}:
             assert found[name].make()(image) is not None
+        for name in whole:
+            points, values = found[name].make()(image)
+            assert len(points) == len(values) > 20
 
 
 def test_onnxruntime_runs_the_exported_file(onnx_file):
