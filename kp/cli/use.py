@@ -19,8 +19,8 @@ DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "h
 
 
 def add_extractor_flags(parser: argparse.ArgumentParser, descriptors: str | None, weights: str = WEIGHTS) -> None:
-    """The flags of :class:`kp.Extractor`, and the descriptor by default; None: that of the weights, or RootSIFT, and not
-    ``none``.
+    """The flags of :class:`kp.Extractor`, and the descriptor by default: None is that of the weights, or RootSIFT, for
+    commands that need one.
     """
     group = parser.add_argument_group("keypoints")
     text = f"shipped ones ({', '.join(MODELS)}) or a file that training wrote (default: {weights})"
