@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kp.cli.match_features import check_features, described_as_in_file, features_of_file
+from kp.cli.match_features import check_features, described_as_in_file, exif_of_file, features_of_file
 from kp.cli.use import (
     add_extractor_flags,
     extractor_settings,
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
     text = "match what is in this .h5 of kp detect, or of hloc, in place of keypoints found anew: kp detect --weights "
-    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here"
+    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here, and how images were turned"
     parser.add_argument("--features", type=Path, metavar="FILE", help=text)
     text = "write the matches: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices of keypoints: those of "
     text += "--features, or those that kp detect --weights described finds with the same flags"
@@ -90,6 +90,7 @@ def run(args: argparse.Namespace) -> None:
     pairs = _pairs(args)
     _check(args, pairs)
     args.estimator = choose_estimator(args.estimator)
+    args.exif = args.exif if args.features is None else exif_of_file(args)
     matcher, plain, failed, earlier = _Matcher(args), [], 0, 0
     with one_line_warnings(), ExitStack() as opened:
         store = None

@@ -38,6 +38,11 @@ def features_of_file(args: argparse.Namespace, name: str) -> dict[str, Any]:
     return features
 
 
+def exif_of_file(args: argparse.Namespace) -> str:
+    """How images are turned: as where the keypoints were found, if the file says it."""
+    return _settings(args).get("exif", args.exif)
+
+
 def described_as_in_file(args: argparse.Namespace) -> "Describe | None":
     """What describes places of an image as the keypoints of ``--features`` were, for a second look.
 
@@ -48,15 +53,13 @@ def described_as_in_file(args: argparse.Namespace) -> "Describe | None":
     """
     from kp.features.describe import METHODS
     from kp.features.extract import Extractor
-    from kp.features.files import read_settings
     from kp.features.match_pair import describer
     from kp.models.checkpoint import find_weights
     from kp.support.device import choose_device
 
     if not _looks_again(args):
         return None
-    settings = read_settings(args.features)
-    settings = settings if isinstance(settings, dict) else {}
+    settings = _settings(args)
     descriptors, weights = settings.get("descriptors"), str(settings.get("weights", ""))
     named = args.weights != DESCRIBED
     if descriptors != "own":
@@ -71,6 +74,14 @@ def described_as_in_file(args: argparse.Namespace) -> "Describe | None":
         say(f"no image is looked at again: --weights must name the weights {weights} of {args.features}")
         return None
     return describer(extractor)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of kp detect in the file, if it has any."""
+    from kp.features.files import read_settings
+
+    settings = read_settings(args.features)
+    return settings if isinstance(settings, dict) else {}
 
 
 def _looks_again(args: argparse.Namespace) -> bool:

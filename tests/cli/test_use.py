@@ -745,6 +745,18 @@ def test_features_of_a_file_have_a_second_look(listed, capsys, descriptors):
     assert "f.h5 has no descriptors of weights: leave out --weights" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:photos/t.png is turned as its EXIF")
+def test_images_of_features_are_turned_as_where_these_were_found(listed, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(cv2.imread("photos/t.png")[..., ::-1])).save("photos/t.png", exif=exif)
+    how = ["--weights", "described", "--descriptors", "own", "--exif", "apply"]
+    assert main([*listed, "--descriptor-scales", "3", *how]) == 0
+    anew, _ = matched(capsys, *how)
+    assert matched(capsys, "--features", "f.h5")[0] == anew
+    assert sum(anew["inliers"]) > 100
+
+
 def test_features_of_own_weights_have_a_second_look_by_them(listed, capsys):
     with safe_open(SHIPPED["described"], "pt") as file:
         save_file(load_file(SHIPPED["described"]), "mine.safetensors", file.metadata() | {"note": '"mine"'})
