@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
     text = "match what is in this .h5 of kp detect, or of hloc, in place of keypoints found anew: kp detect --weights "
-    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here, and how images were turned"
+    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here, and how "
+    text += "images are turned"
     parser.add_argument("--features", type=Path, metavar="FILE", help=text)
     text = "write the matches: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices of keypoints: those of "
     text += "--features, or those that kp detect --weights described finds with the same flags"
