@@ -41,6 +41,7 @@ from kp.support.errors import one_line
 from kp.support.files import digest
 
 _KEPT_IMAGES = 8  # of the last pairs
+_KEPT_FEATURES = 1000  # images, of the last pairs: 2 GB of 1024 keypoints each with own descriptors
 _VERSION = 3  # of the matches that the same flags give
 
 
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 class _Matcher:
-    """Matches images by name; keypoints are found once in each."""
+    """Matches images by name; keypoints are found once in each, but for images that are long ago."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         from kp.features.match_pair import describer
@@ -143,19 +144,16 @@ class _Matcher:
         named = None if args.descriptors == "own" else args.descriptors
         anew = self.extractor is not None
         self.describe = describer(self.extractor, named) if anew else described_as_in_file(args)
-        self.found: dict[str, Any] = {}
         self.image = lru_cache(_KEPT_IMAGES)(_grey)  # a list of pairs names most images several times
+        self.features = lru_cache(_KEPT_FEATURES)(self._features)
 
-    def features(self, name: str) -> Mapping[str, Any]:
+    def _features(self, name: str) -> Mapping[str, Any]:
         """Those of an image, by its name. Raises ValueError."""
         args = self.args
-        if name not in self.found:
-            if self.extractor is None:
-                self.found[name] = features_of_file(args, name)
-            else:
-                image = self.image(_path(args, name), args.exif)
-                self.found[name] = features_of(self.extractor, image, None, args.descriptors)
-        return self.found[name]
+        if self.extractor is None:
+            return features_of_file(args, name)
+        image = self.image(_path(args, name), args.exif)
+        return features_of(self.extractor, image, None, args.descriptors)
 
     def match(self, name0: str, name1: str) -> dict[str, Any]:
         """What :func:`kp.match` and the two matrices give."""

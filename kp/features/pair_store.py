@@ -93,7 +93,8 @@ class PairStore:
                 write_file(self.out, (json.dumps(results) + "\n").encode())
             elif suffix == ".db":
                 matches = {tuple(result["names"]): _pairs(result) for result in results}
-                write_colmap(self.out, {name: find(name) for names in matches for name in names}, matches)
+                images = dict.fromkeys(name for names in matches for name in names)
+                write_colmap(self.out, {name: _stored(find(name)) for name in images}, matches)
             else:
                 found = [
                     result | {"matches": _pairs(result), "scores": torch.tensor(result["scores"])} for result in results
@@ -141,6 +142,11 @@ class PairStore:
         if not isinstance(begun, dict) or not isinstance(begun.get("settings"), dict):
             return {}, []
         return (begun, results) if all(isinstance(line, dict) and "names" in line for line in results) else ({}, [])
+
+
+def _stored(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what is several times as large and no database has."""
+    return {name: values for name, values in features.items() if name != "scaled_descriptors"}
 
 
 def _pairs(result: Result) -> Tensor:

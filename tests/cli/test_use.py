@@ -23,6 +23,7 @@ from kp.cli.main import MODULES, main
 from kp.cli.match import _Matcher
 from kp.features import files
 from kp.features.estimate import choose_estimator
+from kp.features.extract import Extractor
 from kp.features.images import to_grey_image
 from kp.features.match_pair import describer, match_places
 from kp.features.pair_store import PairStore
@@ -794,6 +795,25 @@ def h5_settings(path):
         return file.attrs["kp_settings"]
 
 
+@pytest.mark.parametrize("out", ["m.h5", "m.db"])
+def test_no_more_than_some_images_are_kept(pair, monkeypatch, out):
+    """The keypoints of an image that is not kept are found again: the same."""
+    if out == "m.db":
+        pytest.importorskip("pycolmap")
+    cv2.imwrite("photos/c.png", CAMERA[:200])
+    Path("pairs.txt").write_text("a.png sub/b.JPG\na.png c.png\nsub/b.JPG c.png\n")
+    assert main([*LIST, "--out", out]) == 0
+    wanted, seen = contents(out), []
+    features = Extractor.extract
+    monkeypatch.setattr(Extractor, "extract", lambda *given: seen.append(given) or features(*given))
+    assert main([*LIST, "--out", out, "--overwrite"]) == 0
+    assert len(seen) == 3
+    monkeypatch.setattr("kp.cli.match._KEPT_FEATURES", 2)
+    assert main([*LIST, "--out", out, "--overwrite"]) == 0
+    assert contents(out) == wanted
+    assert len(seen) > 3 + 3
+
+
 def test_a_list_from_a_windows_editor(pair, capsys):
     Path("pairs.txt").write_bytes(b"\xef\xbb\xbfa.png sub/b.JPG\r\n")
     assert main(["match", "--pairs", "pairs.txt", "--images", "photos"]) == 0
@@ -873,7 +893,6 @@ DRAWN = {"nothing": (0, 94, 213), "fundamental": (233, 180, 86), "homography": (
         (["photos/a.png", "photos/a.png", "--error", "0"], "--error"),
         (["photos/a.png", "photos/a.png", "--out", "x.csv"], "--out x.csv must end in"),
         (["photos/a.png", "photos/a.png", "--draw", "x.gif"], "must end in .png"),
-        (["photos/a.png", "photos/a.png", "--descriptors", "none"], "need --descriptors"),
         (["photos/a.png", "--pairs", "pairs.txt"], "not both"),
         (["--pairs", "nowhere.txt"], "--pairs nowhere.txt cannot be read: No such file or directory"),
         (["--pairs", "photos"], "--pairs photos cannot be read: Is a directory"),
@@ -887,6 +906,17 @@ def test_what_cannot_be_matched_is_one_line(photos, capsys, flags, message):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_matches_need_descriptors(photos, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["match", "photos/a.png", "photos/a.png", "--descriptors", "none"])
+    err = capsys.readouterr().err
+    assert err.startswith("kp match: error: argument --descriptors: invalid choice: 'none' (choose from ")
+    assert err.count("\n") == 1
+    with pytest.raises(SystemExit, match="0"):
+        main(["match", "--help"])
+    assert "--descriptors {own,rootsift," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", MODULES)
