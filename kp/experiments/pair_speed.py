@@ -35,10 +35,12 @@ def works(device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     seen = tuple(to_grey_image(image).grey for image in (images[0], turned))
     both = tuple(compared(each) | {"keypoints": each["keypoints"][0]} for each in pair)
     first, by = match(*pair, context=True)["matches"], describer(extractor)
+    places = (each["keypoints"][0, at] for each, at in zip(pair, first.unbind(1), strict=True))
+    fit = estimate(*places, _FIT, "homography", estimator)
     yield "keypoints and descriptors of both", lambda: [extractor.extract(image) for image in images]
     yield "matches", lambda: match(*features, context=True)
     yield "matches, upright", lambda: match(*features, upright=True)
-    yield "second look at a turned picture", lambda: second_look(seen, both, first, by, True, estimator)
+    yield "second look at a turned picture", lambda: second_look(seen, both, first, fit, by, True)
     yield f"refined places {of}", lambda: refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
     yield f"homography {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "homography", estimator)
     yield f"fundamental matrix {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "fundamental", estimator)

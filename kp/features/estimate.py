@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 ESTIMATORS = ("poselib", "opencv")
+FIT = 3.0  # pixels: the largest error of a match that fits, if no other is asked for
+
+Fit = tuple[Tensor | None, Tensor]
+"""A matrix (3, 3), or None, and which matches (M,) it fits."""
 
 _MAX_ITERATIONS = 100_000  # enough for 15 right matches in 150, in 20 ms; easy pairs stop after 1 ms
 _CONFIDENCE = 0.9999
@@ -28,8 +32,8 @@ def choose_estimator(name: str | None = None) -> str:
 
 
 def estimate(
-    xy0: Tensor, xy1: Tensor, threshold: float = 3.0, model: str = "homography", estimator: str = "opencv"
-) -> tuple[Tensor | None, Tensor]:
+    xy0: Tensor, xy1: Tensor, threshold: float = FIT, model: str = "homography", estimator: str = "opencv"
+) -> Fit:
     """The ``homography`` or ``fundamental`` matrix (3, 3), float64, of matches (M, 2), (M, 2), and its inliers (M,).
 
     None, and no inlier, for fewer matches than the model needs, or where none fits. OpenCV's USAC_MAGSAC (Barath et
@@ -52,7 +56,7 @@ def estimate(
     return torch.from_numpy(matrix), torch.from_numpy(np.asarray(inliers, dtype=bool).ravel())
 
 
-def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = 3.0) -> Tensor | None:
+def fit_homography(xy0: Tensor, xy1: Tensor, threshold: float = FIT) -> Tensor | None:
     """H_0to1 (3, 3), float64, from matches (M, 2) and (M, 2), of which many may be wrong, by OpenCV: :func:`estimate`.
 
     None for fewer than 4 matches, or if all lie on a line. Equal matches give equal homographies.

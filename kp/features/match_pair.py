@@ -7,12 +7,12 @@ from torch import Tensor
 
 from kp.config import DESCRIBED
 from kp.features.describe import DEFAULT_METHOD, describe
-from kp.features.estimate import choose_estimator, estimate
+from kp.features.estimate import FIT, choose_estimator, estimate
 from kp.features.evidence import evidence
 from kp.features.extract import Extractor
 from kp.features.images import to_grey_image
 from kp.features.match import check_ratio, compared, first_look, nearest
-from kp.features.refine import refine
+from kp.features.refine import refine_by
 from kp.features.second_look import Describe, both_looks, second_look
 
 if TYPE_CHECKING:
@@ -101,14 +101,25 @@ def match_places(
     found = nearest(first, ratio)
     found["first_matches"] = found["matches"]
     keypoints = (features[0]["keypoints"][0], features[1]["keypoints"][0])
-    if images is not None and by is not None and not upright:
+    xy0, xy1 = _matched(keypoints, found["matches"])
+    if images is None:
+        return found | {"keypoints0": xy0, "keypoints1": xy1}
+    fit = estimate(xy0, xy1, FIT, "homography", estimator)
+    if by is not None and not upright:
         both = [compared(each) | {"keypoints": xy} for each, xy in zip(features, keypoints, strict=True)]
-        second = second_look(images, (both[0], both[1]), found["matches"], by, context, estimator)
-        found |= {} if second is None else both_looks(first, second, keypoints, ratio, estimator)
-    xy0, xy1 = (xy[at] for xy, at in zip(keypoints, found["matches"].unbind(1), strict=True))
-    if images is not None:
-        xy1 = refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
+        second = second_look(images, (both[0], both[1]), found["matches"], fit, by, context)
+        if second is not None:
+            found |= both_looks(first, second, keypoints, ratio, estimator)
+            xy0, xy1 = _matched(keypoints, found["matches"])
+            fit = estimate(xy0, xy1, FIT, "homography", estimator)
+    greys = (image.to(xy0.device) for image in images)
+    xy1 = refine_by(fit, *greys, xy0, xy1, found["rotation"], found["scale"])
     return found | {"keypoints0": xy0, "keypoints1": xy1}
+
+
+def _matched(keypoints: tuple[Tensor, Tensor], matches: Tensor) -> tuple[Tensor, Tensor]:
+    """The places (M, 2) in both images, in pixels, of index pairs (M, 2)."""
+    return keypoints[0][matches[:, 0]], keypoints[1][matches[:, 1]]
 
 
 def fitted(

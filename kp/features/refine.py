@@ -19,7 +19,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from kp.features.estimate import choose_estimator, estimate, in_front
+from kp.features.estimate import FIT, Fit, choose_estimator, estimate, in_front
 from kp.features.images import to_grey_image
 from kp.geometry.coords import jacobian, sample_windows, warp_points
 
@@ -40,7 +40,6 @@ _SURE = 1e-3  # added to the squares of derivatives, for windows along which lit
 _SIZES = 8.0  # times larger or smaller, at most, an image is expected to show things
 _AT_ONCE = 4096  # matches, for the memory of their windows
 _FEWEST = 12  # matches that a homography fits, at least: four always have one
-_FIT = 3.0  # pixels: the largest error of a match that the homography fits
 _NEAR = 15.0  # pixels of the image that shows less: farther from the homography's place a match is of another plane
 
 
@@ -84,12 +83,22 @@ def refine(
         raise ValueError(f"matched keypoints of two images have the shape (M, 2) each, not {shapes}")
     xy0, xy1 = (keypoints.float() for keypoints in (keypoints0, keypoints1.to(keypoints0.device)))
     grey0, grey1 = (to_grey_image(image, exif).grey.to(xy0.device) for image in (image0, image1))
-    turn = math.radians(rotation)
-    similarity = scale * xy0.new_tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    estimator = choose_estimator(estimator)
+    fit = estimate(xy0, xy1, FIT, "homography", choose_estimator(estimator))
+    return refine_by(fit, grey0, grey1, xy0, xy1, rotation, scale)
+
+
+def refine_by(
+    fit: Fit, grey0: Tensor, grey1: Tensor, xy0: Tensor, xy1: Tensor, rotation: float, scale: float
+) -> Tensor:
+    """What :func:`refine` returns, of grey images (1, 1, H, W) and matches (M, 2), (M, 2), float32, on one device.
+
+    ``fit`` is the homography that fits most of the matches.
+    """
     if not len(xy0):
         return xy1
-    changes, sure = _changes(xy0, xy1, similarity, estimator)
+    turn = math.radians(rotation)
+    similarity = scale * xy0.new_tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    changes, sure = _changes(xy0, xy1, similarity, fit)
     size = min(max(float(torch.linalg.det(changes).abs().sqrt().nanmedian()), 1 / _SIZES), _SIZES)
     step = max(1.0, 1 / size)  # pixels of image 0
     grey0, grey1 = _blurred(grey0, step), _blurred(grey1, size * step)
@@ -97,7 +106,7 @@ def refine(
     return torch.cat([_registered(grey0, grey1, *part, step) for part in parts])
 
 
-def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, estimator: str) -> tuple[Tensor, Tensor]:
+def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, fit: Fit) -> tuple[Tensor, Tensor]:
     """The change of each window (M, 2, 2), in pixels of image 1 per pixel of image 0, and whether the homography fits
     the match (M,).
 
@@ -106,7 +115,7 @@ def _changes(xy0: Tensor, xy1: Tensor, similarity: Tensor, estimator: str) -> tu
         similarity: (2, 2), the change for matches that are not near the homography's places.
     """
     changes = similarity.expand(len(xy0), 2, 2)
-    H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
+    H_0to1, fits = fit
     if H_0to1 is None or fits.sum() < _FEWEST:
         return changes, torch.zeros_like(fits, device=xy0.device)
     places0 = xy0.cpu().double()

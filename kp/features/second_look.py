@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kp.features.alignment import Aligned, as_they_are
-from kp.features.estimate import estimate, in_front
+from kp.features.estimate import FIT, Fit, estimate, in_front
 from kp.features.evidence import evidence
 from kp.features.neighbours import mutual_neighbours
 from kp.geometry.coords import Size, inside, invert, jacobian, resize, resize_matrix, warp_image, warp_points
@@ -26,7 +26,6 @@ Describe = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 ``scaled_descriptors`` (N, S, D) if there are any, on any device."""
 
 _ALIKE = 0.1  # share of its length by which a small vector may change between images seen alike: median of matches
-_FIT = 3.0  # pixels: the largest error of a match that a homography fits
 _SIZES = 16.0  # times more, at most, an image shows of a thing
 
 
@@ -35,9 +34,9 @@ def second_look(
     images: tuple[Tensor, Tensor],
     features: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
     matches: Tensor,
+    fit: Fit,
     describe: Describe,
     context: bool = False,
-    estimator: str = "opencv",
 ) -> Aligned | None:
     """The descriptors of a second look, zero for keypoints that it does not show; None where there is none.
 
@@ -45,20 +44,22 @@ def second_look(
         images: grey, (1, 1, H, W) each.
         features: of each image, ``keypoints`` (N, 2) in pixels, and what was compared, as ``Describe`` gives it.
         matches: (M, 2), of the first look, indices of keypoints of image 0 and of image 1.
+        fit: their homography, pixels of image 0 to pixels of image 1, if any, and which of them it fits.
         describe: describes keypoints of a warped image as those of ``features`` were described.
         context: see :func:`kp.match`.
-        estimator: of the homography: see :func:`kp.match_pair`.
     """
+    H_0to1, fits = fit
+    if H_0to1 is None:
+        return None
     keypoints = [each["keypoints"] for each in features]
     xy0, xy1 = (xy[at] for xy, at in zip(keypoints, matches.unbind(1), strict=True))
-    H_0to1, fits = estimate(xy0, xy1, _FIT, "homography", estimator)
-    if H_0to1 is None or not evidence(xy0, xy1, H_0to1, None, _FIT, keypoints[1])["verified_H"]:
-        return None
     H_0to1 = in_front(H_0to1, xy0[fits])
     changes = jacobian(H_0to1[None], xy0[fits].cpu().double()[None])[0]  # pixels of image 1 per pixel of image 0
     changes = changes[changes.flatten(1).isfinite().all(1)]
     size = float(scale(changes).median()) if len(changes) else 0.0
     if not 1 / _SIZES < size < _SIZES or _alike(changes):
+        return None
+    if not evidence(xy0, xy1, H_0to1, None, FIT, keypoints[1])["verified_H"]:  # takes longest
         return None
     one, two = features
     if size <= 1:
@@ -79,7 +80,7 @@ def both_looks(
     looks = [(each.descriptors0, each.descriptors1) for each in (first, second)]
     pairs, scores = mutual_neighbours(looks[1:], ratio)
     xy0, xy1 = (xy[at] for xy, at in zip(keypoints, pairs.unbind(1), strict=True))
-    fits = estimate(xy0, xy1, _FIT, "homography", estimator)[1].to(pairs.device)
+    fits = estimate(xy0, xy1, FIT, "homography", estimator)[1].to(pairs.device)
     pairs, scores = pairs[fits], scores[fits]
     others, their_scores = mutual_neighbours(looks, ratio)
     free = ~torch.stack([torch.isin(others[:, side], pairs[:, side]) for side in (0, 1)]).any(0)

@@ -147,9 +147,14 @@ def same(count):
     return torch.arange(count)[:, None].expand(-1, 2)
 
 
+def fit_of(features, matches):
+    """The homography of matches, and which it fits."""
+    return estimate(*(each["keypoints"][at] for each, at in zip(features, matches.unbind(1), strict=True)))
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("back", [False, True])
-def test_the_image_that_shows_more_is_described_as_the_other_sees_it(monkeypatch, back, sign):
+def test_the_image_that_shows_more_is_described_as_the_other_sees_it(back, sign):
     """Half as large and turned by 90 degrees, so that some are outside. Image 0 or 1 shows more."""
     xy = squares()
     H = np.array([[0, -0.5, 150], [0.5, 0, 10], [0, 0, 1.0]])
@@ -164,16 +169,13 @@ def test_the_image_that_shows_more_is_described_as_the_other_sees_it(monkeypatch
         asked.append((image, places))
         return {"descriptors": torch.eye(100)[codes[inside]]}
 
-    def signed(*given):
-        H_0to1, fits = estimate(*given)
-        return sign * H_0to1, fits
-
-    monkeypatch.setattr("kp.features.second_look.estimate", signed)
     images = [seen, torch.zeros(1, 1, *small)]
     features = [known(xy, codes), known(other[inside], codes[inside])]
     if back:
         images, features = images[::-1], features[::-1]
-    found = second_look(images, features, kp.match(*features)["matches"], describe)
+    matches = kp.match(*features)["matches"]
+    H_0to1, fits = fit_of(features, matches)
+    found = second_look(images, features, matches, (sign * H_0to1, fits), describe)
     ((image, places),) = asked
     assert torch.allclose(places, other[inside], atol=1e-3)
     assert image.shape == (1, 1, *small)
@@ -262,7 +264,8 @@ def test_nothing_beyond_the_horizon_is_described():
     features = [known(xy, torch.zeros(len(xy)).long()), known(other[ahead], torch.zeros(int(ahead.sum())).long())]
     matches = torch.stack([ahead.nonzero()[:, 0], torch.arange(int(ahead.sum()))], dim=1)
     images = torch.zeros(1, 1, 400, 400), torch.zeros(1, 1, 1000, 1000)
-    found = second_look(images, features, matches, lambda _, places: {"descriptors": torch.ones(len(places), 100)})
+    fit = fit_of(features, matches)
+    found = second_look(images, features, matches, fit, lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
     described = found.descriptors0.any(1)
     assert not described[w < 0].any()
     assert described[ahead & (other < 999).all(1)].all()
@@ -282,7 +285,8 @@ def test_a_change_that_is_too_large_is_left(times, looked):
     if times < 1:  # places of neither image are nearer to each other than those of the lattice
         features = [{**each, "keypoints": 20 * each["keypoints"]} for each in features]
     big = torch.zeros(1, 1, 2400, 2400)
-    found = second_look([big, big], features, same(81), lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
+    fit = fit_of(features, same(81))
+    found = second_look([big, big], features, same(81), fit, lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
     assert (found is not None) is looked
 
 
@@ -293,10 +297,9 @@ def test_the_estimator_is_the_one_that_is_asked_for(monkeypatch, extractor):
         asked.append(given[-1])
         return estimate(*given[:-1], "opencv")
 
-    for module in ("second_look", "refine", "match_pair"):
+    for module in ("second_look", "match_pair"):
         monkeypatch.setattr(f"kp.features.{module}.estimate", estimated)
     greys, features, by = pair(VIEWS["turned"], extractor)
-    monkeypatch.setattr("kp.features.refine.choose_estimator", lambda name: name)
     matched(features, greys, by, estimator="another")
     assert asked == ["another"] * 5
 
@@ -364,7 +367,8 @@ def test_a_tenth_of_a_vector_at_half_of_the_matches_is_not_alike(H, looked):
     xy = squares()
     features = [known(xy, torch.arange(81)), known(there(xy, H), torch.arange(81))]
     images = [torch.zeros(1, 1, 500, 500)] * 2
-    found = second_look(images, features, same(81), lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
+    fit = fit_of(features, same(81))
+    found = second_look(images, features, same(81), fit, lambda _, xy: {"descriptors": torch.ones(len(xy), 100)})
     assert (found is not None) is looked
 
 
@@ -379,7 +383,7 @@ def test_the_image_that_shows_a_little_more_is_the_one_that_is_described(times):
         asked.append(image.shape[-1])
         return {"descriptors": torch.ones(len(places), 100)}
 
-    second_look(images, features, same(81), describe)
+    second_look(images, features, same(81), fit_of(features, same(81)), describe)
     assert asked == [300 if times > 1 else 310]  # in the frame of the other
 
 
