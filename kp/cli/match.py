@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kp.cli.match_features import check_features, described_as_in_file, exif_of_file, features_of_file
+from kp.cli.match_features import check_features, described_as_in_file, features_of_file, recorded_settings
 from kp.cli.use import (
     add_extractor_flags,
     extractor_settings,
@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, metavar="FILE", help=text)
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images that are named")
     text = "match what is in this .h5 of kp detect, or of hloc, in place of keypoints found anew: kp detect --weights "
-    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here, and how "
-    text += "images are turned"
+    text += "described --descriptors own --descriptor-scales 3 writes all that is compared here, and how images are "
+    text += "turned; if weights of your own described it, --weights names them"
     parser.add_argument("--features", type=Path, metavar="FILE", help=text)
     text = "write the matches: .h5 as hloc, .json, or .db for COLMAP; the .h5 holds indices of keypoints: those of "
     text += "--features, or those that kp detect --weights described finds with the same flags"
@@ -92,7 +92,6 @@ def run(args: argparse.Namespace) -> None:
     pairs = _pairs(args)
     _check(args, pairs)
     args.estimator = choose_estimator(args.estimator)
-    args.exif = args.exif if args.features is None else exif_of_file(args)
     matcher, plain, failed, earlier = _Matcher(args), [], 0, 0
     with one_line_warnings(), ExitStack() as opened:
         store = None
@@ -142,8 +141,12 @@ class _Matcher:
         scales = 1 if args.upright else DESCRIPTOR_SCALES
         self.extractor = make_extractor(args, scales) if args.features is None else None
         named = None if args.descriptors == "own" else args.descriptors
-        anew = self.extractor is not None
-        self.describe = describer(self.extractor, named) if anew else described_as_in_file(args)
+        if args.features is None:
+            self.describe = describer(self.extractor, named)
+        else:
+            settings = recorded_settings(args)
+            args.exif = settings["exif"]
+            self.describe = described_as_in_file(args, settings)
         self.image = lru_cache(_KEPT_IMAGES)(_grey)  # a list of pairs names most images several times
         self.features = lru_cache(_KEPT_FEATURES)(self._features)
 

@@ -38,20 +38,34 @@ def features_of_file(args: argparse.Namespace, name: str) -> dict[str, Any]:
     return features
 
 
-def exif_of_file(args: argparse.Namespace) -> str:
-    """How images are turned: as where the keypoints were found, if the file says it."""
-    return _settings(args).get("exif", args.exif)
+def recorded_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What kp detect recorded in the file: nothing in that of another program.
+
+    ``exif`` is always there: images are turned as where the keypoints were found. Raises ValueError where the flag says
+    otherwise, or this cannot be.
+    """
+    from kp.features.files import SETTINGS, read_settings
+    from kp.features.images import EXIF
+
+    settings = {"exif": args.exif} | read_settings(args.features)
+    if settings["exif"] not in EXIF:
+        raise ValueError(f"{args.features} is damaged: its attribute {SETTINGS} has no exif of {' or '.join(EXIF)}")
+    if args.exif == "apply" and settings["exif"] == "ignore":
+        raise ValueError(f"--features {args.features} has keypoints of images as stored: leave out --exif apply")
+    return settings
 
 
-def described_as_in_file(args: argparse.Namespace) -> "Describe | None":
+def described_as_in_file(args: argparse.Namespace, settings: dict[str, Any]) -> "Describe | None":
     """What describes places of an image as the keypoints of ``--features`` were, for a second look.
 
-    None where the file does not say how they were, as that of another program, or by weights that are not here.
+    None where the file does not say how they were, or where this cannot be done here, which is told.
+
+    Args:
+        settings: of the file.
 
     Raises:
         ValueError: the weights that were named cannot be used, or are not those of the file.
     """
-    from kp.features.describe import METHODS
     from kp.features.extract import Extractor
     from kp.features.match_pair import describer
     from kp.models.checkpoint import find_weights
@@ -59,29 +73,36 @@ def described_as_in_file(args: argparse.Namespace) -> "Describe | None":
 
     if not _looks_again(args):
         return None
-    settings = _settings(args)
-    descriptors, weights = settings.get("descriptors"), str(settings.get("weights", ""))
-    named = args.weights != DESCRIBED
-    if descriptors != "own":
+    descriptors, weights, named = settings.get("descriptors"), settings.get("weights"), args.weights != DESCRIBED
+    if descriptors != "own" or not isinstance(weights, str):
         if named:
             raise ValueError(f"--features {args.features} has no descriptors of weights: leave out --weights")
-        return describer(None, descriptors) if descriptors in METHODS else None
-    sizes, size = settings.get("descriptor_scales", 1), settings.get("resize")
-    extractor = Extractor(args.weights, descriptor_scales=sizes, resize=size, device=choose_device(args.device))
-    if weights.split(" ")[-1] != digest(find_weights(args.weights)):
+        return _by_method(descriptors) if isinstance(descriptors, str) else None
+    file = find_weights(args.weights)
+    if file.is_file() and weights.split(" ")[-1] != digest(file):
         if named:
             raise ValueError(f"--features {args.features} was described by other weights than --weights {args.weights}")
         say(f"no image is looked at again: --weights must name the weights {weights} of {args.features}")
         return None
-    return describer(extractor)
+    sizes, size = settings.get("descriptor_scales", 1), settings.get("resize")
+    return describer(Extractor(args.weights, descriptor_scales=sizes, resize=size, device=choose_device(args.device)))
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Those of kp detect in the file, if it has any."""
-    from kp.features.files import read_settings
+def _by_method(method: str) -> "Describe | None":
+    """What describes places by a descriptor of :func:`kp.describe`, if it can: some download weights."""
+    import torch
 
-    settings = read_settings(args.features)
-    return settings if isinstance(settings, dict) else {}
+    from kp.features.describe import METHODS, describe
+    from kp.features.match_pair import describer
+
+    if method not in METHODS:
+        return None
+    try:
+        describe(torch.zeros(1, 1, 64, 64), {"keypoints": torch.full((1, 1, 2), 32.0)}, method)
+    except ValueError as error:
+        say(f"no image is looked at again: {error}")
+        return None
+    return describer(None, method)
 
 
 def _looks_again(args: argparse.Namespace) -> bool:

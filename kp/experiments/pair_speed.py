@@ -8,7 +8,7 @@ import torch
 
 from kp.config import DESCRIBED
 from kp.data import photographs
-from kp.features.estimate import choose_estimator, estimate
+from kp.features.estimate import FIT, choose_estimator, estimate
 from kp.features.extract import Extractor
 from kp.features.images import to_grey_image
 from kp.features.match import compared, match
@@ -18,7 +18,6 @@ from kp.features.second_look import second_look
 
 _FILES = ("motorcycle_left.png", "motorcycle_right.png")  # of the built-in photographs
 _COUNT = 1000  # keypoints of an image, at most
-_FIT = 3.0  # pixels
 _MODELS = ("homography", "fundamental")
 
 
@@ -36,14 +35,14 @@ def works(device: torch.device) -> Iterator[tuple[str, Callable[[], object]]]:
     both = tuple(compared(each) | {"keypoints": each["keypoints"][0]} for each in pair)
     first, by = match(*pair, context=True)["matches"], describer(extractor)
     places = (each["keypoints"][0, at] for each, at in zip(pair, first.unbind(1), strict=True))
-    fit = estimate(*places, _FIT, "homography", estimator)
+    fit = estimate(*places, FIT, "homography", estimator)
     yield "keypoints and descriptors of both", lambda: [extractor.extract(image) for image in images]
     yield "matches", lambda: match(*features, context=True)
     yield "matches, upright", lambda: match(*features, upright=True)
     yield "second look at a turned picture", lambda: second_look(seen, both, first, fit, by, True)
     yield f"refined places {of}", lambda: refine(*images, xy0, xy1, found["rotation"], found["scale"], estimator)
-    yield f"homography {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "homography", estimator)
-    yield f"fundamental matrix {of}, {estimator}", lambda: estimate(xy0, xy1, _FIT, "fundamental", estimator)
+    yield f"homography {of}, {estimator}", lambda: estimate(xy0, xy1, FIT, "homography", estimator)
+    yield f"fundamental matrix {of}, {estimator}", lambda: estimate(xy0, xy1, FIT, "fundamental", estimator)
     yield "all of it: kp.match_pair", lambda: match_pair(*images, extractor)
     yield "SIFT of OpenCV, all of it, MAGSAC", lambda: _by_sift(*images)
 
@@ -56,4 +55,4 @@ def _by_sift(image0: np.ndarray, image1: np.ndarray) -> None:
     xy0 = torch.from_numpy(cv2.KeyPoint_convert(points0)[at0])
     xy1 = torch.from_numpy(cv2.KeyPoint_convert(points1)[at1])
     for model in _MODELS:
-        estimate(xy0, xy1, _FIT, model, "opencv")
+        estimate(xy0, xy1, FIT, model, "opencv")

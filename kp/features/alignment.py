@@ -73,7 +73,7 @@ def align(features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], cont
     """
     pair, unchanged = _Pair(features0, features1), _Change(0, 0, 0)
     votes = {unchanged: pair.votes(unchanged)}
-    if votes[unchanged] < _ALIKE * pair.voters():
+    if votes[unchanged] - _CHANCE < _ALIKE * pair.voters():
         votes |= {change: pair.votes(change) for change in pair.turned() if change != unchanged}
         tried: dict[_Change, None] = {}  # in order, each once
         for change in sorted(votes, key=votes.__getitem__, reverse=True)[:_TRIED]:

@@ -20,7 +20,7 @@ from kp.models.keypoints import Keypoints, most_keypoints, resized
 from kp.support.device import choose_device
 
 if TYPE_CHECKING:
-    from kp.features.images import Source
+    from kp.features.images import Mask, Source
 
 Features = dict[str, Tensor]
 
@@ -104,7 +104,7 @@ class Extractor(nn.Module):
 
     @torch.no_grad()
     def extract(
-        self, image: "Source | Sequence[Source]", mask: "Source | Sequence[Source | None] | None" = None
+        self, image: "Source | Sequence[Source]", mask: "Mask | Sequence[Mask | None] | None" = None
     ) -> Features | list[Features]:
         """The keypoints of an image; of a list of images, of any sizes, a list.
 

@@ -32,9 +32,10 @@ def save(path: str | Path, name: str, features: Features) -> None:
 
     h5 has hloc's layout: a group for each image, with ``keypoints`` (N, 2) float32, ``scores`` (N,), ``image_size``
     (width, height) and, if there are any, ``descriptors`` (D, N), ``scaled_descriptors`` (N, S, D), ``turn`` (D, D),
-    ``tilts`` (T, D, D) and ``covariances`` (N, 2, 2). Other images of the file stay, and the same name is replaced. npz
-    has the names of the features, without the leading 1; csv the columns x, y, score and d0, d1, ... only; json has
-    all. Positions are (x, y) in pixels, (0, 0) is the centre of the top-left pixel (COLMAP adds 0.5).
+    ``tilts`` (T, D, D) and ``covariances`` (N, 2, 2). Other images of the file stay, and the same name is replaced; a
+    file of ``kp detect`` does not say any more how it was made. npz has the names of the features, without the leading
+    1; csv the columns x, y, score and d0, d1, ... only; json has all. Positions are (x, y) in pixels, (0, 0) is the
+    centre of the top-left pixel (COLMAP adds 0.5).
 
     Raises:
         ValueError: the suffix is none of these, or the features are not those of one image.
@@ -152,15 +153,19 @@ def _plain(features: Features) -> dict[str, np.ndarray]:
     return {key: torch.as_tensor(features[key][0]).float().cpu().numpy() for key in _ARRAYS if key in features}
 
 
-def read_settings(path: Path) -> Any:
-    """What :func:`save_all` recorded in an h5, or None. Raises ValueError if it is no h5."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """What :func:`save_all` recorded in an h5; nothing, where it did not. Raises ValueError if it is no h5."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
-            return json.loads(file.attrs.get(SETTINGS, "null"))
+            text = file.attrs.get(SETTINGS, "{}")
     except OSError as error:
         raise ValueError(f"{path} is damaged, or no h5: {one_line(error)}") from error
+    try:
+        return dict(json.loads(text) or {})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: its attribute {SETTINGS} cannot be read") from error
 
 
 def _write_h5(
@@ -174,6 +179,8 @@ def _write_h5(
             _put(file, name, arrays)
         if settings is not None:
             file.attrs[SETTINGS] = json.dumps(settings)
+        elif SETTINGS in file.attrs:
+            del file.attrs[SETTINGS]
 
 
 def _put(file: Any, name: str, arrays: Mapping[str, np.ndarray]) -> None:

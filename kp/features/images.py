@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -16,7 +16,8 @@ from kp.models.detector import to_grey
 if TYPE_CHECKING:
     from PIL import Image
 
-    Source = "str | Path | Image.Image | np.ndarray | Tensor | GreyImage"
+    Mask: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+    Source: TypeAlias = "Mask | GreyImage"
 
 EXIF = ("ignore", "apply")  # what to do with the orientation that an image file asks a viewer for
 
@@ -71,7 +72,7 @@ def to_grey_image(image: "Source", exif: str = "ignore") -> GreyImage:
     return _filled(_grey(torch.from_numpy(pixels.values).permute(2, 0, 1)), pixels.valid)
 
 
-def to_mask(mask: "Source", size: tuple[int, int]) -> Tensor:
+def to_mask(mask: "Mask", size: tuple[int, int]) -> Tensor:
     """Where there may be keypoints, as bool (1, 1, H, W): True, not zero, or above one half for values in [0, 1].
 
     Args:

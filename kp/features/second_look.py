@@ -47,6 +47,9 @@ def second_look(
         fit: their homography, pixels of image 0 to pixels of image 1, if any, and which of them it fits.
         describe: describes keypoints of a warped image as those of ``features`` were described.
         context: see :func:`kp.match`.
+
+    Raises:
+        ValueError: ``describe`` gives descriptors of another length than those of ``features``.
     """
     H_0to1, fits = fit
     if H_0to1 is None:
@@ -66,6 +69,9 @@ def second_look(
         one = _described(images[0], keypoints[0], H_0to1, size, tuple(images[1].shape[-2:]), describe)
     else:
         two = _described(images[1], keypoints[1], invert(H_0to1), 1 / size, tuple(images[0].shape[-2:]), describe)
+    lengths = [each["descriptors"].shape[1] for each in (one, two)]
+    if lengths[0] != lengths[1]:
+        raise ValueError(f"descriptors of {lengths[0]} and of {lengths[1]} numbers cannot be matched")
     return as_they_are(one, two, context)
 
 

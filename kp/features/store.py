@@ -103,7 +103,7 @@ class Store:
             return set()
         if self.form != "h5":
             raise ValueError(f"{self.out} is there already: name another --out, or --overwrite it")
-        self._compare(files.read_settings(self.out) or {})
+        self._compare(files.read_settings(self.out))
         return set(files.names_in(self.out))
 
     def _record(self) -> None:

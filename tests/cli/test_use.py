@@ -22,6 +22,7 @@ from kp.cli.errors import ERROR
 from kp.cli.main import MODULES, main
 from kp.cli.match import _Matcher
 from kp.features import files
+from kp.features.describe import METHODS
 from kp.features.estimate import choose_estimator
 from kp.features.extract import Extractor
 from kp.features.images import to_grey_image
@@ -699,7 +700,7 @@ def test_features_of_a_file_are_matched(pair, capsys):
         assert main(["match", "--pairs", "pairs.txt", *flags]) == ERROR
         assert message in capsys.readouterr().err
     assert Path("f.h5").read_bytes() == kept
-    assert main([*features, "--device", "cpu", "--exif", "apply"]) == 0, "not of the features"
+    assert main([*features, "--device", "cpu", "--exif", "ignore"]) == 0, "as in the file"
     capsys.readouterr()
     Path("pairs.txt").write_text("a.png c.png\na.png b.JPG\n")
     assert main([*features, "--out", "n.h5"]) == ERROR
@@ -739,6 +740,7 @@ def test_features_of_a_file_have_a_second_look(listed, capsys, descriptors):
         del file.attrs["kp_settings"]
     without, err = matched(capsys, "--features", "f.h5")
     assert not err
+    assert matched(capsys, "--features", "f.h5", "--exif", "apply") == (without, "")
     assert sum(anew["inliers"]) > sum(without["inliers"])
     first, _ = matched(capsys, *how, "--unrefined")
     assert without["keypoints1"] != first["keypoints1"], "matches are refined all the same"
@@ -770,12 +772,89 @@ def test_features_of_own_weights_have_a_second_look_by_them(listed, capsys):
     weights = f"mine.safetensors {digest(Path('mine.safetensors'))}"
     assert err == f"kp: no image is looked at again: --weights must name the weights {weights} of f.h5\n"
     assert sum(without["inliers"]) < sum(anew["inliers"])
-    for name, message in (
-        ("other", "f.h5 was described by other weights than --weights other.safetensors"),
-        ("nowhere", "nowhere.safetensors"),
+    for flags, message in (
+        (["--weights", "other.safetensors"], "f.h5 was described by other weights than --weights other.safetensors"),
+        (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--weights", "mine.safetensors", "--device", "nowhere"], "no device nowhere here"),
+        (["--exif", "apply"], "--features f.h5 has keypoints of images as stored: leave out --exif apply"),
     ):
-        assert main([*LIST, "--features", "f.h5", "--weights", f"{name}.safetensors"]) == ERROR
+        assert main([*LIST, "--features", "f.h5", *flags]) == ERROR
         assert message in capsys.readouterr().err
+
+
+def test_a_list_of_first_looks_is_not_gone_on_with_by_two(listed, capsys):
+    with safe_open(SHIPPED["described"], "pt") as file:
+        save_file(load_file(SHIPPED["described"]), "mine.safetensors", file.metadata() | {"note": '"mine"'})
+    weights = ["--weights", "mine.safetensors"]
+    assert main([*listed, "--descriptors", "own", *weights]) == 0
+    Path("pairs.txt").write_text("b.JPG t.png\nb.JPG none.png\n")
+    flags = [*LIST, "--features", "f.h5", "--out", "m.json"]
+    assert main(flags) == ERROR, "one pair is missing"
+    capsys.readouterr()
+    assert main([*flags, *weights]) == ERROR
+    assert "m.json was begun with other settings (second_look)" in capsys.readouterr().err
+
+
+def test_descriptors_that_cannot_be_had_here_are_not_looked_at_again(listed, capsys, monkeypatch):
+    """The matches of the file are what they were without a second look, and this is said once."""
+    assert main([*listed, "--weights", "described", "--descriptors", "rootsift"]) == 0
+    change_settings("f.h5", descriptors="hardnet")
+    monkeypatch.setitem(METHODS, "hardnet", unreachable)
+    found, err = matched(capsys, "--features", "f.h5")
+    assert found["verified_H"]
+    assert err == "kp: no image is looked at again: no network here\n"
+
+
+def unreachable(*_):
+    raise ValueError("no network here")
+
+
+def change_settings(path, **more):
+    with pytest.importorskip("h5py").File(path, "a") as file:
+        file.attrs["kp_settings"] = json.dumps(json.loads(file.attrs["kp_settings"]) | more)
+
+
+def test_features_that_were_replaced_are_not_what_their_file_says(listed, capsys):
+    """kp.save puts other descriptors in their place, as long or not."""
+    how = ["--weights", "described", "--descriptors", "own", "--descriptor-scales", "3"]
+    assert main([*listed, *how]) == 0
+    kept = Path("f.h5").read_bytes()
+    for method in ("orb", "rootsift"):
+        Path("f.h5").write_bytes(kept)
+        for name in ("b.JPG", "t.png"):
+            features = kp.load("f.h5", name)
+            features["descriptors"] = kp.describe(f"photos/{name}", features, method)
+            kp.save("f.h5", name, features)
+        assert files.read_settings(Path("f.h5")) == {}
+        found, err = matched(capsys, "--features", "f.h5")
+        assert not err
+        assert found["verified_H"]
+    assert main([*listed, *how]) == ERROR
+    assert "f.h5 does not say how it was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", ["no JSON", "[1]", "3", np.arange(3), '{"exif": null}', '{"exif": ["apply"]}'])
+def test_damaged_settings_are_one_line(listed, capsys, settings):
+    assert main([*listed, "--weights", "described", "--descriptors", "rootsift"]) == 0
+    with pytest.importorskip("h5py").File("f.h5", "a") as file:
+        file.attrs["kp_settings"] = settings
+    capsys.readouterr()
+    assert main([*LIST, "--features", "f.h5"]) == ERROR
+    err = capsys.readouterr().err
+    assert err.startswith("kp: error: f.h5 is damaged: its attribute kp_settings ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "settings", ["null", "{}", '{"descriptors": ["own"]}', '{"descriptors": "own"}', '{"descriptors": "akaze"}']
+)
+def test_settings_that_do_not_say_how_are_those_of_another_program(listed, capsys, settings):
+    assert main([*listed, "--weights", "described", "--descriptors", "rootsift"]) == 0
+    with pytest.importorskip("h5py").File("f.h5", "a") as file:
+        file.attrs["kp_settings"] = settings
+    found, err = matched(capsys, "--features", "f.h5")
+    assert not err
+    assert found["verified_H"]
 
 
 def test_other_features_of_the_same_name_are_not_gone_on_with(pair, capsys, monkeypatch):

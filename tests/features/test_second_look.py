@@ -372,6 +372,43 @@ def test_a_tenth_of_a_vector_at_half_of_the_matches_is_not_alike(H, looked):
     assert (found is not None) is looked
 
 
+def test_no_homography_is_no_second_look(extractor):
+    """Of three keypoints."""
+    greys, features, by = pair(VIEWS["turned"], extractor)
+    each = ("keypoints", "keypoint_scores", "descriptors", "scaled_descriptors")
+    few = [{name: values[:, :3] if name in each else values for name, values in one.items()} for one in features]
+    found = matched(few, greys, by)
+    assert torch.equal(found["matches"], kp.match(*few, context=True)["matches"])
+
+
+def test_evidence_is_asked_with_all_keypoints(monkeypatch):
+    asked = []
+    monkeypatch.setattr("kp.features.second_look.evidence", lambda *given: asked.append(given) or {"verified_H": False})
+    xy = squares()
+    features = [known(xy, torch.arange(81)), known(0.5 * xy, torch.arange(81))]
+    matches = same(60)
+    assert second_look([torch.zeros(1, 1, 500, 500)] * 2, features, matches, fit_of(features, matches), None) is None
+    ((xy0, xy1, _, F_0to1, threshold, keypoints1),) = asked
+    assert torch.equal(xy0, xy[:60])
+    assert torch.equal(xy1, 0.5 * xy[:60])
+    assert torch.equal(keypoints1, 0.5 * xy)
+    assert (F_0to1, threshold) == (None, 3)
+
+
+def test_descriptors_of_another_length_are_told():
+    xy = squares()
+    features = [known(xy, torch.arange(81)), known(0.5 * xy, torch.arange(81))]
+    images = [torch.zeros(1, 1, 500, 500)] * 2
+    with pytest.raises(ValueError, match="descriptors of 7 and of 100 numbers cannot be matched"):
+        second_look(
+            images,
+            features,
+            same(81),
+            fit_of(features, same(81)),
+            lambda _, xy: {"descriptors": torch.ones(len(xy), 7)},
+        )
+
+
 @pytest.mark.parametrize("times", [1.2, 1 / 1.2])
 def test_the_image_that_shows_a_little_more_is_the_one_that_is_described(times):
     xy = squares(apart=20.0)
