@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
     if args.descriptor_scales < 1:
         raise ValueError(f"--descriptor-scales must be at least 1, not {args.descriptor_scales}")
     extractor = make_extractor(args, args.descriptor_scales)
+    if args.descriptor_scales > 1 and not extractor.describes:
+        raise ValueError("--descriptor-scales is for own descriptors: --weights described --descriptors own")
     store = Store(out, form, _settings(args), args.overwrite)
     total = sum(count_frames(path, args.every) for _, path in files)
     seen, failed, found, new = 0, 0, 0, 0

@@ -16,7 +16,7 @@ may look up to three times narrower. Once a homography says how, one picture is 
 A run with --out that was interrupted goes on with the same command. A pair that cannot be matched is told and left out,
 and the exit code is then 1; the same command tries it again, and pairs that were added to the list or whose images were
 changed since. Until all are matched, .NAME.pairs beside --out NAME holds what was matched so far; then --overwrite
-matches all anew.
+matches all anew. An empty .NAME.lock may stay.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kp.cli.match_features import check_features, described_as_in_file, features_of_file, recorded_settings
+from kp.cli.match_features import check_features, check_size, described_as_in_file, features_of_file, recorded_settings
 from kp.cli.use import (
     add_extractor_flags,
     extractor_settings,
@@ -37,7 +37,7 @@ from kp.cli.use import (
     say,
 )
 from kp.config import DESCRIBED, DESCRIPTOR_SCALES
-from kp.support.errors import one_line
+from kp.support.errors import named, one_line
 from kp.support.files import digest
 
 _KEPT_IMAGES = 8  # of the last pairs
@@ -167,8 +167,12 @@ class _Matcher:
         in_place = self.args.out is not None and self.args.out.suffix.lower() != ".json"  # keypoints count, not places
         context = not (self.args.unrefined or in_place)
         images = None if self.args.unrefined else tuple(self.image(path, self.args.exif).grey for path in paths)
+        if images is not None and self.args.features is not None:
+            for name, image, features in zip((name0, name1), images, (f0, f1), strict=True):
+                check_size(name, image, features)
         choices = self.args.ratio or None, self.args.upright, context, self.args.estimator
-        found = match_places((f0, f1), images, self.describe, *choices)
+        with named(f"{name0} and {name1}"):
+            found = match_places((f0, f1), images, self.describe, *choices)
         found = fitted(found, (f0, f1), self.args.error, self.args.estimator)
         found |= {name: found[name].cpu() for name in ("matches", "scores", "keypoints0", "keypoints1")}
         return found | {"names": (name0, name1), "counts": [f["keypoints"].shape[1] for f in (f0, f1)]}

@@ -1,6 +1,7 @@
 """kp match --features: what a file holds of keypoints and descriptors, in place of those found anew."""
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kp.cli.use import add_extractor_flags, say
@@ -8,6 +9,8 @@ from kp.config import DESCRIBED
 from kp.support.files import digest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kp.features.second_look import Describe
 
 
@@ -35,7 +38,18 @@ def features_of_file(args: argparse.Namespace, name: str) -> dict[str, Any]:
     if "descriptors" not in features:
         flags = "--weights described --descriptors own --descriptor-scales 3"
         raise ValueError(f"{args.features} has no descriptors: kp detect {flags} writes them")
+    if "image_size" not in features and args.out is not None and args.out.suffix.lower() == ".db":
+        raise ValueError(f"{args.features} does not say how large {name} is, which a camera of {args.out} needs")
     return features
+
+
+def check_size(name: str, image: "Tensor", features: Mapping[str, "Tensor"]) -> None:
+    """Raises ValueError where an image (1, 1, H, W) is not as large as the one in which the features were found."""
+    from kp.features.images import places_in
+    from kp.support.errors import named
+
+    with named(name):
+        places_in(image, features)
 
 
 def recorded_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def match(
         narrower to look like image 1. A tilt below 1 made image 1 narrower.
 
     Raises:
-        ValueError: there are no descriptors, or they are of different lengths.
+        ValueError: there are no descriptors, they are of different lengths or not finite, or there are more or fewer
+            than keypoints.
 
     Example:
         >>> found = match(features0, features1, ratio=0.9)
@@ -88,7 +89,13 @@ def compared(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in features:
             values = torch.as_tensor(features[name])
             found[name] = (values[0] if values.ndim == axes + 1 and len(values) == 1 else values).float()
-    if found["descriptors"].ndim != 2:
+    descriptors = found["descriptors"]
+    if descriptors.ndim != 2:
         shape = tuple(features["descriptors"].shape)
         raise ValueError(f"descriptors of one image have the shape (1, N, D) or (N, D), not {shape}")
+    count = len(descriptors) if "keypoints" not in features else torch.as_tensor(features["keypoints"]).shape[-2]
+    if count != len(descriptors):
+        raise ValueError(f"there are {count} keypoints, but descriptors of {len(descriptors)}")
+    if not all(values.isfinite().all() for values in found.values()):
+        raise ValueError("descriptors have values that are NaN or infinite")
     return found

@@ -669,6 +669,9 @@ def test_features_of_a_file_are_matched(pair, capsys):
     assert "made with another descriptor_scales" in capsys.readouterr().err
     assert main(["detect", "photos/a.png", "--out", "zero.h5", "--descriptor-scales", "0", *own]) == ERROR
     assert "--descriptor-scales must be at least 1, not 0" in capsys.readouterr().err
+    assert main(["detect", "photos/a.png", "--out", "scales.h5", "--descriptor-scales", "3"]) == ERROR
+    assert "--descriptor-scales is for own descriptors: --weights described --des" in capsys.readouterr().err
+    assert not Path("scales.h5").exists()
     Path("photos/sub/b.JPG").rename("photos/b.JPG")
     Path("pairs.txt").write_text("a.png b.JPG\n")
     features = ["match", "--pairs", "pairs.txt", "--features", "f.h5", "--unrefined"]
@@ -831,6 +834,49 @@ def test_features_that_were_replaced_are_not_what_their_file_says(listed, capsys
         assert found["verified_H"]
     assert main([*listed, *how]) == ERROR
     assert "f.h5 does not say how it was made" in capsys.readouterr().err
+
+
+def test_other_images_than_those_of_the_features_are_told(listed, capsys):
+    assert main([*listed, "--weights", "described", "--descriptors", "own"]) == 0
+    cv2.imwrite("photos/t.png", cv2.imread("photos/t.png")[:-10])
+    capsys.readouterr()
+    assert main([*LIST, "--features", "f.h5"]) == ERROR
+    err = capsys.readouterr().err
+    assert "t.png: the image has 320 x 230 pixels, and the features are of another size" in err
+    assert main([*LIST, "--features", "f.h5", "--unrefined"]) == 0, "no image is looked at"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda values: np.where(np.arange(values.size).reshape(values.shape) == 5, np.nan, values),
+            "descriptors have values that are NaN or infinite",
+        ),
+        (lambda values: values[:, :-3], "there are {count} keypoints, but descriptors of {less}"),
+        (lambda values: values.T, "there are {count} keypoints, but descriptors of 128"),
+    ],
+)
+def test_descriptors_that_cannot_be_those_of_the_keypoints(listed, capsys, change, message):
+    assert main([*listed, "--weights", "described", "--descriptors", "rootsift"]) == 0
+    with pytest.importorskip("h5py").File("f.h5", "a") as file:
+        values = change(file["t.png"]["descriptors"][()])
+        count = len(file["t.png"]["keypoints"])
+        del file["t.png"]["descriptors"]
+        file["t.png"]["descriptors"] = values
+    for more in ([], ["--unrefined"]):
+        assert main([*LIST, "--features", "f.h5", *more]) == ERROR
+        assert f"kp: b.JPG and t.png: {message.format(count=count, less=count - 3)}" in capsys.readouterr().err
+
+
+def test_a_database_needs_sizes(listed, capsys):
+    pytest.importorskip("pycolmap")
+    assert main([*listed, "--weights", "described", "--descriptors", "own"]) == 0
+    with pytest.importorskip("h5py").File("f.h5", "a") as file:
+        del file["t.png"]["image_size"]
+    assert main([*LIST, "--features", "f.h5", "--out", "m.db"]) == ERROR
+    assert "f.h5 does not say how large t.png is, which a camera of m.db needs" in capsys.readouterr().err
+    assert not Path("m.db").exists()
 
 
 @pytest.mark.parametrize("settings", ["no JSON", "[1]", "3", np.arange(3), '{"exif": null}', '{"exif": ["apply"]}'])
