@@ -139,13 +139,13 @@ class _Matcher:
 
         self.args = args
         scales = 1 if args.upright else DESCRIPTOR_SCALES
-        self.extractor = make_extractor(args, scales) if args.features is None else None
-        named = None if args.descriptors == "own" else args.descriptors
+        self.extractor = None
         if args.features is None:
-            self.describe = describer(self.extractor, named)
+            self.extractor = make_extractor(args, scales)
+            self.describe = describer(self.extractor, None if args.descriptors == "own" else args.descriptors)
         else:
             settings = recorded_settings(args)
-            args.exif = settings["exif"]
+            args.exif = settings["exif"]  # as where the keypoints were found
             self.describe = described_as_in_file(args, settings)
         self.image = lru_cache(_KEPT_IMAGES)(_grey)  # a list of pairs names most images several times
         self.features = lru_cache(_KEPT_FEATURES)(self._features)
