@@ -33,12 +33,24 @@ def test_it_is_short():
     assert len(README.splitlines()) <= MAX_LINES
 
 
-def test_linked_files_exist_and_nothing_is_left_to_fill_in():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+@pytest.mark.parametrize("page", ["README.md", "notebooks/report.md", "notebooks/results.md"])
+def test_linked_files_exist_and_nothing_is_left_to_fill_in(page):
+    """So do the headings that links name."""
+    text = (ROOT / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     assert links
     for link in links:
-        assert (ROOT / link).exists(), link
-    assert "TODO" not in README
+        name, _, heading = link.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), link
+        assert not heading or heading in anchors(file.read_text()), link
+    assert "TODO" not in text
+
+
+def anchors(text):
+    """As GitHub makes them of the headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_layout_names_every_package():
