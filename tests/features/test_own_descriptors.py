@@ -88,9 +88,10 @@ def test_match_pair_takes_them_and_finds_a_rotation_of_ten_degrees(extractor, ph
     assert np.abs(moved[:2] / moved[2] - wanted).max() < 1.5
 
 
-def test_another_descriptor_can_be_asked_for(extractor, photo):
-    found = kp.match_pair(photo, photo, extractor, "rootsift")
-    assert found["features0"]["descriptors"].shape[2] == 128
+@pytest.mark.parametrize("descriptor", ["rootsift", "orb"])
+def test_another_descriptor_can_be_asked_for(extractor, photo, descriptor):
+    found = kp.match_pair(photo, photo, extractor, descriptor)["features0"]
+    assert torch.equal(found["descriptors"], kp.describe(photo, found, descriptor))
 
 
 def test_they_are_written_and_read(extractor, photo, tmp_path):
