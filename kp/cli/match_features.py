@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kp.cli.use import add_extractor_flags, say
 from kp.config import DESCRIBED
+from kp.support.errors import named
 from kp.support.files import digest
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def features_of_file(args: argparse.Namespace, name: str) -> dict[str, Any]:
 
 
 def check_size(name: str, image: "Tensor", features: Mapping[str, "Tensor"]) -> None:
-    """Raises ValueError where an image (1, 1, H, W) is not as large as the one in which the features were found."""
+    """Raises ValueError where an image (1, 1, H, W) is not as large as the one in which ``keypoints`` (1, N, 2), in
+    pixels, were found.
+    """
     from kp.features.images import places_in
-    from kp.support.errors import named
 
     with named(name):
         places_in(image, features)
@@ -87,14 +89,14 @@ def described_as_in_file(args: argparse.Namespace, settings: dict[str, Any]) -> 
 
     if not _looks_again(args):
         return None
-    descriptors, weights, named = settings.get("descriptors"), settings.get("weights"), args.weights != DESCRIBED
+    descriptors, weights, given = settings.get("descriptors"), settings.get("weights"), args.weights != DESCRIBED
     if descriptors != "own" or not isinstance(weights, str):
-        if named:
+        if given:
             raise ValueError(f"--features {args.features} has no descriptors of weights: leave out --weights")
         return _by_method(descriptors) if isinstance(descriptors, str) else None
     file = find_weights(args.weights)
     if file.is_file() and weights.split(" ")[-1] != digest(file):
-        if named:
+        if given:
             raise ValueError(f"--features {args.features} was described by other weights than --weights {args.weights}")
         say(f"no image is looked at again: --weights must name the weights {weights} of {args.features}")
         return None

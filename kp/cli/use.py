@@ -13,8 +13,6 @@ from tqdm import tqdm
 from kp.config import DETECTION_THRESHOLD, MODELS, WEIGHTS
 from kp.support.files import digest
 
-_OF_FEATURES = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")  # flags, with --weights
-
 DESCRIPTORS = ("own", "none", "rootsift", "sift", "orb", "hardnet", "sosnet", "hynet")
 
 
@@ -46,8 +44,9 @@ def extractor_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the features of an image depend on, for JSON: the weights by their content."""
     from kp.models.checkpoint import find_weights
 
+    names = ("max_keypoints", "threshold", "nms_radius", "resize", "exif", "descriptors")
     weights = f"{Path(args.weights).name} {digest(find_weights(args.weights))}"
-    return {"weights": weights} | {name: getattr(args, name) for name in _OF_FEATURES}
+    return {"weights": weights} | {name: getattr(args, name) for name in names}
 
 
 def make_extractor(args: argparse.Namespace, descriptor_scales: int = 1) -> Any:

@@ -50,7 +50,7 @@ def match(
         >>> features0["keypoints"][0, found["matches"][:, 0]]  # (M, 2)
     """
     check_ratio(ratio)
-    return nearest(first_look(features0, features1, upright, context), ratio)
+    return nearest(first_look(compared(features0), compared(features1), upright, context), ratio)
 
 
 def check_ratio(ratio: float | None) -> None:
@@ -62,14 +62,17 @@ def check_ratio(ratio: float | None) -> None:
 def first_look(
     features0: Mapping[str, Tensor], features1: Mapping[str, Tensor], upright: bool = False, context: bool = False
 ) -> Aligned:
-    """What :func:`match` compares, and how. Raises ValueError as it does."""
-    each = [compared(features) for features in (features0, features1)]
-    one, two = (features["descriptors"] for features in each)
+    """What :func:`match` compares, and how, of what :func:`compared` gives of each image.
+
+    Raises:
+        ValueError: the descriptors are of different lengths.
+    """
+    one, two = features0["descriptors"], features1["descriptors"]
     if not min(len(one), len(two)):
         return Aligned(one, two)
     if one.shape[1] != two.shape[1]:
         raise ValueError(f"descriptors of {one.shape[1]} and of {two.shape[1]} numbers cannot be matched")
-    return Aligned(one, two.to(one.device)) if upright else align(*each, context)
+    return Aligned(one, two.to(one.device)) if upright else align(features0, features1, context)
 
 
 def nearest(aligned: Aligned, ratio: float | None = None) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def match_places(
         ratio, upright, context: see :func:`kp.match`.
         estimator: see :func:`match_pair`.
     """
-    first = first_look(*features, upright, context)
+    one, two = (compared(each) for each in features)
+    first = first_look(one, two, upright, context)
     found = nearest(first, ratio)
     found["first_matches"] = found["matches"]
     keypoints = (features[0]["keypoints"][0], features[1]["keypoints"][0])
@@ -106,8 +107,8 @@ def match_places(
         return found | {"keypoints0": xy0, "keypoints1": xy1}
     fit = estimate(xy0, xy1, FIT, "homography", estimator)
     if by is not None and not upright:
-        both = [compared(each) | {"keypoints": xy} for each, xy in zip(features, keypoints, strict=True)]
-        second = second_look(images, (both[0], both[1]), found["matches"], fit, by, context)
+        both = one | {"keypoints": keypoints[0]}, two | {"keypoints": keypoints[1]}
+        second = second_look(images, both, found["matches"], fit, by, context)
         if second is not None:
             found |= both_looks(first, second, keypoints, ratio, estimator)
             xy0, xy1 = _matched(keypoints, found["matches"])

@@ -763,14 +763,20 @@ def test_images_of_features_are_turned_as_where_these_were_found(listed, capsys)
     assert sum(anew["inliers"]) > 100
 
 
-def test_features_of_own_weights_have_a_second_look_by_them(listed, capsys):
+@pytest.fixture
+def own_weights(photos):
+    """The shipped ones with other metadata: another file."""
     with safe_open(SHIPPED["described"], "pt") as file:
         save_file(load_file(SHIPPED["described"]), "mine.safetensors", file.metadata() | {"note": '"mine"'})
+    return ["--weights", "mine.safetensors"]
+
+
+def test_features_of_own_weights_have_a_second_look_by_them(listed, own_weights, capsys):
     shutil.copy(SHIPPED["described"], "other.safetensors")
-    how = ["--weights", "mine.safetensors", "--descriptors", "own"]
+    how = [*own_weights, "--descriptors", "own"]
     assert main([*listed, "--descriptor-scales", "3", *how]) == 0
     anew, _ = matched(capsys, *how)
-    assert matched(capsys, "--features", "f.h5", "--weights", "mine.safetensors") == (anew, "")
+    assert matched(capsys, "--features", "f.h5", *own_weights) == (anew, "")
     without, err = matched(capsys, "--features", "f.h5")
     weights = f"mine.safetensors {digest(Path('mine.safetensors'))}"
     assert err == f"kp: no image is looked at again: --weights must name the weights {weights} of f.h5\n"
@@ -778,23 +784,20 @@ def test_features_of_own_weights_have_a_second_look_by_them(listed, capsys):
     for flags, message in (
         (["--weights", "other.safetensors"], "f.h5 was described by other weights than --weights other.safetensors"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
-        (["--weights", "mine.safetensors", "--device", "nowhere"], "no device nowhere here"),
+        ([*own_weights, "--device", "nowhere"], "no device nowhere here"),
         (["--exif", "apply"], "--features f.h5 has keypoints of images as stored: leave out --exif apply"),
     ):
         assert main([*LIST, "--features", "f.h5", *flags]) == ERROR
         assert message in capsys.readouterr().err
 
 
-def test_a_list_of_first_looks_is_not_gone_on_with_by_two(listed, capsys):
-    with safe_open(SHIPPED["described"], "pt") as file:
-        save_file(load_file(SHIPPED["described"]), "mine.safetensors", file.metadata() | {"note": '"mine"'})
-    weights = ["--weights", "mine.safetensors"]
-    assert main([*listed, "--descriptors", "own", *weights]) == 0
+def test_a_list_of_first_looks_is_not_gone_on_with_by_two(listed, own_weights, capsys):
+    assert main([*listed, "--descriptors", "own", *own_weights]) == 0
     Path("pairs.txt").write_text("b.JPG t.png\nb.JPG none.png\n")
     flags = [*LIST, "--features", "f.h5", "--out", "m.json"]
     assert main(flags) == ERROR, "one pair is missing"
     capsys.readouterr()
-    assert main([*flags, *weights]) == ERROR
+    assert main([*flags, *own_weights]) == ERROR
     assert "m.json was begun with other settings (second_look)" in capsys.readouterr().err
 
 
